@@ -1,0 +1,1 @@
+"""wan22: what every service, the command and a client share."""

@@ -1,0 +1,220 @@
+"""Runs servicers: errors become statuses here and nowhere else, health answers from its own thread, SIGTERM drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Self, cast
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from wan22.channels import SERVER_OPTIONS
+from wan22.errors import InternalError, InvalidRequest, Reason, Wan22Error
+from wan22.status import to_status
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_LIMIT = 10.0
+"""Seconds without a turn of the event loop after which the process counts as hung."""
+
+
+def configure_logging(service: str) -> None:
+    """Sends logs to standard error, one line an event, UTC."""
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s.%(msecs)03dZ {service} %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+
+
+def refuse_unknown_fields(message: Message, path: str = "") -> None:
+    """Raises InvalidRequest naming by number the first field that this version does not know, at any depth."""
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        field = f"{path or message.DESCRIPTOR.name}.{unknown[0].field_number}"
+        number = unknown[0].field_number
+        text = f"The request has field number {number} in {path or 'its top level'}, which this version does not know."
+        raise InvalidRequest(text, field=field, reason=Reason.UNKNOWN_FIELD)
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
+            continue
+        for item in value if descriptor.is_repeated else [value]:
+            refuse_unknown_fields(item, f"{path}.{descriptor.name}".lstrip("."))
+
+
+class _Errors(grpc.aio.ServerInterceptor):
+    """Turns raised domain errors into statuses, anything else into INTERNAL with a log entry."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = handler_call_details.method
+        behaviour = cast("Any", handler)
+        coders = (handler.request_deserializer, handler.response_serializer)
+        if handler.response_streaming:
+            inner = behaviour.stream_stream if handler.request_streaming else behaviour.unary_stream
+
+            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                try:
+                    self._check(request)
+                    async for response in inner(request, context):
+                        yield response
+                except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
+                    await _abort(context, error, method)
+
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(stream, *coders)
+        inner = behaviour.stream_unary if handler.request_streaming else behaviour.unary_unary
+
+        async def unary(request: Any, context: Any) -> Any:
+            try:
+                self._check(request)
+                return await inner(request, context)
+            except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
+                await _abort(context, error, method)
+
+        make_unary = (
+            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        return make_unary(unary, *coders)
+
+    def _check(self, request: object) -> None:
+        if self._strict and isinstance(request, Message):
+            refuse_unknown_fields(request)
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, Wan22Error):
+        log.error("%s failed", method, exc_info=error)
+        error = InternalError(
+            f"{method} failed by a fault of the server ({type(error).__name__}); its log has the details."
+        )
+    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    """`""` and `live`: the event loop turns. `ready`: the service also takes calls."""
+
+    def __init__(self) -> None:
+        self.beat = time.monotonic()
+        self.ready = False
+
+    def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Answers from the health server's own thread."""
+        live = time.monotonic() - self.beat < HEARTBEAT_LIMIT
+        answers = {"": live, "live": live, "ready": live and self.ready}
+        if request.service not in answers:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"service is {request.service!r}: use '', 'live' or 'ready'.")
+        states = health_pb2.HealthCheckResponse
+        return states(status=states.SERVING if answers[request.service] else states.NOT_SERVING)
+
+
+class Server:
+    """A grpc.aio server with our error handling and, if asked for, plaintext health on a port of its own.
+
+    Use as `async with Server(...) as server`; `server.port` is the bound port (a given port 0 picks a free one).
+    `strict` refuses unary requests with unknown fields.
+    """
+
+    def __init__(
+        self,
+        register: Sequence[Callable[[grpc.aio.Server], None]],
+        *,
+        host: str,
+        port: int,
+        health_port: int | None = None,
+        strict: bool = False,
+        reflected: Sequence[str] = (),
+        stop_grace: float = 5.0,
+    ) -> None:
+        self._register = register
+        self._address = (host, port)
+        self._health_address = None if health_port is None else (host, health_port)
+        self._strict = strict
+        self._reflected = reflected
+        self._stop_grace = stop_grace
+        self._health = _Health()
+        self._health_server: grpc.Server | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+        self.port = port
+        self.health_port = health_port
+
+    async def __aenter__(self) -> Self:
+        self._server = grpc.aio.server(interceptors=[_Errors(strict=self._strict)], options=SERVER_OPTIONS)
+        for add in self._register:
+            add(self._server)
+        if self._reflected:
+            from grpc_reflection.v1alpha import reflection  # noqa: PLC0415  # only where the setting asks for it
+
+            reflection.enable_server_reflection([*self._reflected, reflection.SERVICE_NAME], self._server)
+        host, port = self._address
+        self.port = self._server.add_insecure_port(f"{host}:{port}")
+        await self._server.start()
+        self._heartbeat = asyncio.create_task(self._beat())
+        if self._health_address is not None:
+            self._health_server = grpc.server(ThreadPoolExecutor(2, "health"), options=SERVER_OPTIONS)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+            host, port = self._health_address
+            self.health_port = self._health_server.add_insecure_port(f"{host}:{port}")
+            self._health_server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._health.ready = False
+        await self._server.stop(self._stop_grace)
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._heartbeat
+        if self._health_server is not None:
+            await asyncio.to_thread(self._health_server.stop(None).wait)
+
+    def set_ready(self, ready: bool) -> None:  # noqa: FBT001
+        """Sets what the health service says for `ready`."""
+        self._health.ready = ready
+
+    async def _beat(self) -> None:
+        while True:
+            self._health.beat = time.monotonic()
+            await asyncio.sleep(1.0)
+
+
+async def until_stopped() -> None:
+    """Returns at the first SIGTERM or SIGINT; a second one ends the process at once."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        log.info("Stopping on %s.", number.name)
+        stopped.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    await stopped.wait()
