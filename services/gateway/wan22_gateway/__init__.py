@@ -1,0 +1,1 @@
+"""The gateway: a durable queue of generations, and the dispatcher that gives them to workers."""

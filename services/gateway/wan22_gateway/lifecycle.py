@@ -1,0 +1,194 @@
+"""A generation's states and every transition between them; no other module writes `state`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
+from sqlalchemy import ColumnElement, and_, insert, select, update
+
+from wan22.errors import Wan22Error
+from wan22.status import to_status
+from wan22.v1 import generation_pb2
+from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.schema import attempts, events, generations, workers
+
+
+class State(StrEnum):
+    """generation_pb2.Generation.State, by name."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+UNFINISHED = frozenset({State.QUEUED, State.RUNNING})
+FINAL = frozenset(State) - UNFINISHED
+NEXT: Mapping[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED}),
+    State.RUNNING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
+}
+"""From each unfinished state, where it may go."""
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Who writes: an attempt of a generation and the epoch of its owner. An older fence writes nothing."""
+
+    generation: str
+    attempt: int
+    owner_epoch: int
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """True for the generation's row while this fence is the newest."""
+        return and_(
+            generations.c.id == self.generation,
+            generations.c.claimed_attempt == self.attempt,
+            generations.c.owner_epoch == self.owner_epoch,
+        )
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """A result object that is durable."""
+
+    key: str
+    size_bytes: int
+    digest: str
+
+
+def timestamp(microseconds: int) -> Timestamp:
+    """The store's time as a message."""
+    message = Timestamp()
+    message.FromMicroseconds(microseconds)
+    return message
+
+
+def append_event(tx: Transaction, generation: str, **event: Any) -> None:
+    """Numbers and stores one event of a generation, and wakes its watchers."""
+    bump = update(generations).where(generations.c.id == generation)
+    bump = bump.values(last_sequence=generations.c.last_sequence + 1)
+    sequence = tx.execute(bump.returning(generations.c.last_sequence)).scalar_one()
+    message = generation_pb2.GenerationEvent(sequence=sequence, event_time=timestamp(tx.now), **event)
+    row = {"generation": generation, "sequence": sequence, "message": message.SerializeToString()}
+    tx.execute(insert(events).values(row))
+    tx.notify(f"generation/{generation}")
+
+
+def accepted(tx: Transaction, generation: str) -> None:
+    """Records the birth of a row that was just inserted as QUEUED."""
+    append_event(tx, generation, state_change=generation_pb2.StateChange(state=generation_pb2.Generation.QUEUED))
+    tx.notify("queue")
+
+
+def _move(
+    tx: Transaction,
+    condition: ColumnElement[bool],
+    state: State,
+    change: generation_pb2.StateChange | None = None,
+    **values: Any,
+) -> str | None:
+    """Moves one row, if the condition holds and the move is allowed from where it is. Returns its id if it moved."""
+    sources = [source for source, targets in NEXT.items() if state in targets]
+    statement = update(generations).where(condition, generations.c.state.in_(sources)).values(state=state, **values)
+    moved: str | None = tx.execute(statement.returning(generations.c.id)).scalar_one_or_none()
+    if moved is not None:
+        change = change or generation_pb2.StateChange()
+        change.state = generation_pb2.Generation.State.Value(state)
+        append_event(tx, moved, state_change=change)
+        tx.notify("queue")
+    return moved
+
+
+def start(tx: Transaction, fence: Fence, worker: str, worker_uid: str) -> bool:
+    """QUEUED -> RUNNING: the worker has accepted the attempt. True also when that is recorded already."""
+    row = tx.execute(select(generations.c.state, generations.c.start_time).where(fence.condition)).one_or_none()
+    if row is None or row.state in FINAL:
+        return False
+    if row.state == State.RUNNING:
+        return True
+    started = tx.now if row.start_time is None else row.start_time
+    _move(tx, fence.condition, State.RUNNING, attempt_count=fence.attempt, start_time=started)
+    attempt = {"generation": fence.generation, "number": fence.attempt, "worker": worker, "worker_uid": worker_uid}
+    tx.execute(insert(attempts).values(**attempt, start_time=tx.now))
+    append_event(tx, fence.generation, attempt_start=generation_pb2.AttemptStart(attempt=fence.attempt, worker=worker))
+    return True
+
+
+def progress(tx: Transaction, fence: Fence, message: generation_pb2.Progress) -> bool:
+    """Records how far a RUNNING attempt is. False when the fence is old."""
+    running = and_(fence.condition, generations.c.state == State.RUNNING)
+    statement = update(generations).where(running).values(progress=message.SerializeToString())
+    if tx.execute(statement.returning(generations.c.id)).one_or_none() is None:
+        return False
+    append_event(tx, fence.generation, progress=message)
+    return True
+
+
+def succeed(tx: Transaction, fence: Fence, video: StoredVideo) -> bool:
+    """RUNNING -> SUCCEEDED with its one video. False when the fence is old or another final state came first."""
+    change = generation_pb2.StateChange()
+    change.video.size_bytes, change.video.digest = video.size_bytes, video.digest
+    values = {"video_key": video.key, "video_size": video.size_bytes, "video_digest": video.digest}
+    if _move(tx, fence.condition, State.SUCCEEDED, change, end_time=tx.now, progress=None, **values) is None:
+        return False
+    _end_attempt(tx, fence, "succeeded")
+    return True
+
+
+def fail(tx: Transaction, fence: Fence, error: Wan22Error | status_pb2.Status) -> bool:
+    """QUEUED or RUNNING -> FAILED for good. False when the fence is old or another final state came first."""
+    status = to_status(error) if isinstance(error, Wan22Error) else error
+    change = generation_pb2.StateChange(error=status)
+    values = {"end_time": tx.now, "progress": None, "error": status.SerializeToString()}
+    if _move(tx, fence.condition, State.FAILED, change, **values) is None:
+        return False
+    _end_attempt(tx, fence, "failed")
+    return True
+
+
+def cancelled(tx: Transaction, fence: Fence) -> bool:
+    """QUEUED or RUNNING -> CANCELLED: the worker has stopped it, or is lost. False when something else came first."""
+    if _move(tx, fence.condition, State.CANCELLED, end_time=tx.now, progress=None) is None:
+        return False
+    _end_attempt(tx, fence, "cancelled")
+    return True
+
+
+def request_cancel(tx: Transaction, generation: str) -> None:
+    """Marks a generation for cancelling; an unclaimed one is CANCELLED at once, a finished one stays as it is."""
+    unfinished = and_(generations.c.id == generation, generations.c.state.in_(UNFINISHED))
+    first = and_(unfinished, generations.c.cancel_requested_time.is_(None))
+    tx.execute(update(generations).where(first).values(cancel_requested_time=tx.now))
+    _move(tx, and_(unfinished, generations.c.claimed_worker.is_(None)), State.CANCELLED, end_time=tx.now)
+    tx.notify(f"generation/{generation}")
+
+
+def requeue(tx: Transaction, fence: Fence, reason: str) -> bool:
+    """RUNNING -> QUEUED: the worker is lost; the generation keeps its place. False when the fence is old."""
+    if _move(tx, fence.condition, State.QUEUED, progress=None) is None:
+        return False
+    ended = generation_pb2.AttemptEnd(attempt=fence.attempt, reason=reason)
+    append_event(tx, fence.generation, attempt_end=ended)
+    _end_attempt(tx, fence, "lost")
+    return True
+
+
+def release_claim(tx: Transaction, fence: Fence) -> None:
+    """Gives a still QUEUED generation and its worker back to the dispatcher; the attempt never was one."""
+    tx.execute(update(generations).where(fence.condition).values(claimed_worker=None, owner=None))
+    tx.execute(update(workers).where(workers.c.generation == fence.generation).values(generation=None))
+    tx.notify("queue")
+
+
+def _end_attempt(tx: Transaction, fence: Fence, outcome: str) -> None:
+    row = and_(attempts.c.generation == fence.generation, attempts.c.number == fence.attempt)
+    tx.execute(update(attempts).where(row).values(end_time=tx.now, outcome=outcome))
+    release_claim(tx, fence)

@@ -1,0 +1,40 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from wan22.settings import Settings, home
+
+
+class GatewaySettings(Settings):
+    """Read once, in `__main__`."""
+
+    model_config = SettingsConfigDict(env_prefix="WAN22_GATEWAY_")
+
+    host: str = "127.0.0.1"
+    """Address to listen on; every interface only by choice, since there is no TLS yet."""
+    port: int = Field(50051, ge=0, le=65535)
+    """Port of the gRPC services; 0 picks a free one."""
+    health_port: int = Field(51051, ge=0, le=65535)
+    """Port of grpc.health.v1, plaintext."""
+    store: Path = Field(default_factory=lambda: home() / "gateway")
+    """Folder of the SQLite store; one gateway process owns it."""
+    results: Path = Field(default_factory=lambda: home() / "videos")
+    """Folder of finished videos and uploaded media."""
+    registry: str = "localhost:50052"
+    """host:port of the model registry, which gives the gateway each pool's tokenizer."""
+    auth: Literal["off"] = "off"
+    """`off`: every caller is the tenant `default`. API keys are not built yet, so there is no other choice."""
+    queue_limit: int = Field(1000, ge=1)
+    """Most QUEUED generations; beyond it CreateGeneration is RESOURCE_EXHAUSTED. Bounds the wait, not the memory."""
+    lease_seconds: float = Field(15.0, ge=1.0)
+    """How long an attempt stays owned without renewal: three renewals, so that one slow fsync is no takeover."""
+    worker_lease_seconds: float = Field(15.0, ge=1.0)
+    """How long a worker that does not answer counts as alive: it is asked every 2 s."""
+    reflection: bool = False
+    """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""

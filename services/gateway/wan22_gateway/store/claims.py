@@ -1,0 +1,120 @@
+"""Who runs what: claims bind a generation, a worker and an owning gateway under a lease, in one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Row, and_, func, or_, select, update
+
+from wan22_gateway.lifecycle import UNFINISHED, Fence, State
+from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.schema import attempts, generations, workers
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One attempt that this process speaks for."""
+
+    fence: Fence
+    worker: str
+    incarnation: str
+    address: str
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+def claim_next(tx: Transaction, owner: str, lease_seconds: float) -> Claim | None:
+    """Gives the oldest queued generation that an idle worker of its pool can take to that worker.
+
+    Returns None when there is no such pair.
+    """
+    free = and_(
+        workers.c.state == "IDLE",
+        workers.c.generation.is_(None),
+        workers.c.lease_expire_time > tx.now,
+        or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= tx.now),
+    )
+    queued = and_(generations.c.state == State.QUEUED, generations.c.claimed_worker.is_(None))
+    pair = (
+        select(generations.c.id, generations.c.attempt_count, generations.c.owner_epoch, workers)
+        .join(workers, and_(workers.c.pool == generations.c.pool, free))
+        .where(queued)
+        .order_by(generations.c.position, workers.c.name)
+        .limit(1)
+    )
+    row = tx.execute(pair).one_or_none()
+    if row is None:
+        return None
+    fence = Fence(row.id, row.attempt_count + 1, row.owner_epoch + 1)
+    claim = {
+        "claimed_worker": row.name,
+        "claimed_incarnation": row.incarnation,
+        "claimed_attempt": fence.attempt,
+        "owner": owner,
+        "owner_epoch": fence.owner_epoch,
+        "lease_expire_time": tx.now + _microseconds(lease_seconds),
+    }
+    tx.execute(update(generations).where(generations.c.id == row.id).values(claim))
+    tx.execute(update(workers).where(workers.c.name == row.name).values(generation=row.id))
+    return Claim(fence, row.name, row.incarnation, row.address)
+
+
+def renew(tx: Transaction, owner: str, fences: Iterable[Fence], lease_seconds: float) -> set[Fence]:
+    """Prolongs the leases of the given fences and returns those that are still this owner's and had not lapsed."""
+    kept = set()
+    for fence in fences:
+        mine = and_(fence.condition, generations.c.owner == owner, generations.c.lease_expire_time > tx.now)
+        values = {"lease_expire_time": tx.now + _microseconds(lease_seconds)}
+        if tx.execute(update(generations).where(mine).values(values)).rowcount:
+            kept.add(fence)
+    return kept
+
+
+def take_over(tx: Transaction, owner: str, lease_seconds: float, *, everything: bool = False) -> list[Claim]:
+    """Takes every claimed attempt whose lease has lapsed (or every one) under a new owner epoch.
+
+    `everything` is for a process that knows that no other owner lives, because it holds the store's lock.
+    """
+    claimed = and_(generations.c.state.in_(UNFINISHED), generations.c.claimed_worker.is_not(None))
+    lapsed = claimed if everything else and_(claimed, generations.c.lease_expire_time <= tx.now)
+    taken = []
+    for row in tx.execute(select(generations).where(lapsed)).all():
+        fence = Fence(row.id, row.claimed_attempt, row.owner_epoch + 1)
+        values = {
+            "owner": owner,
+            "owner_epoch": fence.owner_epoch,
+            "lease_expire_time": tx.now + _microseconds(lease_seconds),
+        }
+        tx.execute(update(generations).where(generations.c.id == row.id).values(values))
+        address = tx.execute(select(workers.c.address).where(workers.c.name == row.claimed_worker)).scalar_one()
+        taken.append(Claim(fence, row.claimed_worker, row.claimed_incarnation, address))
+    return taken
+
+
+def worker_is_lost(tx: Transaction, claim: Claim) -> str | None:
+    """Says why the claim's worker process is gone for good, or None while it may still answer."""
+    row = tx.execute(select(workers).where(workers.c.name == claim.worker)).one_or_none()
+    if row is None:
+        return f"{claim.worker} was removed"
+    if row.incarnation != claim.incarnation:
+        return f"{claim.worker} was restarted"
+    if row.lease_expire_time <= tx.now:
+        return f"{claim.worker} does not answer"
+    return None
+
+
+def deaths(tx: Transaction, generation: str) -> tuple[int, int]:
+    """How many attempts of a generation ended with their worker lost, and on how many workers."""
+    lost = and_(attempts.c.generation == generation, attempts.c.outcome == "lost")
+    query = select(func.count(), func.count(attempts.c.worker_uid.distinct())).where(lost)
+    row = tx.execute(query).one()
+    return int(row[0]), int(row[1])
+
+
+def wanted_attempt(tx: Transaction, generation: str) -> Row[tuple[object, ...]] | None:
+    """The generation's row, if it is claimed by anybody: what a worker that holds an attempt of it is compared to."""
+    claimed = and_(generations.c.id == generation, generations.c.claimed_worker.is_not(None))
+    return tx.execute(select(generations).where(claimed)).one_or_none()

@@ -1,0 +1,148 @@
+"""Rows of generations: insert, look up, list, delete. States are changed by `lifecycle` alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, and_, delete, func, insert, select, update
+
+from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
+from wan22.v1 import generation_pb2
+from wan22_gateway import lifecycle
+from wan22_gateway.lifecycle import FINAL, State
+from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.schema import events, generations, objects, requests
+
+GenerationRow = Row[Any]
+REQUEST_ID_LIFE = 7 * 24 * 3600 * 1_000_000
+"""Microseconds for which a request id stays taken after its generation was deleted."""
+
+
+@dataclass(frozen=True)
+class NewGeneration:
+    """A checked request on its way into the queue."""
+
+    id: str
+    tenant: str
+    request_id: str
+    request_digest: str
+    variant: str
+    pool: str
+    model_version: str
+    parameters: bytes
+    labels: dict[str, str]
+    predicted_seconds: float
+    work_units: float
+
+
+def find_request(tx: Transaction, tenant: str, request_id: str, digest: str) -> str | None:
+    """The generation that an earlier call with this request id made, or None.
+
+    Raises AlreadyExists when that call asked for something else.
+    """
+    key = and_(requests.c.tenant == tenant, requests.c.request_id == request_id)
+    row = tx.execute(select(requests).where(key)).one_or_none()
+    if row is None:
+        return None
+    if row.digest != digest:
+        text = f"request_id {request_id!r} was used for another request (generations/{row.generation}): use a new id."
+        raise AlreadyExists(text, reason=Reason.REQUEST_ID_REUSED, metadata={"generation": row.generation})
+    return str(row.generation)
+
+
+def insert_generation(tx: Transaction, new: NewGeneration) -> None:
+    """Adds a QUEUED generation and takes its request id."""
+    row = {
+        "id": new.id,
+        "tenant": new.tenant,
+        "state": State.QUEUED,
+        "variant": new.variant,
+        "pool": new.pool,
+        "model_version": new.model_version,
+        "parameters": new.parameters,
+        "labels": json.dumps(new.labels, sort_keys=True),
+        "predicted_seconds": new.predicted_seconds,
+        "work_units": new.work_units,
+        "create_time": tx.now,
+    }
+    tx.execute(insert(generations).values(row))
+    if new.request_id:
+        request = {"tenant": new.tenant, "request_id": new.request_id, "generation": new.id}
+        tx.execute(insert(requests).values(**request, digest=new.request_digest, create_time=tx.now))
+    lifecycle.accepted(tx, new.id)
+
+
+def get(tx: Transaction, tenant: str, generation: str) -> GenerationRow:
+    """One row. Raises NotFound, also when it is another tenant's."""
+    mine = and_(generations.c.id == generation, generations.c.tenant == tenant)
+    row = tx.execute(select(generations).where(mine)).one_or_none()
+    if row is None:
+        raise NotFound(f"generations/{generation} does not exist: it was never made here, or it was deleted.")
+    return row
+
+
+def page(
+    tx: Transaction,
+    tenant: str,
+    *,
+    states: Sequence[State],
+    variant: str,
+    labels: dict[str, str],
+    before: int | None,
+    limit: int,
+) -> Sequence[GenerationRow]:
+    """Up to `limit` rows, newest first, older than the position `before`."""
+    query = select(generations).where(generations.c.tenant == tenant)
+    if states:
+        query = query.where(generations.c.state.in_(states))
+    if variant:
+        query = query.where(generations.c.variant == variant)
+    for key, value in labels.items():
+        query = query.where(func.json_extract(generations.c.labels, f'$."{key}"') == value)
+    if before is not None:
+        query = query.where(generations.c.position < before)
+    return tx.execute(query.order_by(generations.c.position.desc()).limit(limit)).all()
+
+
+def events_after(tx: Transaction, generation: str, sequence: int) -> list[generation_pb2.GenerationEvent]:
+    """The numbered events behind a sequence number, in order."""
+    later = and_(events.c.generation == generation, events.c.sequence > sequence)
+    rows = tx.execute(select(events.c.message).where(later).order_by(events.c.sequence)).scalars()
+    return [generation_pb2.GenerationEvent.FromString(message) for message in rows]
+
+
+def remove(tx: Transaction, row: GenerationRow) -> None:
+    """Deletes a generation in a final state; its video becomes garbage. Raises FailedPrecondition in another state."""
+    deleted = delete(generations).where(generations.c.id == row.id, generations.c.state.in_(FINAL))
+    if not tx.execute(deleted).rowcount:
+        text = f"generations/{row.id} is {row.state}: cancel it first, or delete with force."
+        raise FailedPrecondition(text, reason=Reason.GENERATION_UNFINISHED)
+    if row.video_key:
+        tx.execute(update(objects).where(objects.c.key == row.video_key).values(state="garbage"))
+    tx.notify("garbage")
+    tx.notify(f"generation/{row.id}")
+
+
+def forget_requests(tx: Transaction) -> None:
+    """Frees the request ids of generations that were deleted, 7 days after they were used."""
+    alive = select(generations.c.id)
+    old = and_(requests.c.create_time < tx.now - REQUEST_ID_LIFE, requests.c.generation.not_in(alive))
+    tx.execute(delete(requests).where(old))
+
+
+def count_queued(tx: Transaction) -> int:
+    """Generations that wait, of all tenants."""
+    query = select(func.count()).select_from(generations).where(generations.c.state == State.QUEUED)
+    return int(tx.execute(query).scalar_one())
+
+
+def queue_position(tx: Transaction, pool: str, before: int | None) -> int:
+    """The place in a pool's queue of the row with this position, or of the next to come; the first to run is 1."""
+    query = select(func.count()).select_from(generations)
+    query = query.where(generations.c.state == State.QUEUED, generations.c.pool == pool)
+    if before is not None:
+        query = query.where(generations.c.position < before)
+    return int(tx.execute(query).scalar_one()) + 1

@@ -1,0 +1,55 @@
+"""Which result objects there are; each is recorded before it is written, so that none is ever unknown."""
+
+from __future__ import annotations
+
+from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from wan22.errors import NotFound
+from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.schema import media, objects
+
+PENDING_LIFE = 3600 * 1_000_000
+"""Microseconds after which an object that never became live is garbage; no upload takes an hour."""
+
+
+def begin(tx: Transaction, key: str) -> None:
+    """Announces an object that is about to be written."""
+    tx.execute(upsert(objects).values(key=key, state="pending", create_time=tx.now).on_conflict_do_nothing())
+
+
+def commit(tx: Transaction, key: str) -> None:
+    """Makes an object live; part of the transaction that refers to it."""
+    tx.execute(update(objects).where(objects.c.key == key).values(state="live"))
+
+
+def discard(tx: Transaction, key: str) -> None:
+    """Gives an object up that nothing refers to."""
+    tx.execute(update(objects).where(objects.c.key == key, objects.c.state == "pending").values(state="garbage"))
+    tx.notify("garbage")
+
+
+def garbage(tx: Transaction) -> list[str]:
+    """Keys to delete now."""
+    stale = and_(objects.c.state == "pending", objects.c.create_time < tx.now - PENDING_LIFE)
+    return list(tx.execute(select(objects.c.key).where(or_(objects.c.state == "garbage", stale))).scalars())
+
+
+def deleted(tx: Transaction, key: str) -> None:
+    """Forgets an object that is gone."""
+    tx.execute(delete(objects).where(objects.c.key == key))
+
+
+def add_media(tx: Transaction, tenant: str, media_id: str, width: int, height: int) -> None:
+    """Records a stored image for a tenant. Idempotent."""
+    row = {"id": media_id, "tenant": tenant, "width": width, "height": height, "create_time": tx.now}
+    tx.execute(upsert(media).values(row).on_conflict_do_nothing())
+
+
+def media_size(tx: Transaction, tenant: str, media_id: str) -> tuple[int, int]:
+    """Width and height of a tenant's image. Raises NotFound."""
+    mine = and_(media.c.tenant == tenant, media.c.id == media_id)
+    row = tx.execute(select(media.c.width, media.c.height).where(mine)).one_or_none()
+    if row is None:
+        raise NotFound(f"media/{media_id} does not exist: upload the image by UploadMedia first.")
+    return row.width, row.height

@@ -1,0 +1,143 @@
+"""The tables. Times are microseconds since 1970 by the store's clock; messages are serialized protobuf."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("store_epoch", Text, primary_key=True),  # another one after a restore
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=True),  # order of acceptance
+    Column("id", Text, nullable=False, unique=True),
+    Column("tenant", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("variant", Text, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("parameters", LargeBinary, nullable=False),  # generation_pb2.Parameters, complete
+    Column("labels", Text, nullable=False),  # a JSON object of strings
+    Column("predicted_seconds", Float, nullable=False),
+    Column("work_units", Float, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("start_time", BigInteger),
+    Column("end_time", BigInteger),
+    Column("cancel_requested_time", BigInteger),
+    Column("attempt_count", Integer, nullable=False, default=0),
+    Column("progress", LargeBinary),  # generation_pb2.Progress
+    Column("error", LargeBinary),  # google.rpc.Status
+    Column("video_key", Text),
+    Column("video_size", BigInteger),
+    Column("video_digest", Text),
+    Column("last_sequence", BigInteger, nullable=False, default=0),
+    # The claim: which worker runs or is about to run it, and which gateway process speaks for it.
+    Column("claimed_worker", Text),
+    Column("claimed_incarnation", Text),
+    Column("claimed_attempt", Integer, nullable=False, default=0),
+    Column("owner", Text),
+    Column("owner_epoch", BigInteger, nullable=False, default=0),
+    Column("lease_expire_time", BigInteger),
+    Index("generations_by_queue", "state", "pool", "position"),
+    Index("generations_by_tenant", "tenant", "position"),
+    sqlite_autoincrement=True,
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("generation", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # SHA-256 of the request as it came
+    Column("create_time", BigInteger, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("generation", Text, ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("message", LargeBinary, nullable=False),  # generation_pb2.GenerationEvent
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("generation", Text, ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("worker", Text, nullable=False),
+    Column("worker_uid", Text, nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger),
+    Column("outcome", Text),  # succeeded, failed, cancelled or lost
+)
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("variant", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("max_workers", Integer, nullable=False),
+    Column("default_for_variant", Boolean, nullable=False),
+    Column("worker_targets", Text, nullable=False),  # a JSON list of host:port
+    Column("apply_time", BigInteger, nullable=False),
+    Column("seconds_per_unit", Float),  # fitted to finished generations; null before the first
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("uid", Text, nullable=False),
+    Column("incarnation", Text, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("state", Text, nullable=False),  # inference_pb2.Worker.State, by name
+    Column("bytes_total", BigInteger, nullable=False),
+    Column("bytes_loaded", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("lease_expire_time", BigInteger, nullable=False),
+    Column("drain_expire_time", BigInteger),
+    Column("generation", Text),  # claimed for it
+    UniqueConstraint("uid"),
+    Index("workers_by_pool", "pool"),
+)
+
+media = Table(
+    "media",
+    metadata,
+    Column("id", Text, primary_key=True),  # SHA-256 of the normalised PNG, hex
+    Column("tenant", Text, primary_key=True),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("state", Text, nullable=False),  # pending (being written), live, garbage (to be deleted)
+    Column("create_time", BigInteger, nullable=False),
+)
