@@ -1,0 +1,1 @@
+"""Small real stand-ins that tests and benchmarks stand on."""

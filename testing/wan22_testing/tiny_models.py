@@ -1,0 +1,213 @@
+"""Makes the tiny variants' weights: seeded, the same bytes in each process, as diffusers-format folders.
+
+`python -m wan22_testing.tiny_models OUT [VARIANT...]` writes one folder a variant, ready for `wan22 models push`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import UMT5Config, UMT5EncoderModel
+from transformers.utils.logging import disable_progress_bar
+
+from wan22.variants import VARIANTS, Variant
+from wan22_testing import tiny_tokenizer
+
+TINY_VARIANTS = tuple(name for name in VARIANTS if name.endswith("-tiny"))
+TEXT_DIM = 32
+
+# Of vae2_2.py of the official repository; those of the 2.1 VAE are AutoencoderKLWan's own defaults.
+_LATENTS_MEAN_22 = """
+-0.2289 -0.0052 -0.1323 -0.2339 -0.2799 0.0174 0.1838 0.1557 -0.1382 0.0542 0.2813 0.0891
+0.1570 -0.0098 0.0375 -0.1825 -0.2246 -0.1207 -0.0698 0.5109 0.2665 -0.2108 -0.2158 0.2502
+-0.2055 -0.0322 0.1109 0.1567 -0.0729 0.0899 -0.2799 -0.1230 -0.0313 -0.1649 0.0117 0.0723
+-0.2839 -0.2083 -0.0520 0.3748 0.0152 0.1957 0.1433 -0.2944 0.3573 -0.0548 -0.1681 -0.0667
+"""
+_LATENTS_STD_22 = """
+0.4765 1.0364 0.4514 1.1677 0.5313 0.4990 0.4818 0.5013 0.8158 1.0344 0.5894 1.0901 0.6885 0.6165 0.8454 0.4978
+0.5759 0.3523 0.7135 0.6804 0.5833 1.4146 0.8986 0.5659 0.7069 0.5338 0.4889 0.4917 0.4069 0.4999 0.6866 0.4093
+0.5709 0.6065 0.6415 0.4944 0.5726 1.2042 0.5458 1.6887 0.3971 1.0600 0.3943 0.5537 0.5444 0.4089 0.7468 0.7744
+"""
+
+
+def make(variant_name: str, folder: Path) -> None:
+    """Writes one variant's model into a new folder. Raises KeyError for a variant that is not tiny."""
+    variant = {name: VARIANTS[name] for name in TINY_VARIANTS}[variant_name]
+    folder.mkdir(parents=True)
+    disable_progress_bar()
+    tokenizer = tiny_tokenizer.build()
+    (folder / "tokenizer").mkdir()
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    _write_json(folder / "tokenizer" / "tokenizer_config.json", _tokenizer_config())
+    _save(_text_encoder(tokenizer.get_vocab_size()), folder / "text_encoder", seed=f"{variant_name}/text_encoder")
+    for component in ("transformer", "transformer_2")[: variant.experts]:
+        _save(_transformer(variant), folder / component, seed=f"{variant_name}/{component}")
+    _save(_vae(variant), folder / "vae", seed=f"{variant_name}/vae")
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=variant.flow_shift
+    )
+    scheduler.save_pretrained(folder / "scheduler")
+    _write_json(folder / "model_index.json", _model_index(variant))
+
+
+def _tokenizer_config() -> dict[str, Any]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 512,
+        "pad_token": tiny_tokenizer.PAD,
+        "eos_token": tiny_tokenizer.END,
+        "bos_token": tiny_tokenizer.BEGIN,
+        "unk_token": tiny_tokenizer.UNKNOWN,
+    }
+
+
+def _text_encoder(vocab_size: int) -> UMT5EncoderModel:
+    config = UMT5Config(
+        vocab_size=vocab_size,
+        d_model=TEXT_DIM,
+        d_kv=8,
+        num_heads=4,
+        d_ff=64,
+        num_layers=2,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
+        eos_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.END),
+        decoder_start_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
+    )
+    return UMT5EncoderModel(config)
+
+
+def _transformer(variant: Variant) -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=variant.dim // 2,
+        in_channels=variant.in_channels,
+        out_channels=variant.latent_channels,
+        text_dim=TEXT_DIM,
+        ffn_dim=variant.ffn_dim,
+        num_layers=variant.num_layers,
+    )
+
+
+def _vae(variant: Variant) -> AutoencoderKLWan:
+    if variant.experts == 2:
+        return AutoencoderKLWan(base_dim=8, z_dim=variant.latent_channels)
+    return AutoencoderKLWan(
+        base_dim=8,
+        decoder_base_dim=12,
+        z_dim=variant.latent_channels,
+        latents_mean=[float(text) for text in _LATENTS_MEAN_22.split()],
+        latents_std=[float(text) for text in _LATENTS_STD_22.split()],
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=variant.spatial_stride,
+    )
+
+
+def _model_index(variant: Variant) -> dict[str, Any]:
+    index: dict[str, Any] = {
+        "_class_name": "WanImageToVideoPipeline" if variant.image == "required" else "WanPipeline",
+        "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+        "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        "transformer_2": ["diffusers", "WanTransformer3DModel"] if variant.experts == 2 else [None, None],
+        "vae": ["diffusers", "AutoencoderKLWan"],
+        "boundary_ratio": variant.boundary,
+        "expand_timesteps": variant.experts == 1,
+    }
+    if variant.image == "required":
+        index |= {"image_encoder": [None, None], "image_processor": [None, None]}
+    return index
+
+
+def _save(module: nn.Module, folder: Path, *, seed: str) -> None:
+    state = {name: _weight(name, tensor, seed) for name, tensor in module.state_dict().items()}
+    module.load_state_dict(state)
+    module.save_pretrained(folder)  # type: ignore[operator]  # of diffusers' and transformers' models alike
+
+
+def _weight(name: str, like: Tensor, seed: str) -> Tensor:
+    """Draws one tensor from the seed and its own name, so that no order of modules matters.
+
+    Scaled by fan-in, so that activations keep their size and frames neither saturate nor come out flat.
+    """
+    if name == "encoder.embed_tokens.weight":
+        name = "shared.weight"  # the two are tied in UMT5
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    noise = torch.randn(like.shape, generator=generator, dtype=torch.float32)
+    leaf = name.rpartition(".")[2]
+    if leaf == "bias":
+        return noise * 0.02
+    if leaf == "scale_shift_table":
+        return noise / math.sqrt(like.shape[-1])
+    if leaf == "gamma" or like.ndim == 1:
+        return 1.0 + 0.1 * noise
+    if name == "shared.weight" or "relative_attention_bias" in name:
+        return noise
+    return noise * _GAINS.get(name, 1.0) / math.sqrt(like[0].numel())
+
+
+_GAINS = {"decoder.conv_out.weight": 0.6, "encoder.conv_out.weight": 2.0}
+"""The decoder's so that most pixels lie within [-1, 1]; the encoder's so that latents spread like real ones."""
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def shared_folder(variant_name: str) -> Path:
+    """A tiny model's folder under the system's temporary folder, made at the first call of any process.
+
+    It is keyed by the makers' source, so that an edited maker makes another one.
+    """
+    source = b"".join(Path(file).read_bytes() for file in (__file__, tiny_tokenizer.__file__))
+    key = hashlib.sha256(source).hexdigest()[:16]
+    root = Path(tempfile.gettempdir()) / f"wan22-tiny-models-{os.getuid()}-{key}"
+    folder = root / variant_name
+    if not folder.exists():
+        root.mkdir(exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=root))
+        make(variant_name, unfinished / variant_name)
+        try:
+            (unfinished / variant_name).rename(folder)
+        except OSError:  # another process was first: the two are the same
+            if not folder.exists():
+                raise
+        shutil.rmtree(unfinished)
+    return folder
+
+
+def main() -> None:
+    """The command line."""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(f"usage: python -m wan22_testing.tiny_models OUT [VARIANT...], of {', '.join(TINY_VARIANTS)}")
+    out, names = Path(sys.argv[1]), sys.argv[2:] or list(TINY_VARIANTS)
+    unknown = [name for name in names if name not in TINY_VARIANTS]
+    if unknown:
+        sys.exit(f"Unknown: {', '.join(unknown)}. Use {', '.join(TINY_VARIANTS)}.")
+    for name in names:
+        folder = out / name
+        if folder.exists():
+            sys.exit(f"{folder} exists already: remove it, or give another folder.")
+        make(name, folder)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        sys.stdout.write(f"{folder}  {size / 1e6:.1f} MB\n")
+
+
+if __name__ == "__main__":
+    main()

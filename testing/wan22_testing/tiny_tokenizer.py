@@ -1,0 +1,50 @@
+"""The tiny models' tokenizer: of UMT5's kind, with a fixed vocabulary, since training one is not repeatable."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+PAD, END, BEGIN, UNKNOWN = "<pad>", "</s>", "<s>", "<unk>"
+SPECIAL = (PAD, END, BEGIN, UNKNOWN)
+"""At ids 0 to 3, as in UMT5."""
+
+_SPACE = "▁"
+_WORDS = """
+a an and are around as at back background beautiful big bird black blue boat book bright brown by calm camera car cat
+chair child cinematic city close clouds cold color dance dark day detailed dog door down dragon dress drops earth eyes
+face falls field film fire fish flies floating flower flowers fly food forest fox from front garden glass glow gold
+golden grass gray green ground hair hand hands he head her high hill his holding home horse house ice in inside into is
+it its jumps kitchen lake landscape large leaves light lights little long looking looks low man many moon morning motion
+mountain mountains moves moving near neon night no ocean of old on one orange out over painting panda park people person
+photo pink play playing purple rain realistic red river road robot rocks room runs running scene sea she shot sits
+sitting sky sleeping slow slowly small smiling smoke snow snowy soft space standing star stars stone storm street style
+summer sun sunlight sunset table tall that the their there through to tree trees truck two under up video view walking
+walks wall warm watching water waves wearing white wide wild wind window winter with woman wood wooden yellow young
+"""
+_ENDINGS = "al ed en er es est ing ion ity le ly ment ness ous re s tion y"
+_CHARACTERS = (
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'\"()-/&%+"
+    "色调艳丽过曝静态细节模糊不清字幕风格作品画面止整体发灰最差质量低压缩残留丑陋的余手指得好部脸畸形毁容肢融合动杂乱"
+    "背景三条腿人很多倒着走，。、一只在上猫狗海水天山花红绿蓝白黑大小"
+)
+
+
+def build() -> Tokenizer:
+    """A tokenizer that takes any Unicode text: common English pieces, single characters, else UTF-8 bytes.
+
+    Ends each text with `</s>`; the padding id is 0.
+    """
+    pieces = [(special, 0.0) for special in SPECIAL]
+    pieces += [(f"<0x{byte:02X}>", -12.0) for byte in range(256)]
+    pieces += [(_SPACE, -6.0), *((_SPACE + word, -7.0) for word in sorted(set(_WORDS.split())))]
+    pieces += [(ending, -7.5) for ending in _ENDINGS.split() if len(ending) > 1]
+    pieces += [(character, -8.0) for character in sorted(set(_CHARACTERS))]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=SPECIAL.index(UNKNOWN), byte_fallback=True))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(replacement=_SPACE)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, SPECIAL.index(END))]
+    )
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
