@@ -102,7 +102,7 @@ def _transformer(variant: Variant) -> WanTransformer3DModel:
 
 def _vae(variant: Variant) -> AutoencoderKLWan:
     if variant.experts == 2:
-        return AutoencoderKLWan(base_dim=8, z_dim=variant.latent_channels)
+        return AutoencoderKLWan(base_dim=4, z_dim=variant.latent_channels)
     return AutoencoderKLWan(
         base_dim=8,
         decoder_base_dim=12,

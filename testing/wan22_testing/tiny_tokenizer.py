@@ -21,7 +21,7 @@ sitting sky sleeping slow slowly small smiling smoke snow snowy soft space stand
 summer sun sunlight sunset table tall that the their there through to tree trees truck two under up video view walking
 walks wall warm watching water waves wearing white wide wild wind window winter with woman wood wooden yellow young
 """
-_ENDINGS = "al ed en er es est ing ion ity le ly ment ness ous re s tion y"
+_ENDINGS = "al ed en er es est ing ion ity le ly ment ness ous re tion"
 _CHARACTERS = (
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'\"()-/&%+"
     "色调艳丽过曝静态细节模糊不清字幕风格作品画面止整体发灰最差质量低压缩残留丑陋的余手指得好部脸畸形毁容肢融合动杂乱"
@@ -37,7 +37,7 @@ def build() -> Tokenizer:
     pieces = [(special, 0.0) for special in SPECIAL]
     pieces += [(f"<0x{byte:02X}>", -12.0) for byte in range(256)]
     pieces += [(_SPACE, -6.0), *((_SPACE + word, -7.0) for word in sorted(set(_WORDS.split())))]
-    pieces += [(ending, -7.5) for ending in _ENDINGS.split() if len(ending) > 1]
+    pieces += [(ending, -7.5) for ending in _ENDINGS.split()]
     pieces += [(character, -8.0) for character in sorted(set(_CHARACTERS))]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=SPECIAL.index(UNKNOWN), byte_fallback=True))
     tokenizer.normalizer = normalizers.NFKC()

@@ -1,0 +1,110 @@
+"""What the DiT sees beside the text: how latents and image conditions become its input, for each kind of variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from wan22.variants import TEMPORAL_STRIDE
+from wan22_inference.engine import vae as vae_module
+
+
+class Condition(Protocol):
+    """Turns latents and a timestep into the DiT's input."""
+
+    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """The DiT's `hidden_states`, and its `timestep`: (1,), or (1, tokens) where each token has its own."""
+        ...
+
+    def finish(self, latents: Tensor) -> Tensor:
+        """The latents to decode, from those after the last step."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextOnly:
+    """t2v-a14b: the latents as they are."""
+
+    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """One timestep for all tokens."""
+        return latents, timestep.expand(1)
+
+    def finish(self, latents: Tensor) -> Tensor:
+        """Unchanged."""
+        return latents
+
+
+@dataclass(frozen=True)
+class ImageChannels:
+    """i2v-a14b: 4 channels of mask and 16 of encoded condition beside the 16 of the latents."""
+
+    channels: Tensor
+    """(1, 20, T, h, w)."""
+
+    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents, mask and condition as 36 channels."""
+        return torch.cat([latents, self.channels], dim=1), timestep.expand(1)
+
+    def finish(self, latents: Tensor) -> Tensor:
+        """Unchanged."""
+        return latents
+
+
+@dataclass(frozen=True)
+class TokenTimesteps:
+    """ti2v-5b: a timestep a token; with an image the first latent frame is the image's, at timestep 0."""
+
+    first_frame: Tensor | None
+    """(1, 48, 1, h, w): the image's latents; None without an image."""
+
+    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens are patches of 2 x 2 latents, in order of frame, row, column."""
+        _, _, frames, height, width = latents.shape
+        tokens_a_frame = (height // 2) * (width // 2)
+        timesteps = timestep.repeat(frames)
+        if self.first_frame is not None:
+            timesteps[0] = 0
+        return self.finish(latents), timesteps.repeat_interleave(tokens_a_frame).unsqueeze(0)
+
+    def finish(self, latents: Tensor) -> Tensor:
+        """With the first latent frame put back."""
+        if self.first_frame is None:
+            return latents
+        return torch.cat([self.first_frame, latents[:, :, 1:]], dim=2)
+
+
+def image_channels(vae: AutoencoderKLWan, first: Tensor, last: Tensor | None, num_frames: int) -> ImageChannels:
+    """The condition of i2v: images (1, 3, H, W) in [-1, 1] at the ends of a video that is else grey, encoded.
+
+    Source: WanImageToVideoPipeline.prepare_latents of diffusers; wan/image2video.py of the official repository.
+    """
+    if num_frames == 1:
+        last = None  # the only frame is the first
+    video = first.new_zeros(1, 3, num_frames, *first.shape[2:])
+    video[:, :, 0] = first
+    if last is not None:
+        video[:, :, -1] = last
+    encoded = vae_module.encode(vae, video)
+    return ImageChannels(torch.cat([_known_frames(encoded, last_is_known=last is not None), encoded], dim=1))
+
+
+def _known_frames(encoded: Tensor, *, last_is_known: bool) -> Tensor:
+    """(1, 4, T, h, w), 1 where a frame is given.
+
+    The 4 channels of a latent frame are its 4 frames; the first latent frame has 1 frame, which stands for all 4.
+    """
+    _, _, latent_frames, height, width = encoded.shape
+    mask = encoded.new_zeros(1, TEMPORAL_STRIDE, latent_frames, height, width)
+    mask[:, :, 0] = 1
+    if last_is_known:
+        mask[:, -1, -1] = 1
+    return mask
+
+
+def first_frame(vae: AutoencoderKLWan, image: Tensor | None) -> TokenTimesteps:
+    """The condition of ti2v: the image (1, 3, H, W) in [-1, 1] as the first latent frame, if there is one."""
+    return TokenTimesteps(None if image is None else vae_module.encode(vae, image.unsqueeze(2)))

@@ -1,0 +1,37 @@
+"""Where the model runs, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from wan22.errors import InvalidRequest, Reason
+
+
+def choose_device(name: str) -> torch.device:
+    """Turns `auto`, `cpu` or `cuda[:N]` into a device; auto is the first CUDA device where there is one, else the CPU.
+
+    Raises InvalidRequest for anything else, and for a CUDA device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in {"cpu", "cuda"}:
+        raise InvalidRequest(
+            f"device is {name!r}: use auto, cpu, cuda or cuda:N.", field="device", reason=Reason.BAD_SETTING
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InvalidRequest(
+            f"device is {name!r}, but torch sees {count} CUDA devices: use auto or cpu, or install a CUDA build.",
+            field="device",
+            reason=Reason.BAD_SETTING,
+        )
+    return device
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of the text encoder and the DiT: bfloat16 as the official weights, float32 on a CPU."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -1,0 +1,80 @@
+"""One model version in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+
+from wan22.variants import Variant
+from wan22_inference.engine.components import (
+    ModelFiles,
+    OnBytes,
+    load_text_encoder,
+    load_tokenizer,
+    load_transformer,
+    load_vae,
+    misfit,
+)
+from wan22_inference.engine.devices import compute_dtype
+from wan22_inference.engine.text import TextEncoder
+
+
+@dataclass(frozen=True)
+class Model:
+    """A variant's modules with their weights, on one device."""
+
+    variant: Variant
+    device: torch.device
+    text_encoder: TextEncoder
+    transformers: tuple[WanTransformer3DModel, ...]
+    """The high-noise expert and the low-noise one, or the only one."""
+    vae: AutoencoderKLWan
+
+
+def load_model(variant: Variant, paths: Mapping[str, Path], device: torch.device, on_bytes: OnBytes) -> Model:
+    """Loads a version's files (path within the model -> local file), telling `on_bytes` as it goes.
+
+    `on_bytes` hears as many bytes in all as the safetensors files have. Raises FailedPrecondition (MODEL_MISFIT) naming
+    what is missing or too much, DataLoss for a damaged file.
+    """
+    files = ModelFiles(paths)
+    components = ("transformer", "transformer_2")[: variant.experts]
+    _check_configs(variant, files, components)
+    dtype = compute_dtype(device)
+    tokenizer = load_tokenizer(files)
+    return Model(
+        variant=variant,
+        device=device,
+        text_encoder=TextEncoder(tokenizer, load_text_encoder(files, device, dtype, on_bytes)),
+        transformers=tuple(load_transformer(files, name, device, dtype, on_bytes) for name in components),
+        vae=load_vae(files, device, on_bytes),
+    )
+
+
+def _check_configs(variant: Variant, files: ModelFiles, transformers: tuple[str, ...]) -> None:
+    """Raises FailedPrecondition when a config says something else than the variant."""
+    text_dim = files.config("text_encoder").get("d_model")
+    for component in transformers:
+        config = files.config(component)
+        dim = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
+        _check(variant, component, "num_attention_heads x attention_head_dim", dim, variant.dim)
+        _check(variant, component, "num_layers", config.get("num_layers"), variant.num_layers)
+        _check(variant, component, "ffn_dim", config.get("ffn_dim"), variant.ffn_dim)
+        _check(variant, component, "in_channels", config.get("in_channels"), variant.in_channels)
+        _check(variant, component, "out_channels", config.get("out_channels"), variant.latent_channels)
+        _check(variant, component, "text_dim", config.get("text_dim"), text_dim)
+    vae = files.config("vae")
+    _check(variant, "vae", "z_dim", vae.get("z_dim"), variant.latent_channels)
+    _check(variant, "vae", "scale_factor_spatial", vae.get("scale_factor_spatial", 8), variant.spatial_stride)
+    unused = [name for name in files.paths if name.startswith("transformer_2/") and variant.experts == 1]
+    if unused:
+        raise misfit(f"{unused[0]} belongs to a second expert, which {variant.name} does not have")
+
+
+def _check(variant: Variant, component: str, name: str, value: object, expected: object) -> None:
+    if value != expected:
+        raise misfit(f"{component}/config.json says {name} is {value}, where {variant.name} has {expected}")
