@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
-from sqlalchemy import ColumnElement, and_, insert, select, update
+from sqlalchemy import ColumnElement, and_, case, insert, select, update
 
 from wan22.errors import Wan22Error
 from wan22.status import to_status
@@ -171,24 +171,29 @@ def request_cancel(tx: Transaction, generation: str) -> None:
     tx.notify(f"generation/{generation}")
 
 
-def requeue(tx: Transaction, fence: Fence, reason: str) -> bool:
-    """RUNNING -> QUEUED: the worker is lost; the generation keeps its place. False when the fence is old."""
+def requeue(tx: Transaction, fence: Fence, reason: str, *, died: bool) -> bool:
+    """RUNNING -> QUEUED: the worker is lost; the generation keeps its place. False when the fence is old.
+
+    `died` says that the worker's process ended under it, which counts towards quarantine; a lost connection does not.
+    """
     if _move(tx, fence.condition, State.QUEUED, progress=None) is None:
         return False
     ended = generation_pb2.AttemptEnd(attempt=fence.attempt, reason=reason)
     append_event(tx, fence.generation, attempt_end=ended)
-    _end_attempt(tx, fence, "lost")
+    _end_attempt(tx, fence, "died" if died else "lost")
     return True
 
 
 def release_claim(tx: Transaction, fence: Fence) -> None:
     """Gives a still QUEUED generation and its worker back to the dispatcher; the attempt never was one."""
     tx.execute(update(generations).where(fence.condition).values(claimed_worker=None, owner=None))
-    tx.execute(update(workers).where(workers.c.generation == fence.generation).values(generation=None))
+    freed = update(workers).where(workers.c.generation == fence.generation)
+    state = case((workers.c.state == "BUSY", "IDLE"), else_=workers.c.state)  # until the worker says so itself
+    tx.execute(freed.values(generation=None, state=state))
     tx.notify("queue")
 
 
 def _end_attempt(tx: Transaction, fence: Fence, outcome: str) -> None:
     row = and_(attempts.c.generation == fence.generation, attempts.c.number == fence.attempt)
-    tx.execute(update(attempts).where(row).values(end_time=tx.now, outcome=outcome))
+    tx.execute(update(attempts).where(row, attempts.c.outcome.is_(None)).values(end_time=tx.now, outcome=outcome))
     release_claim(tx, fence)

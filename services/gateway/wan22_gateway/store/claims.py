@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Row, and_, func, or_, select, update
 
@@ -26,11 +27,8 @@ def _microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def claim_next(tx: Transaction, owner: str, lease_seconds: float) -> Claim | None:
-    """Gives the oldest queued generation that an idle worker of its pool can take to that worker.
-
-    Returns None when there is no such pair.
-    """
+def next_pair(tx: Transaction) -> Row[Any] | None:
+    """The oldest queued generation that an idle worker of its pool can take, and that worker; None without a pair."""
     free = and_(
         workers.c.state == "IDLE",
         workers.c.generation.is_(None),
@@ -45,7 +43,12 @@ def claim_next(tx: Transaction, owner: str, lease_seconds: float) -> Claim | Non
         .order_by(generations.c.position, workers.c.name)
         .limit(1)
     )
-    row = tx.execute(pair).one_or_none()
+    return tx.execute(pair).one_or_none()
+
+
+def claim_next(tx: Transaction, owner: str, lease_seconds: float) -> Claim | None:
+    """Claims the next pair for an owner; None when there is none."""
+    row = next_pair(tx)
     if row is None:
         return None
     fence = Fence(row.id, row.attempt_count + 1, row.owner_epoch + 1)
@@ -94,27 +97,35 @@ def take_over(tx: Transaction, owner: str, lease_seconds: float, *, everything: 
     return taken
 
 
-def worker_is_lost(tx: Transaction, claim: Claim) -> str | None:
-    """Says why the claim's worker process is gone for good, or None while it may still answer."""
+@dataclass(frozen=True)
+class Loss:
+    """Why a claim's worker is gone for good; `died` when its process is known to have ended."""
+
+    reason: str
+    died: bool
+
+
+def loss(tx: Transaction, claim: Claim) -> Loss | None:
+    """The loss of a claim's worker, or None while it may still answer."""
     row = tx.execute(select(workers).where(workers.c.name == claim.worker)).one_or_none()
     if row is None:
-        return f"{claim.worker} was removed"
+        return Loss(f"{claim.worker} was removed", died=False)
     if row.incarnation != claim.incarnation:
-        return f"{claim.worker} was restarted"
+        return Loss(f"{claim.worker} ended and was started again", died=True)
     if row.lease_expire_time <= tx.now:
-        return f"{claim.worker} does not answer"
+        return Loss(f"{claim.worker} does not answer", died=False)
     return None
 
 
 def deaths(tx: Transaction, generation: str) -> tuple[int, int]:
-    """How many attempts of a generation ended with their worker lost, and on how many workers."""
-    lost = and_(attempts.c.generation == generation, attempts.c.outcome == "lost")
-    query = select(func.count(), func.count(attempts.c.worker_uid.distinct())).where(lost)
-    row = tx.execute(query).one()
-    return int(row[0]), int(row[1])
+    """How many attempts of a generation ended with the death of their worker's process, and on how many workers."""
+    died = and_(attempts.c.generation == generation, attempts.c.outcome == "died")
+    query = select(func.count().label("deaths"), func.count(attempts.c.worker_uid.distinct()).label("workers"))
+    row: Row[Any] = tx.execute(query.where(died)).one()
+    return row.deaths, row.workers
 
 
-def wanted_attempt(tx: Transaction, generation: str) -> Row[tuple[object, ...]] | None:
+def claimed_row(tx: Transaction, generation: str) -> Row[Any] | None:
     """The generation's row, if it is claimed by anybody: what a worker that holds an attempt of it is compared to."""
     claimed = and_(generations.c.id == generation, generations.c.claimed_worker.is_not(None))
     return tx.execute(select(generations).where(claimed)).one_or_none()

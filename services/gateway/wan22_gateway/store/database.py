@@ -10,21 +10,24 @@ import queue
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event
+from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event, insert, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 from wan22.errors import FailedPrecondition, Reason, ResourceExhausted, Unavailable, Wan22Error
 from wan22_gateway.store import migrate
+from wan22_gateway.store.schema import identity
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+P = ParamSpec("P")
 
 GROUP_LIMIT = 256
 """Most writes that share one commit: bounds how long the first of them waits."""
@@ -53,8 +56,8 @@ class Transaction:
 class Database:
     """Owns `folder`/store.sqlite; `write` answers after the fsync of its commit, which concurrent writes share.
 
-    Raises FailedPrecondition (STORE_IN_USE) on construction when another process owns the folder, (STORE_TOO_NEW) when a
-    newer version of wan22 has migrated it.
+    Raises FailedPrecondition (STORE_IN_USE) on construction when another process owns the folder, (STORE_TOO_NEW) when
+    a newer version of wan22 has migrated it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,6 +67,9 @@ class Database:
         migrate.upgrade(f"sqlite:///{self.path}")
         self._writer_engine = _engine(self.path, size=1, begin="BEGIN IMMEDIATE")
         self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN")
+        with self._writer_engine.begin() as connection:
+            if connection.execute(select(identity)).one_or_none() is None:
+                connection.execute(insert(identity).values(store_epoch=str(uuid.uuid4())))
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._listeners: dict[str, set[asyncio.Event]] = {}
@@ -71,24 +77,24 @@ class Database:
         self._writer = threading.Thread(target=self._write_forever, name="store-writer")
         self._writer.start()
 
-    async def write(self, function: Callable[[Transaction], T]) -> T:
+    async def write(self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function in a transaction of its own and returns its result once that is durable.
 
         What the function raises is raised here, and its writes are undone. Raises ResourceExhausted when the disk is
         full, Unavailable on another error of the file system.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._writes.put(_Write(function, future))
+        self._writes.put(_Write(lambda tx: function(tx, *args, **kwargs), future))
         # A caller that goes away does not undo what is queued: it could not know whether it was written.
         result: T = await asyncio.shield(future)
         return result
 
-    async def read(self, function: Callable[[Transaction], T]) -> T:
+    async def read(self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function on a consistent snapshot that holds every write that was answered before."""
 
         def run() -> T:
             with self._reader_engine.begin() as connection:
-                return function(Transaction(connection))
+                return function(Transaction(connection), *args, **kwargs)
 
         return await self._loop.run_in_executor(self._readers, run)
 

@@ -15,7 +15,9 @@ PENDING_LIFE = 3600 * 1_000_000
 
 def begin(tx: Transaction, key: str) -> None:
     """Announces an object that is about to be written."""
-    tx.execute(upsert(objects).values(key=key, state="pending", create_time=tx.now).on_conflict_do_nothing())
+    values = {"state": "pending", "create_time": tx.now}
+    again = upsert(objects).values(key=key, **values)
+    tx.execute(again.on_conflict_do_update(index_elements=["key"], set_=values, where=objects.c.state != "live"))
 
 
 def commit(tx: Transaction, key: str) -> None:
@@ -27,6 +29,11 @@ def discard(tx: Transaction, key: str) -> None:
     """Gives an object up that nothing refers to."""
     tx.execute(update(objects).where(objects.c.key == key, objects.c.state == "pending").values(state="garbage"))
     tx.notify("garbage")
+
+
+def abandon_pending(tx: Transaction) -> None:
+    """Makes every pending object garbage; only for a process that knows that no other one writes."""
+    tx.execute(update(objects).where(objects.c.state == "pending").values(state="garbage"))
 
 
 def garbage(tx: Transaction) -> list[str]:

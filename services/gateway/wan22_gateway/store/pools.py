@@ -106,7 +106,6 @@ def heard_from(tx: Transaction, worker: inference_pb2.Worker, address: str, leas
         "error": worker.error.message,
         "lease_expire_time": tx.now + round(lease_seconds * 1_000_000),
     }
-    tx.execute(delete(workers).where(workers.c.uid == worker.uid, workers.c.name != worker.name))
     statement = upsert(workers).values(name=worker.name, **spec)
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=spec))
     tx.notify("queue")

@@ -14,7 +14,6 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    UniqueConstraint,
 )
 
 metadata = MetaData()
@@ -89,7 +88,7 @@ attempts = Table(
     Column("worker_uid", Text, nullable=False),
     Column("start_time", BigInteger, nullable=False),
     Column("end_time", BigInteger),
-    Column("outcome", Text),  # succeeded, failed, cancelled or lost
+    Column("outcome", Text),  # succeeded, failed, cancelled, lost (silent) or died
 )
 
 pools = Table(
@@ -120,7 +119,6 @@ workers = Table(
     Column("lease_expire_time", BigInteger, nullable=False),
     Column("drain_expire_time", BigInteger),
     Column("generation", Text),  # claimed for it
-    UniqueConstraint("uid"),
     Index("workers_by_pool", "pool"),
 )
 

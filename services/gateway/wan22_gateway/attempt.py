@@ -1,0 +1,230 @@
+"""One attempt, seen from its owner: the stream to the worker, until the outcome is durable or somebody else owns it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from enum import Enum, auto
+from pathlib import Path
+
+import grpc
+
+from wan22.errors import Aborted, InternalError, Reason, Unavailable, UnknownError, Wan22Error
+from wan22.parameter_messages import complete_from_message
+from wan22.status import from_rpc_error
+from wan22.v1 import generation_pb2, inference_pb2
+from wan22_gateway import lifecycle, outcome
+from wan22_gateway.media import MediaLibrary
+from wan22_gateway.results import Results
+from wan22_gateway.spool import Spool
+from wan22_gateway.store.claims import Claim, loss
+from wan22_gateway.store.database import Database
+from wan22_gateway.store.generations import GenerationRow
+from wan22_gateway.worker_channels import WorkerChannels
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = 0.5
+"""Pause before a broken stream is opened again."""
+STEP_EVENT_SECONDS = 1.0
+"""Steps become events at most this often; stages always do."""
+CALL_SECONDS = 5.0
+"""Deadline of CancelAttempt and ReleaseAttempt."""
+REFUSALS = {
+    Reason.WORKER_BUSY: "BUSY",
+    Reason.WORKER_LOADING: "LOADING",
+    Reason.WORKER_DRAINING: "DRAINING",
+    Reason.WRONG_VERSION: "BROKEN",
+}
+"""What a worker that refuses an attempt is doing; such a refusal is no attempt."""
+TRANSPORT = (Unavailable, UnknownError, InternalError)
+"""What a stub raises when the connection, not the worker, failed."""
+
+
+class _Next(Enum):
+    """What follows the end of a stream."""
+
+    DONE = auto()
+    RETRY = auto()
+
+
+class AttemptRunner:
+    """Drives one claimed attempt. Cancelling `run` stops nothing on the worker."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        database: Database,
+        channels: WorkerChannels,
+        results: Results,
+        media: MediaLibrary,
+        spool_folder: Path,
+    ) -> None:
+        self._claim = claim
+        self._fence = claim.fence
+        self._database = database
+        self._stub = channels.stub(claim.address)
+        self._results = results
+        self._media = media
+        self._spool = Spool(spool_folder / f"{self._fence.generation}-{self._fence.owner_epoch}")
+        self._attempt = inference_pb2.Attempt(
+            generation=f"generations/{self._fence.generation}",
+            number=self._fence.attempt,
+            owner_epoch=self._fence.owner_epoch,
+        )
+        self._last_step_event = 0.0
+
+    async def run(self) -> None:
+        """Returns when the outcome is durable, the claim was given back, or a newer owner has taken over."""
+        row = await self._database.read(outcome.row_of, self._fence)
+        if row is None:
+            return
+        supervisor = asyncio.create_task(self._supervise())
+        try:
+            following = _Next.RETRY
+            while following is _Next.RETRY:
+                stream = asyncio.create_task(self._stream(row))
+                await asyncio.wait({stream, supervisor}, return_when=asyncio.FIRST_COMPLETED)
+                if not stream.done():
+                    stream.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await stream
+                    supervisor.result()  # the worker is lost, and the store knows
+                    return
+                following = stream.result()
+        finally:
+            supervisor.cancel()
+            with suppress(asyncio.CancelledError):
+                await supervisor
+            self._spool.remove()
+
+    async def _supervise(self) -> None:
+        """Carries out a cancel, and returns after the worker's loss has been recorded."""
+        with self._database.listen(f"generation/{self._fence.generation}", self._claim.worker) as wake:
+            while True:
+                wake.clear()
+                row = await self._database.read(outcome.row_of, self._fence)
+                gone = await self._database.read(loss, self._claim)
+                if row is None:
+                    return
+                if gone is not None:
+                    log.warning("generations/%s: %s.", self._fence.generation, gone.reason)
+                    await self._database.write(outcome.lost, self._claim, gone)
+                    return
+                if row.cancel_requested_time is not None:
+                    await self._ask_to_cancel()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await wake.wait()
+
+    async def _ask_to_cancel(self) -> None:
+        try:
+            request = inference_pb2.CancelAttemptRequest(attempt=self._attempt)
+            await self._stub.CancelAttempt(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            log.info("%s did not take the cancel yet: %s", self._claim.worker, from_rpc_error(error).message)
+
+    async def _stream(self, row: GenerationRow) -> _Next:
+        call = self._stub.Generate(self._requests(row))
+        try:
+            async for event in call:
+                if await self._take(event, row):
+                    return _Next.DONE
+        except grpc.aio.AioRpcError as error:
+            return await self._broken(from_rpc_error(error))
+        except OSError as error:  # of the spool or the result store: the worker keeps the result meanwhile
+            log.warning("generations/%s: its video cannot be stored: %s", self._fence.generation, error)
+        finally:
+            call.cancel()
+        await asyncio.sleep(RETRY_SECONDS)
+        return _Next.RETRY
+
+    async def _requests(self, row: GenerationRow) -> AsyncIterator[inference_pb2.GenerateRequest]:
+        parameters = generation_pb2.Parameters.FromString(row.parameters)
+        start = inference_pb2.GenerateRequest.Start(
+            attempt=self._attempt,
+            parameters=parameters,
+            model_version=row.model_version,
+            video_offset=self._spool.size,
+        )
+        yield inference_pb2.GenerateRequest(start=start)
+        for media in {parameters.image, parameters.last_image} - {""}:
+            async for data in self._media.read(media.removeprefix("media/")):
+                chunk = inference_pb2.GenerateRequest.InputChunk(media=media, data=data)
+                yield inference_pb2.GenerateRequest(input_chunk=chunk)
+
+    async def _take(self, event: inference_pb2.GenerateEvent, row: GenerationRow) -> bool:
+        """Acts on one event; True when there is nothing more to do."""
+        kind = event.WhichOneof("event")
+        if kind == "accepted":
+            return not await self._accepted(event.accepted, row)
+        if kind == "progress":
+            return not await self._progressed(event.progress)
+        if kind == "video_chunk":
+            await self._spool.write(event.video_chunk)
+            return False
+        if kind == "finished":
+            await self._finished(event.finished)
+        elif kind == "failed":
+            await self._database.write(lifecycle.fail, self._fence, event.failed.error)
+        elif kind == "cancelled":
+            await self._database.write(outcome.stopped, self._claim)
+        else:
+            raise InternalError(f"{self._claim.worker} sent an event that this version does not know.")
+        await self._release()
+        return True
+
+    async def _accepted(self, accepted: inference_pb2.GenerateEvent.Accepted, row: GenerationRow) -> bool:
+        """Records the start; False when the attempt must not go on."""
+        if accepted.incarnation != self._claim.incarnation:  # a process that knows nothing of the attempt's past
+            await self._ask_to_cancel()
+            gone = outcome.restarted(self._claim)
+            await self._database.write(outcome.lost, self._claim, gone)
+            return False
+        expected = complete_from_message(generation_pb2.Parameters.FromString(row.parameters)).digest
+        if accepted.parameters_digest != expected:
+            log.error("%s understood other parameters than these: not used for them.", self._claim.worker)
+            await self._ask_to_cancel()
+            await self._database.write(outcome.refused, self._claim, "BROKEN")
+            return False
+        uid = await self._database.read(outcome.worker_uid, self._claim)
+        return await self._database.write(lifecycle.start, self._fence, self._claim.worker, uid)
+
+    async def _progressed(self, progress: generation_pb2.Progress) -> bool:
+        is_step = progress.stage == generation_pb2.Progress.DENOISING and 0 < progress.step < progress.num_steps
+        if is_step and time.monotonic() - self._last_step_event < STEP_EVENT_SECONDS:
+            return True
+        if is_step:
+            self._last_step_event = time.monotonic()
+        return await self._database.write(lifecycle.progress, self._fence, progress)
+
+    async def _finished(self, finished: inference_pb2.GenerateEvent.Finished) -> None:
+        storing = generation_pb2.Progress(stage=generation_pb2.Progress.STORING)
+        await self._progressed(storing)
+        await self._spool.check(finished.video)
+        await outcome.store(self._database, self._results, self._fence, self._spool.path, finished)
+
+    async def _release(self) -> None:
+        request = inference_pb2.ReleaseAttemptRequest(attempt=self._attempt)
+        try:
+            await self._stub.ReleaseAttempt(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:  # discovery finds the attempt stale and releases it then
+            log.info("%s did not take the release: %s", self._claim.worker, from_rpc_error(error).message)
+
+    async def _broken(self, error: Wan22Error) -> _Next:
+        """Decides what a broken stream means."""
+        if isinstance(error, Aborted) and error.reason is Reason.STALE_OWNER:
+            log.info("generations/%s has a newer owner.", self._fence.generation)
+            return _Next.DONE
+        if error.reason in REFUSALS:
+            state = REFUSALS[error.reason]
+            await self._database.write(outcome.refused, self._claim, state)
+            return _Next.DONE
+        if isinstance(error, TRANSPORT):
+            log.info("The stream of generations/%s broke: %s", self._fence.generation, error.message)
+            await asyncio.sleep(RETRY_SECONDS)
+            return _Next.RETRY
+        await self._database.write(lifecycle.fail, self._fence, error)
+        return _Next.DONE

@@ -1,0 +1,83 @@
+"""Rows as messages: a generation as clients see it, with what it waits for."""
+
+from __future__ import annotations
+
+import json
+
+from google.rpc import status_pb2
+
+from wan22.v1 import generation_pb2
+from wan22_gateway.lifecycle import State, timestamp
+from wan22_gateway.store import generations, pools
+from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.generations import GenerationRow
+from wan22_gateway.store.pools import WorkerRow
+
+
+def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Generation:
+    """The whole resource."""
+    message = generation_pb2.Generation(
+        name=f"generations/{row.id}",
+        state=generation_pb2.Generation.State.Value(row.state),
+        variant=row.variant,
+        pool=row.pool,
+        model_version=row.model_version,
+        parameters=generation_pb2.Parameters.FromString(row.parameters),
+        labels=json.loads(row.labels),
+        attempt_count=row.attempt_count,
+        last_sequence=row.last_sequence,
+        predicted_seconds=row.predicted_seconds,
+    )
+    for field in ("create_time", "start_time", "end_time", "cancel_requested_time"):
+        value = getattr(row, field)
+        if value is not None:
+            getattr(message, field).CopyFrom(timestamp(value))
+    if row.state == State.RUNNING and row.progress is not None:
+        message.progress.ParseFromString(row.progress)
+    if row.state == State.QUEUED:
+        message.queue_position = generations.queue_position(tx, row.pool, row.position)
+        message.waiting_for = waiting_for(tx, row)
+    if row.error is not None:
+        message.error.CopyFrom(status_pb2.Status.FromString(row.error))
+    if row.video_key is not None:
+        message.video.size_bytes, message.video.digest = row.video_size, row.video_digest
+    return message
+
+
+def queue_snapshot(tx: Transaction, row: GenerationRow) -> generation_pb2.QueueSnapshot:
+    """Where a QUEUED generation stands now."""
+    position = generations.queue_position(tx, row.pool, row.position)
+    return generation_pb2.QueueSnapshot(queue_position=position, waiting_for=waiting_for(tx, row))
+
+
+def waiting_for(tx: Transaction, row: GenerationRow) -> str:
+    """What a QUEUED generation waits for, in words."""
+    if row.cancel_requested_time is not None:
+        return "its cancellation"
+    if row.claimed_worker is not None:
+        return f"{row.claimed_worker} to start it"
+    workers = pools.workers_of(tx, row.pool)
+    alive = [worker for worker in workers if worker.lease_expire_time > tx.now]
+    if not alive:
+        return f"a worker: none of {row.pool} answers yet"
+    ready = [worker for worker in alive if worker.state in {"IDLE", "BUSY"} and not is_drained(tx, worker)]
+    if ready:
+        return "its turn"
+    loading = [worker for worker in alive if worker.state == "LOADING"]
+    if loading:
+        best = max(loaded_fraction(worker) for worker in loading)
+        return f"a worker to load the model: {best:.0%} loaded"
+    broken = next((worker for worker in alive if worker.state == "BROKEN"), None)
+    if broken is not None:
+        return f"a working worker: {broken.name} is broken: {broken.error}"
+    return f"a worker: all of {row.pool} are draining"
+
+
+def is_drained(tx: Transaction, worker: WorkerRow) -> bool:
+    """True while the operator has barred the worker from new attempts."""
+    return worker.drain_expire_time is not None and worker.drain_expire_time > tx.now
+
+
+def loaded_fraction(worker: WorkerRow) -> float:
+    """Share of the weights that a worker has in memory, 0 to 1."""
+    return worker.bytes_loaded / worker.bytes_total if worker.bytes_total else 0.0

@@ -1,0 +1,165 @@
+"""GenerationService: translates between messages and the modules that hold the rules."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from wan22 import names
+from wan22.errors import FailedPrecondition, InvalidRequest, OutOfRange, Reason
+from wan22.parameter_messages import to_message
+from wan22.v1 import generation_pb2, generation_pb2_grpc
+from wan22_gateway import lifecycle, page_token
+from wan22_gateway.admission import Admission
+from wan22_gateway.generation_messages import generation_message
+from wan22_gateway.lifecycle import FINAL, State
+from wan22_gateway.media import MediaLibrary
+from wan22_gateway.results import Results
+from wan22_gateway.store import generations, pools
+from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.variant_messages import variant_message
+from wan22_gateway.watch import watch
+
+TENANT = "default"
+"""Who every caller is while `auth` is off."""
+DEFAULT_PAGE, MAX_PAGE = 100, 1000
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
+    """Validates, queues and streams back generations; it never touches a GPU."""
+
+    def __init__(self, database: Database, admission: Admission, results: Results, media: MediaLibrary) -> None:
+        self._database = database
+        self._admission = admission
+        self._results = results
+        self._media = media
+
+    async def CreateGeneration(
+        self, request: generation_pb2.CreateGenerationRequest, context: Context
+    ) -> generation_pb2.Generation:
+        """Admits; answers after the commit."""
+        return await self._get(await self._admission.create(TENANT, request))
+
+    async def EstimateGeneration(
+        self, request: generation_pb2.EstimateGenerationRequest, context: Context
+    ) -> generation_pb2.Estimate:
+        """Admits without queueing."""
+        admitted = await self._admission.check(TENANT, request.generation)
+        pool = admitted.pool
+        would_be = generation_pb2.Generation(
+            variant=admitted.variant.name,
+            pool=pool.name,
+            model_version=pool.model_version,
+            parameters=to_message(admitted.parameters),
+            labels=request.generation.labels,
+        )
+        return generation_pb2.Estimate(
+            generation=would_be,
+            predicted_seconds=admitted.predicted_seconds,
+            queue_position=await self._database.read(generations.queue_position, pool.name, None),
+        )
+
+    async def GetGeneration(
+        self, request: generation_pb2.GetGenerationRequest, context: Context
+    ) -> generation_pb2.Generation:
+        """Reads one row."""
+        return await self._get(_id(request.name))
+
+    async def ListGenerations(
+        self, request: generation_pb2.ListGenerationsRequest, context: Context
+    ) -> generation_pb2.ListGenerationsResponse:
+        """Reads a page of rows."""
+        if not 0 <= request.page_size <= MAX_PAGE:
+            text = f"page_size is {request.page_size}: use 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}."
+            raise InvalidRequest(text, field="page_size")
+        size = request.page_size or DEFAULT_PAGE
+        before = page_token.decode(request)
+        states = [State(generation_pb2.Generation.State.Name(state)) for state in request.states]
+
+        def read(tx: Transaction) -> generation_pb2.ListGenerationsResponse:
+            filters = {"states": states, "variant": request.variant, "labels": dict(request.labels)}
+            rows = generations.page(tx, TENANT, **filters, before=before, limit=size + 1)  # type: ignore[arg-type]
+            response = generation_pb2.ListGenerationsResponse()
+            response.generations.extend(generation_message(tx, row) for row in rows[:size])
+            if len(rows) > size:
+                response.next_page_token = page_token.encode(rows[size - 1].position, request)
+            return response
+
+        return await self._database.read(read)
+
+    async def WatchGeneration(
+        self, request: generation_pb2.WatchGenerationRequest, context: Context
+    ) -> AsyncIterator[generation_pb2.GenerationEvent]:
+        """Streams events until the final one."""
+        async for event in watch(self._database, TENANT, _id(request.name), request.after_sequence):
+            yield event
+
+    async def CancelGeneration(
+        self, request: generation_pb2.CancelGenerationRequest, context: Context
+    ) -> generation_pb2.Generation:
+        """Records the wish; the attempt's runner carries it out."""
+        generation = _id(request.name)
+
+        def cancel(tx: Transaction) -> None:
+            generations.get(tx, TENANT, generation)
+            lifecycle.request_cancel(tx, generation)
+
+        await self._database.write(cancel)
+        return await self._get(generation)
+
+    async def DeleteGeneration(self, request: generation_pb2.DeleteGenerationRequest, context: Context) -> Empty:
+        """Removes the rows; the video's object goes a moment later."""
+        generation = _id(request.name)
+        if request.force:
+            await self.CancelGeneration(generation_pb2.CancelGenerationRequest(name=request.name), context)
+            async for _ in watch(self._database, TENANT, generation, 0):
+                pass  # until its final state
+        await self._database.write(lambda tx: generations.remove(tx, generations.get(tx, TENANT, generation)))
+        return Empty()
+
+    async def DownloadVideo(
+        self, request: generation_pb2.DownloadVideoRequest, context: Context
+    ) -> AsyncIterator[generation_pb2.VideoChunk]:
+        """Streams the stored MP4."""
+        generation = _id(request.name)
+        row = await self._database.read(generations.get, TENANT, generation)
+        if row.state != State.SUCCEEDED:
+            done = "it never will have one" if row.state in FINAL else "wait until it is SUCCEEDED"
+            text = f"{request.name} has no video: it is {row.state}; {done}."
+            raise FailedPrecondition(text, reason=Reason.VIDEO_NOT_READY, metadata={"state": row.state})
+        if not 0 <= request.offset <= row.video_size:
+            raise OutOfRange(f"offset is {request.offset}: the video has {row.video_size} bytes.")
+        offset = request.offset
+        async for data in self._results.read(row.video_key, row.video_size, offset):
+            yield generation_pb2.VideoChunk(offset=offset, data=data, crc32=zlib.crc32(data))
+            offset += len(data)
+
+    async def UploadMedia(
+        self, request: AsyncIterator[generation_pb2.UploadMediaRequest], context: Context
+    ) -> generation_pb2.Media:
+        """Hands the bytes to the media library."""
+        stored = await self._media.add(TENANT, (part.data async for part in request))
+        return generation_pb2.Media(name=f"media/{stored.id}", width=stored.width, height=stored.height)
+
+    async def ListVariants(
+        self, request: generation_pb2.ListVariantsRequest, context: Context
+    ) -> generation_pb2.ListVariantsResponse:
+        """Reads the pools that serve."""
+
+        def read(tx: Transaction) -> generation_pb2.ListVariantsResponse:
+            serving = sorted(pools.serving(tx).items())
+            return generation_pb2.ListVariantsResponse(variants=[variant_message(tx, pool) for _, pool in serving])
+
+        return await self._database.read(read)
+
+    async def _get(self, generation: str) -> generation_pb2.Generation:
+        return await self._database.read(lambda tx: generation_message(tx, generations.get(tx, TENANT, generation)))
+
+
+def _id(name: str) -> str:
+    return names.check_generation(name).removeprefix("generations/")

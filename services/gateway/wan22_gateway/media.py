@@ -1,0 +1,90 @@
+"""Uploaded images: checked and normalised in a process of their own, then kept by the digest of their pixels."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import struct
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from wan22.errors import InvalidRequest, Reason
+from wan22_gateway.results import Results, media_key
+from wan22_gateway.store import objects
+from wan22_gateway.store.database import Database, Transaction
+
+MAX_BYTES = 32 << 20
+NORMALIZE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class StoredMedia:
+    """An image that generations can start from."""
+
+    id: str
+    width: int
+    height: int
+
+
+class MediaLibrary:
+    """Takes images in and gives their PNGs out."""
+
+    def __init__(self, database: Database, results: Results) -> None:
+        self._database = database
+        self._results = results
+        self._one_at_a_time = asyncio.Semaphore(2)  # decoding is CPU work beside the gateway's own
+
+    async def add(self, tenant: str, chunks: AsyncIterator[bytes]) -> StoredMedia:
+        """Stores an image durably. Raises InvalidRequest (MEDIA_UNREADABLE) saying what is wrong with it."""
+        data = bytearray()
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > MAX_BYTES:
+                raise InvalidRequest(f"The image has more than {MAX_BYTES} bytes: send a smaller file.", field="data")
+        async with self._one_at_a_time:
+            png = await _normalize(bytes(data))
+        media_id = await asyncio.to_thread(lambda: hashlib.sha256(png).hexdigest())
+        width, height = struct.unpack(">II", png[16:24])  # of the IHDR chunk, which comes first
+        key = media_key(media_id)
+        await self._database.write(objects.begin, key)
+        await self._results.put(key, png)
+        await self._database.write(_record, tenant, media_id, width, height)
+        return StoredMedia(media_id, width, height)
+
+    async def read(self, media_id: str) -> AsyncIterator[bytes]:
+        """Yields an image's PNG in chunks of at most 1 MiB."""
+        key = media_key(media_id)
+        async for chunk in self._results.read(key, await self._results.size(key)):
+            yield chunk
+
+
+def _record(tx: Transaction, tenant: str, media_id: str, width: int, height: int) -> None:
+    objects.commit(tx, media_key(media_id))
+    objects.add_media(tx, tenant, media_id, width, height)
+
+
+async def _normalize(data: bytes) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "wan22_gateway.media_normalizer",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(NORMALIZE_SECONDS):
+            png, problem = await process.communicate(data)
+    except TimeoutError:
+        png, problem = b"", b"it takes too long to decode"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        text = problem.decode(errors="replace").strip()
+        if process.returncode is not None and process.returncode != 1:
+            text = "decoding it broke the decoder's limits"
+        raise InvalidRequest(f"The image was refused: {text}.", field="data", reason=Reason.MEDIA_UNREADABLE)
+    return png

@@ -1,0 +1,104 @@
+"""What becomes of an attempt: its result stored, its worker lost, refused or stopped; each one fenced transaction."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from sqlalchemy import select, update
+
+from wan22.errors import FailedPrecondition, Reason
+from wan22.v1 import inference_pb2
+from wan22_gateway import lifecycle
+from wan22_gateway.lifecycle import UNFINISHED, Fence, State, StoredVideo
+from wan22_gateway.results import Results, video_key
+from wan22_gateway.store import claims, objects, pools
+from wan22_gateway.store.claims import Claim, Loss
+from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.generations import GenerationRow
+from wan22_gateway.store.schema import generations, workers
+
+log = logging.getLogger(__name__)
+MAX_DEATHS = 3
+"""Deaths of a worker's process under one generation after which it is quarantined."""
+
+
+def row_of(tx: Transaction, fence: Fence) -> GenerationRow | None:
+    """The unfinished generation of a fence; None when the fence is old or the generation has ended."""
+    query = select(generations).where(fence.condition, generations.c.state.in_(UNFINISHED))
+    return tx.execute(query.where(generations.c.claimed_worker.is_not(None))).one_or_none()
+
+
+def worker_uid(tx: Transaction, claim: Claim) -> str:
+    """The uid of a claim's worker."""
+    return str(tx.execute(select(workers.c.uid).where(workers.c.name == claim.worker)).scalar_one())
+
+
+async def store(
+    database: Database,
+    results: Results,
+    fence: Fence,
+    video: Path,
+    finished: inference_pb2.GenerateEvent.Finished,
+) -> None:
+    """Makes a finished video durable and its generation SUCCEEDED; drops it when the fence is old. Raises OSError."""
+    key = video_key(fence.generation, fence.attempt, fence.owner_epoch)
+    await database.write(objects.begin, key)
+    await results.put(key, video)
+    stored = StoredVideo(key, finished.video.size_bytes, finished.video.digest)
+
+    def settle(tx: Transaction) -> bool:
+        if not lifecycle.succeed(tx, fence, stored):
+            objects.discard(tx, key)
+            return False
+        objects.commit(tx, key)
+        row = tx.execute(select(generations).where(generations.c.id == fence.generation)).one()
+        pools.fit(tx, row.pool, row.work_units, finished.compute_seconds)
+        return True
+
+    if not await database.write(settle):
+        log.info("generations/%s ended otherwise before its video was stored: dropped.", fence.generation)
+
+
+def restarted(claim: Claim) -> Loss:
+    """The loss of a worker whose process is another one than was claimed."""
+    return Loss(f"{claim.worker} ended and was started again", died=True)
+
+
+def lost(tx: Transaction, claim: Claim, gone: Loss) -> None:
+    """Queues the generation of a lost worker again; CANCELLED if that was asked for, FAILED in quarantine."""
+    row = row_of(tx, claim.fence)
+    if row is None:
+        return
+    if row.cancel_requested_time is not None:
+        lifecycle.cancelled(tx, claim.fence)
+    elif row.state == State.QUEUED:
+        lifecycle.release_claim(tx, claim.fence)
+    else:
+        lifecycle.requeue(tx, claim.fence, gone.reason, died=gone.died)
+        _quarantine_if_deadly(tx, claim.fence, row.pool)
+
+
+def _quarantine_if_deadly(tx: Transaction, fence: Fence, pool: str) -> None:
+    count, on = claims.deaths(tx, fence.generation)
+    if count >= MAX_DEATHS and on >= min(2, len(pools.workers_of(tx, pool))):
+        text = f"{count} processes of {on} workers died under generations/{fence.generation}: it is not tried again."
+        evidence = {"deaths": str(count), "workers": str(on)}
+        lifecycle.fail(tx, fence, FailedPrecondition(text, reason=Reason.QUARANTINED, metadata=evidence))
+
+
+def refused(tx: Transaction, claim: Claim, worker_state: str) -> None:
+    """Takes a refusal: no attempt if it had not started, a lost one if it had; the worker counts as what it said."""
+    row = row_of(tx, claim.fence)
+    if row is None:
+        return
+    if row.state == State.RUNNING or row.cancel_requested_time is not None:
+        lost(tx, claim, Loss(f"{claim.worker} no longer holds it", died=False))
+    else:
+        lifecycle.release_claim(tx, claim.fence)
+    tx.execute(update(workers).where(workers.c.name == claim.worker).values(state=worker_state))
+
+
+def stopped(tx: Transaction, claim: Claim) -> None:
+    """Takes a worker's word that it has stopped: CANCELLED if that was asked for, else queued again."""
+    lost(tx, claim, Loss(f"{claim.worker} stopped it without being asked", died=False))

@@ -1,0 +1,77 @@
+"""Prompt lengths in tokens, checked at Create with the tokenizer of the pool's own model version."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from wan22.model_client import ModelClient
+
+from wan22.errors import DataLoss, FailedPrecondition, Reason, Violation
+from wan22.prompts import clean
+from wan22.variants import MAX_PROMPT_TOKENS
+
+log = logging.getLogger(__name__)
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+
+
+class PromptLengths:
+    """Keeps one tokenizer a model version, on disk so that a restart needs no registry."""
+
+    def __init__(self, folder: Path, registry: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._registry = registry
+        self._loaded: dict[str, Tokenizer] = {}
+        self._lock = asyncio.Lock()
+
+    async def prepare(self, model_version: str) -> None:
+        """Fetches the version's tokenizer if it is not here yet.
+
+        Raises the registry's error (NotFound, Unavailable …), DataLoss when the bytes are not those of the digest, or
+        FailedPrecondition (MODEL_MISFIT) when the version has no tokenizer.
+        """
+        await self._tokenizer(model_version)
+
+    async def violations(self, model_version: str, texts: dict[str, str]) -> list[Violation]:
+        """One violation for each text (by field) of more than 512 tokens, the end token counted."""
+        tokenizer = await self._tokenizer(model_version)
+        found = []
+        for field, text in texts.items():
+            count = len(tokenizer.encode(clean(text)).ids)
+            if count > MAX_PROMPT_TOKENS:
+                description = f"{field} has {count} tokens, the end token counted: use at most {MAX_PROMPT_TOKENS}."
+                found.append(Violation(f"parameters.{field}", description))
+        return found
+
+    async def _tokenizer(self, model_version: str) -> Tokenizer:
+        async with self._lock:
+            if model_version not in self._loaded:
+                path = self._folder / (model_version.rpartition(":")[2] + ".json")
+                if not path.exists():
+                    await self._fetch(model_version, path)
+                tokenizer = await asyncio.to_thread(Tokenizer.from_file, str(path))
+                tokenizer.no_truncation()  # a file may carry either; both would hide the true length
+                tokenizer.no_padding()
+                self._loaded[model_version] = tokenizer
+            return self._loaded[model_version]
+
+    async def _fetch(self, model_version: str, path: Path) -> None:
+        async with ModelClient(self._registry) as models:
+            version = await models.get_version(model_version)
+            file = next((file for file in version.files if file.path == TOKENIZER_FILE), None)
+            if file is None:
+                text = f"{model_version} has no {TOKENIZER_FILE}: import the model again from a complete folder."
+                raise FailedPrecondition(text, reason=Reason.MODEL_MISFIT)
+            data = b"".join([chunk async for chunk in models.read_blob(file.digest)])
+        actual = "sha256:" + hashlib.sha256(data).hexdigest()
+        if actual != file.digest:
+            text = f"{file.path} of {model_version} has digest {actual}, not {file.digest}: verify the registry."
+            raise DataLoss(text, reason=Reason.DIGEST_MISMATCH)
+        temporary = path.with_suffix(".new")
+        await asyncio.to_thread(temporary.write_bytes, data)
+        temporary.rename(path)
+        log.info("Fetched the tokenizer of %s.", model_version)

@@ -1,0 +1,51 @@
+"""Where a video gathers while its chunks arrive, so that a broken stream goes on where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import zlib
+from pathlib import Path
+
+from wan22.errors import Unavailable
+from wan22.v1 import generation_pb2
+
+
+class Spool:
+    """A growing file of one attempt's video."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.path.unlink(missing_ok=True)
+
+    async def write(self, chunk: generation_pb2.VideoChunk) -> None:
+        """Appends a chunk. Raises Unavailable, to have it sent again, when it is damaged or out of place; OSError."""
+        if chunk.offset != self.size or zlib.crc32(chunk.data) != chunk.crc32:
+            raise Unavailable(
+                f"A video chunk at {chunk.offset} is damaged or not the next one, which is at {self.size}."
+            )
+        await asyncio.to_thread(self._append, chunk.data)
+        self.size += len(chunk.data)
+
+    async def check(self, video: generation_pb2.Video) -> None:
+        """Compares the whole with its size and digest. Raises Unavailable and empties itself when they differ."""
+        digest = await asyncio.to_thread(self._digest)
+        if (self.size, digest) != (video.size_bytes, video.digest):
+            text = f"The video arrived with {self.size} bytes and {digest}, not {video.size_bytes} and {video.digest}."
+            self.remove()
+            raise Unavailable(text)
+
+    def remove(self) -> None:
+        """Deletes the file."""
+        self.path.unlink(missing_ok=True)
+        self.size = 0
+
+    def _append(self, data: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.truncate(self.size)  # of an append that failed half-way
+            file.write(data)
+
+    def _digest(self) -> str:
+        with self.path.open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
