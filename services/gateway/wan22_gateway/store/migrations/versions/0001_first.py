@@ -1,0 +1,138 @@
+"""The first schema."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "generations",
+        sa.Column("position", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("variant", sa.Text(), nullable=False),
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("model_version", sa.Text(), nullable=False),
+        sa.Column("parameters", sa.LargeBinary(), nullable=False),
+        sa.Column("labels", sa.Text(), nullable=False),
+        sa.Column("predicted_seconds", sa.Float(), nullable=False),
+        sa.Column("work_units", sa.Float(), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("start_time", sa.BigInteger(), nullable=True),
+        sa.Column("end_time", sa.BigInteger(), nullable=True),
+        sa.Column("cancel_requested_time", sa.BigInteger(), nullable=True),
+        sa.Column("attempt_count", sa.Integer(), nullable=False),
+        sa.Column("progress", sa.LargeBinary(), nullable=True),
+        sa.Column("error", sa.LargeBinary(), nullable=True),
+        sa.Column("video_key", sa.Text(), nullable=True),
+        sa.Column("video_size", sa.BigInteger(), nullable=True),
+        sa.Column("video_digest", sa.Text(), nullable=True),
+        sa.Column("last_sequence", sa.BigInteger(), nullable=False),
+        sa.Column("claimed_worker", sa.Text(), nullable=True),
+        sa.Column("claimed_incarnation", sa.Text(), nullable=True),
+        sa.Column("claimed_attempt", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("owner_epoch", sa.BigInteger(), nullable=False),
+        sa.Column("lease_expire_time", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("position"),
+        sa.UniqueConstraint("id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("generations_by_queue", "generations", ["state", "pool", "position"], unique=False)
+    op.create_index("generations_by_tenant", "generations", ["tenant", "position"], unique=False)
+    op.create_table(
+        "identity", sa.Column("store_epoch", sa.Text(), nullable=False), sa.PrimaryKeyConstraint("store_epoch")
+    )
+    op.create_table(
+        "media",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("width", sa.Integer(), nullable=False),
+        sa.Column("height", sa.Integer(), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", "tenant"),
+    )
+    op.create_table(
+        "objects",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key"),
+    )
+    op.create_table(
+        "pools",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("variant", sa.Text(), nullable=False),
+        sa.Column("model_version", sa.Text(), nullable=False),
+        sa.Column("max_workers", sa.Integer(), nullable=False),
+        sa.Column("default_for_variant", sa.Boolean(), nullable=False),
+        sa.Column("worker_targets", sa.Text(), nullable=False),
+        sa.Column("apply_time", sa.BigInteger(), nullable=False),
+        sa.Column("seconds_per_unit", sa.Float(), nullable=True),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "requests",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("generation", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "request_id"),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("uid", sa.Text(), nullable=False),
+        sa.Column("incarnation", sa.Text(), nullable=False),
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("bytes_total", sa.BigInteger(), nullable=False),
+        sa.Column("bytes_loaded", sa.BigInteger(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("lease_expire_time", sa.BigInteger(), nullable=False),
+        sa.Column("drain_expire_time", sa.BigInteger(), nullable=True),
+        sa.Column("generation", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_index("workers_by_pool", "workers", ["pool"], unique=False)
+    op.create_table(
+        "attempts",
+        sa.Column("generation", sa.Text(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("worker_uid", sa.Text(), nullable=False),
+        sa.Column("start_time", sa.BigInteger(), nullable=False),
+        sa.Column("end_time", sa.BigInteger(), nullable=True),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["generation"], ["generations.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("generation", "number"),
+    )
+    op.create_table(
+        "events",
+        sa.Column("generation", sa.Text(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("message", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["generation"], ["generations.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("generation", "sequence"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("events")
+    op.drop_table("attempts")
+    op.drop_index("workers_by_pool", table_name="workers")
+    op.drop_table("workers")
+    op.drop_table("requests")
+    op.drop_table("pools")
+    op.drop_table("objects")
+    op.drop_table("media")
+    op.drop_table("identity")
+    op.drop_index("generations_by_tenant", table_name="generations")
+    op.drop_index("generations_by_queue", table_name="generations")
+    op.drop_table("generations")

@@ -1,0 +1,51 @@
+"""Rows that the gateway's tests start from."""
+
+from __future__ import annotations
+
+import uuid
+
+from wan22.v1 import inference_pb2, pool_pb2
+from wan22_gateway.store import generations, pools
+from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.generations import NewGeneration
+
+POOL = "pools/test.t2v"
+VERSION = "models/tiny/versions/sha256:" + "0" * 64
+
+
+def add_pool(tx: Transaction, name: str = POOL, **changes: object) -> None:
+    spec = {"variant": "t2v-a14b-tiny", "model_version": VERSION, "max_workers": 4, "default_for_variant": True}
+    pools.apply(tx, pool_pb2.Pool(name=name, **{**spec, **changes}))
+
+
+def add_worker(
+    tx: Transaction, name: str = "workers/w1", *, incarnation: str = "i1", state: str = "IDLE", lease: float = 60.0
+) -> None:
+    worker = inference_pb2.Worker(
+        name=name,
+        uid=f"uid-{name}",
+        incarnation=incarnation,
+        pool=POOL,
+        model_version=VERSION,
+        state=inference_pb2.Worker.State.Value(state),
+    )
+    pools.heard_from(tx, worker, "127.0.0.1:1", lease)
+
+
+def add_generation(tx: Transaction, *, request_id: str = "", tenant: str = "default", predicted: float = 10.0) -> str:
+    generation = str(uuid.uuid4())
+    new = NewGeneration(
+        id=generation,
+        tenant=tenant,
+        request_id=request_id,
+        request_digest="d",
+        variant="t2v-a14b-tiny",
+        pool=POOL,
+        model_version=VERSION,
+        parameters=b"",
+        labels={},
+        predicted_seconds=predicted,
+        work_units=1.0,
+    )
+    generations.insert_generation(tx, new)
+    return generation

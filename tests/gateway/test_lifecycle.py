@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from wan22.errors import InternalError
+from wan22.v1 import generation_pb2
+from wan22_gateway import lifecycle
+from wan22_gateway.lifecycle import FINAL, NEXT, Fence, State, StoredVideo
+from wan22_gateway.store import claims, generations
+from wan22_gateway.store.claims import Claim
+from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.generations import GenerationRow
+from wan22_gateway.store.schema import events
+
+from . import rows
+
+VIDEO = StoredVideo("videos/x", 3, "sha256:" + "1" * 64)
+
+
+def row(tx: Transaction, generation: str) -> GenerationRow:
+    return generations.get(tx, "default", generation)
+
+
+def claim(tx: Transaction) -> tuple[str, Claim]:
+    rows.add_pool(tx)
+    rows.add_worker(tx)
+    generation = rows.add_generation(tx)
+    claimed = claims.claim_next(tx, "owner", 15.0)
+    assert claimed is not None
+    assert claimed.fence.generation == generation
+    return generation, claimed
+
+
+def start(tx: Transaction, claimed: Claim) -> bool:
+    return lifecycle.start(tx, claimed.fence, claimed.worker, "uid")
+
+
+async def test_an_undisturbed_generation_has_numbered_events_without_gaps(database: Database) -> None:
+    generation, claimed = await database.write(claim)
+    await database.write(start, claimed)
+    step = generation_pb2.Progress(stage=generation_pb2.Progress.DENOISING, step=1, num_steps=4)
+    assert await database.write(lifecycle.progress, claimed.fence, step)
+    assert await database.write(lifecycle.succeed, claimed.fence, VIDEO)
+    history = await database.read(generations.events_after, generation, 0)
+    assert [event.sequence for event in history] == [1, 2, 3, 4, 5]
+    assert [event.WhichOneof("event") for event in history] == [
+        "state_change",
+        "state_change",
+        "attempt_start",
+        "progress",
+        "state_change",
+    ]
+    assert history[-1].state_change.video.digest == VIDEO.digest
+    final = await database.read(row, generation)
+    assert (final.state, final.video_key, final.attempt_count) == (State.SUCCEEDED, VIDEO.key, 1)
+    assert final.claimed_worker is None
+
+
+async def test_an_older_epoch_or_attempt_writes_nothing(database: Database) -> None:
+    generation, claimed = await database.write(claim)
+    await database.write(start, claimed)
+    stale = [
+        Fence(generation, claimed.fence.attempt, claimed.fence.owner_epoch - 1),
+        Fence(generation, claimed.fence.attempt - 1, claimed.fence.owner_epoch),
+    ]
+    before = await database.read(row, generation)
+    for fence in stale:
+        assert not await database.write(lifecycle.succeed, fence, VIDEO)
+        assert not await database.write(lifecycle.fail, fence, InternalError("x"))
+        assert not await database.write(lifecycle.cancelled, fence)
+        assert not await database.write(lifecycle.requeue, fence, "x", died=True)
+        assert not await database.write(lifecycle.progress, fence, generation_pb2.Progress())
+        assert not await database.write(lifecycle.start, fence, "workers/w1", "uid")
+    assert await database.read(row, generation) == before
+
+
+async def test_the_first_final_state_wins(database: Database) -> None:
+    generation, claimed = await database.write(claim)
+    await database.write(start, claimed)
+    await database.write(lifecycle.request_cancel, generation)
+    assert await database.write(lifecycle.succeed, claimed.fence, VIDEO)
+    assert not await database.write(lifecycle.cancelled, claimed.fence)
+    assert (await database.read(row, generation)).state == State.SUCCEEDED
+
+
+async def test_cancel_of_an_unclaimed_generation_is_final_at_once(database: Database) -> None:
+    generation = await database.write(rows.add_generation)
+    await database.write(lifecycle.request_cancel, generation)
+    ended = await database.read(row, generation)
+    assert ended.state == State.CANCELLED
+    await database.write(lifecycle.request_cancel, generation)  # again: nothing changes
+    assert await database.read(row, generation) == ended
+
+
+async def test_a_lost_worker_gives_the_generation_back_with_the_same_place(database: Database) -> None:
+    generation, claimed = await database.write(claim)
+    later = await database.write(rows.add_generation)
+    await database.write(start, claimed)
+    await database.write(lifecycle.requeue, claimed.fence, "gone", died=True)
+    again = await database.write(claims.claim_next, "owner", 15.0)
+    assert again is not None
+    assert again.fence.generation == generation != later
+    assert again.fence.attempt == 2
+    assert again.fence.owner_epoch > claimed.fence.owner_epoch
+    assert await database.read(claims.deaths, generation) == (1, 1)
+
+
+OPERATIONS = st.sampled_from(
+    ["claim", "start", "succeed", "fail", "cancelled", "requeue", "request_cancel", "take_over"]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(OPERATIONS, max_size=12))
+def test_any_order_of_events_keeps_the_rules(operations: list[str]) -> None:
+    async def run(folder: Path) -> None:
+        database = Database(folder)
+        try:
+            generation, _ = await database.write(_unclaimed)
+            fence = Fence(generation, 0, 0)
+            seen = [State.QUEUED]
+            for operation in operations:
+                fence = await database.write(_apply, operation, fence)
+                state = State((await database.read(row, generation)).state)
+                if state != seen[-1]:
+                    assert state in NEXT[seen[-1]], f"{seen[-1]} -> {state}"
+                    seen.append(state)
+            final = await database.read(row, generation)
+            assert (final.state == State.SUCCEEDED) == (final.video_key is not None)
+            assert (final.state in FINAL) == (final.end_time is not None)
+            if final.state in FINAL:
+                assert final.claimed_worker is None
+            sequences = await database.read(_sequences, generation)
+            assert sequences == list(range(1, final.last_sequence + 1))
+        finally:
+            await database.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(run(Path(folder)))
+
+
+def _unclaimed(tx: Transaction) -> tuple[str, None]:
+    rows.add_pool(tx)
+    rows.add_worker(tx)
+    return rows.add_generation(tx), None
+
+
+def _sequences(tx: Transaction, generation: str) -> list[int]:
+    query = select(events.c.sequence).where(events.c.generation == generation).order_by(events.c.sequence)
+    return list(tx.execute(query).scalars())
+
+
+def _apply(tx: Transaction, operation: str, fence: Fence) -> Fence:
+    match operation:
+        case "claim":
+            claimed = claims.claim_next(tx, "owner", 15.0)
+            return claimed.fence if claimed else fence
+        case "take_over":
+            taken = claims.take_over(tx, "owner", 15.0, everything=True)
+            return taken[0].fence if taken else fence
+        case "start":
+            lifecycle.start(tx, fence, "workers/w1", "uid")
+        case "succeed":
+            lifecycle.succeed(tx, fence, VIDEO)
+        case "fail":
+            lifecycle.fail(tx, fence, InternalError("broken"))
+        case "cancelled":
+            lifecycle.cancelled(tx, fence)
+        case "requeue":
+            lifecycle.requeue(tx, fence, "lost", died=False)
+        case "request_cancel":
+            lifecycle.request_cancel(tx, fence.generation)
+        case _:
+            pytest.fail(operation)
+    return fence
