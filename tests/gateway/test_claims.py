@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import update
+
+from wan22.errors import AlreadyExists, FailedPrecondition
+from wan22_gateway import lifecycle, outcome
+from wan22_gateway.lifecycle import State
+from wan22_gateway.store import claims, generations, pools
+from wan22_gateway.store.claims import Claim, Loss
+from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.schema import generations as generation_table
+
+from . import rows
+
+LEASE = 15.0
+
+
+def claim(tx: Transaction) -> Claim | None:
+    return claims.claim_next(tx, "owner", LEASE)
+
+
+def prepare(tx: Transaction) -> str:
+    rows.add_pool(tx)
+    rows.add_worker(tx)
+    return rows.add_generation(tx)
+
+
+def lapse_lease(tx: Transaction) -> None:
+    tx.execute(update(generation_table).values(lease_expire_time=tx.now - 1))
+
+
+async def test_the_oldest_generation_goes_to_an_idle_worker_and_each_once(database: Database) -> None:
+    first = await database.write(prepare)
+    second = await database.write(rows.add_generation)
+    taken = await database.write(claim)
+    assert taken is not None
+    assert (taken.fence.generation, taken.worker, taken.fence.attempt) == (first, "workers/w1", 1)
+    assert await database.write(claim) is None  # the only worker is claimed
+    await database.write(rows.add_worker, "workers/w2")
+    taken = await database.write(claim)
+    assert taken is not None
+    assert (taken.fence.generation, taken.worker) == (second, "workers/w2")
+
+
+@pytest.mark.parametrize("state", ["LOADING", "BUSY", "DRAINING", "BROKEN"])
+async def test_only_idle_workers_get_work(database: Database, state: str) -> None:
+    await database.write(prepare)
+    await database.write(lambda tx: rows.add_worker(tx, state=state))
+    assert await database.write(claim) is None
+
+
+async def test_silent_and_drained_workers_get_no_work(database: Database) -> None:
+    await database.write(prepare)
+    await database.write(lambda tx: rows.add_worker(tx, lease=-1.0))
+    assert await database.write(claim) is None
+    await database.write(rows.add_worker)
+    await database.write(pools.drain, "workers/w1", 60.0)
+    assert await database.write(claim) is None
+    await database.write(pools.undrain, "workers/w1")
+    assert await database.write(claim) is not None
+
+
+async def test_a_drain_lapses_unless_it_is_renewed(database: Database) -> None:
+    await database.write(prepare)
+    await database.write(pools.drain, "workers/w1", -1.0)
+    assert await database.write(claim) is not None
+
+
+async def test_a_claimed_worker_is_not_drained(database: Database) -> None:
+    generation = await database.write(prepare)
+    await database.write(claim)
+    with pytest.raises(FailedPrecondition, match=generation):
+        await database.write(pools.drain, "workers/w1", 60.0)
+
+
+async def test_a_lapsed_lease_is_not_renewed_and_is_taken_over_under_a_new_epoch(database: Database) -> None:
+    generation = await database.write(prepare)
+    taken = await database.write(claim)
+    assert taken is not None
+    assert await database.write(claims.renew, "owner", [taken.fence], LEASE) == {taken.fence}
+    assert await database.write(claims.take_over, "other", LEASE) == []  # the lease holds
+    await database.write(lapse_lease)
+    assert await database.write(claims.renew, "owner", [taken.fence], LEASE) == set()
+    (again,) = await database.write(claims.take_over, "other", LEASE)
+    assert again.fence.generation == generation
+    assert again.fence.attempt == taken.fence.attempt
+    assert again.fence.owner_epoch == taken.fence.owner_epoch + 1
+    assert not await database.write(lifecycle.start, taken.fence, "workers/w1", "uid")
+    assert await database.write(lifecycle.start, again.fence, "workers/w1", "uid")
+
+
+async def test_a_worker_is_lost_by_silence_by_a_restart_and_not_otherwise(database: Database) -> None:
+    await database.write(prepare)
+    taken = await database.write(claim)
+    assert taken is not None
+    assert await database.read(claims.loss, taken) is None
+    await database.write(lambda tx: rows.add_worker(tx, lease=-1.0))
+    assert await database.read(claims.loss, taken) == Loss("workers/w1 does not answer", died=False)
+    await database.write(lambda tx: rows.add_worker(tx, incarnation="i2"))
+    assert await database.read(claims.loss, taken) == Loss("workers/w1 ended and was started again", died=True)
+
+
+async def test_a_refusal_is_no_attempt(database: Database) -> None:
+    generation = await database.write(prepare)
+    taken = await database.write(claim)
+    assert taken is not None
+    await database.write(outcome.refused, taken, "BUSY")
+    row = await database.read(generations.get, "default", generation)
+    assert (row.state, row.attempt_count, row.claimed_worker) == (State.QUEUED, 0, None)
+    assert await database.write(claim) is None  # the worker counts as busy until it says otherwise
+    await database.write(rows.add_worker)
+    again = await database.write(claim)
+    assert again is not None
+    assert again.fence.attempt == 1
+
+
+async def test_three_deaths_on_two_workers_quarantine_a_generation_with_the_evidence(database: Database) -> None:
+    generation = await database.write(prepare)
+    await database.write(rows.add_worker, "workers/w2")
+    for death in range(3):
+        name = f"workers/w{death % 2 + 1}"
+        other = f"workers/w{(death + 1) % 2 + 1}"
+        await database.write(lambda tx, o=other: rows.add_worker(tx, o, state="BUSY"))
+        await database.write(rows.add_worker, name)
+        taken = await database.write(claim)
+        assert taken is not None
+        assert taken.worker == name
+        await database.write(lifecycle.start, taken.fence, name, f"uid-{name}")
+        await database.write(outcome.lost, taken, Loss("it died", died=True))
+    row = await database.read(generations.get, "default", generation)
+    assert row.state == State.FAILED
+    assert b"QUARANTINED" in row.error
+
+
+async def test_silence_does_not_count_towards_quarantine(database: Database) -> None:
+    generation = await database.write(prepare)
+    for _ in range(5):
+        await database.write(rows.add_worker)
+        taken = await database.write(claim)
+        assert taken is not None
+        await database.write(lifecycle.start, taken.fence, taken.worker, "uid")
+        await database.write(outcome.lost, taken, Loss("it is silent", died=False))
+    row = await database.read(generations.get, "default", generation)
+    assert (row.state, row.attempt_count) == (State.QUEUED, 5)
+
+
+async def test_a_lost_worker_ends_a_wanted_cancel(database: Database) -> None:
+    generation = await database.write(prepare)
+    taken = await database.write(claim)
+    assert taken is not None
+    await database.write(lifecycle.start, taken.fence, taken.worker, "uid")
+    await database.write(lifecycle.request_cancel, generation)
+    assert (await database.read(generations.get, "default", generation)).state == State.RUNNING
+    await database.write(outcome.lost, taken, Loss("it is gone", died=False))
+    assert (await database.read(generations.get, "default", generation)).state == State.CANCELLED
+
+
+async def test_a_pool_with_unfinished_work_is_not_deleted(database: Database) -> None:
+    generation = await database.write(prepare)
+    with pytest.raises(FailedPrecondition, match="1 unfinished"):
+        await database.write(pools.remove, rows.POOL)
+    await database.write(lifecycle.request_cancel, generation)
+    await database.write(pools.remove, rows.POOL)
+    assert await database.read(pools.list_all) == []
+
+
+async def test_of_two_default_pools_the_one_applied_last_serves(database: Database) -> None:
+    await database.write(rows.add_pool, "pools/test.a")
+    await database.write(rows.add_pool, "pools/test.b")
+    serving = await database.read(pools.serving)
+    assert serving["t2v-a14b-tiny"].name == "pools/test.b"
+    await database.write(lambda tx: rows.add_pool(tx, "pools/test.b", max_workers=0))
+    serving = await database.read(pools.serving)
+    assert serving["t2v-a14b-tiny"].name == "pools/test.a"
+
+
+async def test_a_request_id_names_one_request_even_after_its_generation_is_deleted(database: Database) -> None:
+    generation = await database.write(lambda tx: rows.add_generation(tx, request_id="r1"))
+    assert await database.read(generations.find_request, "default", "r1", "d") == generation
+    assert await database.read(generations.find_request, "other", "r1", "d") is None
+    with pytest.raises(AlreadyExists, match=generation):
+        await database.read(generations.find_request, "default", "r1", "another digest")
+    await database.write(lifecycle.request_cancel, generation)
+    await database.write(lambda tx: generations.remove(tx, generations.get(tx, "default", generation)))
+    await database.write(generations.forget_requests)  # it is not 7 days old
+    assert await database.read(generations.find_request, "default", "r1", "d") == generation
+
+
+async def test_a_pools_speed_follows_its_generations(database: Database) -> None:
+    await database.write(rows.add_pool)
+    await database.write(pools.fit, rows.POOL, 2.0, 10.0)
+    assert (await database.read(pools.get, rows.POOL)).seconds_per_unit == pytest.approx(5.0)
+    await database.write(pools.fit, rows.POOL, 1.0, 15.0)
+    assert (await database.read(pools.get, rows.POOL)).seconds_per_unit == pytest.approx(8.0)
