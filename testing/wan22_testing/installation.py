@@ -1,0 +1,94 @@
+"""A whole wan22 on this machine, of real processes: what `wan22 up` runs, but each of them to be killed at will."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Self
+
+from wan22.model_client import ModelClient
+
+from wan22.channels import open_channel
+from wan22.client import Client
+from wan22.v1 import pool_pb2, pool_pb2_grpc
+from wan22.variants import model_of
+from wan22_testing.service_process import ServiceProcess
+
+
+class Installation:
+    """One registry, one gateway and any number of workers under a folder; use as an async context manager."""
+
+    def __init__(self, folder: Path, **gateway_flags: object) -> None:
+        self.folder = folder
+        self.registry = ServiceProcess("wan22_registry", folder / "registry.log", root=folder / "registry")
+        self.gateway = ServiceProcess(
+            "wan22_gateway",
+            folder / "gateway.log",
+            store=folder / "gateway",
+            results=folder / "videos",
+            registry=self.registry.address,
+            **gateway_flags,
+        )
+        self.workers: dict[str, ServiceProcess] = {}
+        self._versions: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        self.registry.start()
+        self.gateway.start()
+        await asyncio.gather(self.registry.until(), self.gateway.until())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for process in (*self.workers.values(), self.gateway, self.registry):
+            if process.running:
+                process.kill()
+
+    def client(self) -> Client:
+        """The SDK, for this gateway."""
+        return Client(self.gateway.address)
+
+    async def push(self, variant: str, folder: Path) -> str:
+        """Pushes a model folder and returns the version's name."""
+        async with ModelClient(self.registry.address) as models:
+            version = await models.push_folder(folder, model=model_of(variant), variant=variant, tags=["latest"])
+        self._versions[variant] = version.name
+        return version.name
+
+    async def serve(self, variant: str, *worker_names: str) -> None:
+        """Declares the variant's pool with these workers, as an operator does; none of them is started yet."""
+        for name in worker_names:
+            self.workers[name] = ServiceProcess(
+                "wan22_inference",
+                self.folder / f"{name}.log",
+                name=f"workers/{name}",
+                uid=f"uid-{name}",
+                pool=pool_name(variant),
+                registry=self.registry.address,
+                model=self._versions[variant],
+                cache=self.folder / "cache",
+                scratch=self.folder / "scratch" / name,
+                device="cpu",
+                threads=1,
+            )
+        pool = pool_pb2.Pool(
+            name=pool_name(variant),
+            variant=variant,
+            model_version=self._versions[variant],
+            max_workers=len(worker_names),
+            default_for_variant=True,
+            worker_targets=[self.workers[name].address for name in worker_names],
+        )
+        async with open_channel(self.gateway.address) as channel:
+            request = pool_pb2.ApplyPoolRequest(pool=pool)
+            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, timeout=30.0)
+
+    async def start_workers(self, *names: str) -> None:
+        """Starts workers and waits until each has its model in memory."""
+        for name in names:
+            self.workers[name].start()
+        await asyncio.gather(*(self.workers[name].until() for name in names))
+
+
+def pool_name(variant: str) -> str:
+    """The pool that an Installation serves a variant by."""
+    return f"pools/test.{variant}"

@@ -1,0 +1,111 @@
+"""One real service process of wan22: started, asked for its health, paused, killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServiceProcess:
+    """`python -m MODULE --port … --health-port … FLAGS`; its output goes to a log file.
+
+    The ports stay the same over restarts, as those of a supervised process do.
+    """
+
+    def __init__(self, module: str, log: Path, **flags: object) -> None:
+        self.module = module
+        self.log = log
+        self.flags = flags
+        self.port = free_port()
+        self.health_port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """host:port of its gRPC services."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        return self._started().pid
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Starts it; `until` waits for its health."""
+        command = [sys.executable, "-m", self.module, "--port", str(self.port), "--health-port", str(self.health_port)]
+        for name, value in self.flags.items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+            )
+
+    async def until(self, service: str = "ready", *, seconds: float = 60.0) -> None:
+        """Returns when its health service says that `service` is served. Raises AssertionError with its log."""
+        deadline = time.monotonic() + seconds
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.health_port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            while time.monotonic() < deadline:
+                if not self.running:
+                    break
+                try:
+                    request = health_pb2.HealthCheckRequest(service=service)
+                    answer = await stub.Check(request, timeout=2.0, wait_for_ready=True)
+                except grpc.aio.AioRpcError:
+                    continue
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+                await asyncio.sleep(0.05)
+        raise AssertionError(f"{self.module} is not {service} after {seconds} s:\n{self.log.read_text()[-4000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL, and waits for the end."""
+        self._signal(signal.SIGKILL)
+        self._wait(10)
+
+    def pause(self) -> None:
+        """SIGSTOP: it holds everything and does nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def stop(self, timeout: float = 30.0) -> int:
+        """SIGTERM, and waits for the exit code. Raises subprocess.TimeoutExpired."""
+        self._signal(signal.SIGTERM)
+        return self._wait(timeout)
+
+    @property
+    def running(self) -> bool:
+        """True while the process has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def _signal(self, number: signal.Signals) -> None:
+        self._started().send_signal(number)
+
+    def _wait(self, timeout: float) -> int:
+        return self._started().wait(timeout)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError(f"{self.module} was never started")
+        return self._process
