@@ -1,0 +1,52 @@
+"""What happens to an attempt, as messages."""
+
+from __future__ import annotations
+
+import zlib
+
+from wan22.status import to_status
+from wan22.v1 import generation_pb2, inference_pb2
+from wan22_inference.engine.progress import Progress, Stage
+from wan22_inference.jobs import Failed, Finished
+
+GenerateEvent = inference_pb2.GenerateEvent
+
+_STAGES = {
+    Stage.ENCODING_TEXT: generation_pb2.Progress.ENCODING_TEXT,
+    Stage.ENCODING_IMAGE: generation_pb2.Progress.ENCODING_IMAGE,
+    Stage.DENOISING: generation_pb2.Progress.DENOISING,
+    Stage.DECODING: generation_pb2.Progress.DECODING,
+}
+
+
+def accepted(parameters_digest: str, incarnation: str) -> inference_pb2.GenerateEvent:
+    """The worker holds the attempt."""
+    return GenerateEvent(accepted=GenerateEvent.Accepted(parameters_digest=parameters_digest, incarnation=incarnation))
+
+
+def progress(value: Progress) -> inference_pb2.GenerateEvent:
+    """A stage or step."""
+    return GenerateEvent(
+        progress=generation_pb2.Progress(stage=_STAGES[value.stage], step=value.step, num_steps=value.num_steps)
+    )
+
+
+def video_chunk(offset: int, data: bytes) -> inference_pb2.GenerateEvent:
+    """A piece of the MP4."""
+    return GenerateEvent(video_chunk=generation_pb2.VideoChunk(offset=offset, data=data, crc32=zlib.crc32(data)))
+
+
+def finished(outcome: Finished) -> inference_pb2.GenerateEvent:
+    """The end of a success."""
+    video = generation_pb2.Video(size_bytes=outcome.size_bytes, digest=outcome.digest)
+    return GenerateEvent(finished=GenerateEvent.Finished(video=video, compute_seconds=outcome.compute_seconds))
+
+
+def failed(outcome: Failed) -> inference_pb2.GenerateEvent:
+    """The end of a failure."""
+    return GenerateEvent(failed=GenerateEvent.Failed(error=to_status(outcome.error)))
+
+
+def cancelled() -> inference_pb2.GenerateEvent:
+    """The end after CancelAttempt."""
+    return GenerateEvent(cancelled=GenerateEvent.Cancelled())

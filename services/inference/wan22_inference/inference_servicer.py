@@ -1,0 +1,194 @@
+"""InferenceService: translates messages; the rules are the worker's and the book's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from wan22.channels import CHUNK_BYTES
+from wan22.errors import Aborted, DeadlineExceeded, InvalidRequest, OutOfRange, Reason
+from wan22.names import VersionName, check_generation
+from wan22.parameter_messages import complete_from_message
+from wan22.parameters import Parameters
+from wan22.status import to_status
+from wan22.v1 import inference_pb2, inference_pb2_grpc
+from wan22_inference import event_messages
+from wan22_inference.attempts import Fence
+from wan22_inference.inputs import Inputs
+from wan22_inference.jobs import Failed, Finished
+from wan22_inference.worker import Following, Worker
+
+INPUT_TIMEOUT = 30.0
+"""Seconds within which the next part of a Generate call's input must come."""
+
+Requests = AsyncIterator[inference_pb2.GenerateRequest]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
+    """Serves one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def Generate(
+        self, request_iterator: Requests, context: Context
+    ) -> AsyncIterator[inference_pb2.GenerateEvent]:
+        """Starts an attempt or re-attaches to it, and follows it."""
+        requests = aiter(request_iterator)
+        first = await _next(requests)
+        if first is None or first.WhichOneof("part") != "start":
+            raise InvalidRequest("The first message is not `start`: send it first.", field="start")
+        start = first.start
+        fence = _fence(start.attempt)
+        if start.video_offset < 0:
+            raise InvalidRequest(f"video_offset is {start.video_offset}: use 0 or more.", field="start.video_offset")
+        parameters = _parameters(start)
+        inputs = Inputs(parameters)
+
+        async def receive() -> Inputs:
+            return await _receive(requests, inputs)
+
+        generation = start.attempt.generation
+        following = await self._worker.open(generation, fence, start.model_version, parameters, receive)
+        try:
+            async for event in self._follow(following, start.video_offset):
+                yield event
+        finally:
+            self._worker.leave(following)
+
+    async def CancelAttempt(
+        self, request: inference_pb2.CancelAttemptRequest, context: Context
+    ) -> inference_pb2.CancelAttemptResponse:
+        """Stops an attempt at its next step."""
+        self._worker.cancel(check_generation(request.attempt.generation, "attempt.generation"), _fence(request.attempt))
+        return inference_pb2.CancelAttemptResponse()
+
+    async def ReleaseAttempt(
+        self, request: inference_pb2.ReleaseAttemptRequest, context: Context
+    ) -> inference_pb2.ReleaseAttemptResponse:
+        """Forgets an outcome."""
+        generation = check_generation(request.attempt.generation, "attempt.generation")
+        await self._worker.release(generation, _fence(request.attempt))
+        return inference_pb2.ReleaseAttemptResponse()
+
+    async def GetWorker(self, request: inference_pb2.GetWorkerRequest, context: Context) -> inference_pb2.Worker:
+        """The worker as it is."""
+        return self._describe()
+
+    async def Drain(self, request: inference_pb2.DrainRequest, context: Context) -> inference_pb2.Worker:
+        """Takes no new attempt from now on."""
+        self._worker.drain()
+        return self._describe()
+
+    async def _follow(self, following: Following, offset: int) -> AsyncIterator[inference_pb2.GenerateEvent]:
+        job = following.job
+        yield event_messages.accepted(job.parameters.digest, self._worker.identity.incarnation)
+        sent = max(0, len(job.progress) - 1)  # of what was before, only where it stands
+        while True:
+            _check_owner(following)
+            if sent < len(job.progress):
+                yield event_messages.progress(job.progress[sent])
+                sent += 1
+            elif job.outcome is not None:
+                break
+            else:
+                await job.changed.wait()
+        outcome = job.outcome
+        if isinstance(outcome, Finished):
+            async for event in _video(outcome, offset):
+                _check_owner(following)
+                yield event
+            yield event_messages.finished(outcome)
+        elif isinstance(outcome, Failed):
+            yield event_messages.failed(outcome)
+        else:
+            yield event_messages.cancelled()
+
+    def _describe(self) -> inference_pb2.Worker:
+        worker, weights = self._worker, self._worker.weights
+        return inference_pb2.Worker(
+            name=worker.identity.name,
+            uid=worker.identity.uid,
+            incarnation=worker.identity.incarnation,
+            pool=worker.identity.pool,
+            model_version=weights.version,
+            state=_state(worker),
+            bytes_loaded=weights.bytes_loaded,
+            bytes_total=weights.bytes_total,
+            attempts=[
+                inference_pb2.HeldAttempt(
+                    attempt=inference_pb2.Attempt(
+                        generation=held.key.generation, number=held.key.number, owner_epoch=held.fence.owner_epoch
+                    ),
+                    running=held.running,
+                )
+                for held in worker.held
+            ],
+            error=None if weights.error is None else to_status(weights.error),
+        )
+
+
+def _state(worker: Worker) -> inference_pb2.Worker.State.ValueType:
+    if worker.draining:
+        return inference_pb2.Worker.DRAINING
+    if worker.weights.error is not None:
+        return inference_pb2.Worker.BROKEN
+    if worker.weights.model is None:
+        return inference_pb2.Worker.LOADING
+    return inference_pb2.Worker.BUSY if worker.busy else inference_pb2.Worker.IDLE
+
+
+def _fence(attempt: inference_pb2.Attempt) -> Fence:
+    check_generation(attempt.generation, "attempt.generation")
+    for field, value in (("number", attempt.number), ("owner_epoch", attempt.owner_epoch)):
+        if value < 1:
+            raise InvalidRequest(f"attempt.{field} is {value}: use 1 or more.", field=f"attempt.{field}")
+    return Fence(attempt.number, attempt.owner_epoch)
+
+
+def _parameters(start: inference_pb2.GenerateRequest.Start) -> Parameters:
+    VersionName.parse(start.model_version, "start.model_version")
+    try:
+        return complete_from_message(start.parameters)
+    except TypeError as error:
+        raise InvalidRequest(f"start.{error}: send what the gateway resolved.", field="start.parameters") from error
+
+
+async def _next(requests: Requests) -> inference_pb2.GenerateRequest | None:
+    """The next message, or None at the half-close."""
+    try:
+        async with asyncio.timeout(INPUT_TIMEOUT):
+            return await anext(requests, None)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"No further input came for {INPUT_TIMEOUT:g} s: send it all, then half-close."
+        ) from None
+
+
+async def _receive(requests: Requests, inputs: Inputs) -> Inputs:
+    while (request := await _next(requests)) is not None:
+        if request.WhichOneof("part") != "input_chunk":
+            raise InvalidRequest("A message after the first is not an input_chunk: send `start` once.", field="start")
+        inputs.add(request.input_chunk.media, request.input_chunk.data)
+    return inputs
+
+
+def _check_owner(following: Following) -> None:
+    if following.displaced:
+        raise Aborted(
+            f"A newer owner or stream follows {following.held.key}: stop working on it.", reason=Reason.STALE_OWNER
+        )
+
+
+async def _video(outcome: Finished, offset: int) -> AsyncIterator[inference_pb2.GenerateEvent]:
+    if offset > outcome.size_bytes:
+        raise OutOfRange(f"video_offset is {offset}: the video has {outcome.size_bytes} bytes.")
+    with await asyncio.to_thread(outcome.path.open, "rb") as file:
+        await asyncio.to_thread(file.seek, offset)
+        while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield event_messages.video_chunk(offset, data)
+            offset += len(data)

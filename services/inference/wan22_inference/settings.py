@@ -1,0 +1,64 @@
+"""The worker's settings."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from wan22.errors import InvalidRequest
+from wan22.names import VersionName, VersionReference, check_pool, check_worker
+from wan22.settings import Settings, home
+
+
+class WorkerSettings(Settings):
+    """Read once, in `__main__`."""
+
+    model_config = SettingsConfigDict(env_prefix="WAN22_WORKER_")
+
+    host: str = "127.0.0.1"
+    """Address to listen on; every interface only by choice, since there is no TLS yet."""
+    port: int = Field(50061, ge=0, le=65535)
+    """Port of InferenceService; 0 picks a free one."""
+    health_port: int = Field(51061, ge=0, le=65535)
+    """Port of grpc.health.v1, plaintext; 0 picks a free one."""
+    name: str = Field(default_factory=lambda: f"workers/{socket.gethostname().lower()}")
+    """Format: workers/{worker}. By default the host's name, which is the pod's on Kubernetes."""
+    uid: str = ""
+    """Identity of the pod, or of the supervised slot; the name when empty."""
+    pool: str
+    """The pool it belongs to. Format: pools/{namespace}.{name}. Required."""
+    model: str
+    """What to load: MODEL[:TAG][@sha256:DIGEST], or models/{model}/versions/{digest}. Required."""
+    registry: str = "localhost:50052"
+    """host:port of the model registry."""
+    cache: Path = Field(default_factory=lambda: home() / "cache")
+    """Folder of model files, shared by the machine's workers."""
+    scratch: Path = Field(default_factory=lambda: home() / "scratch")
+    """Folder for unreleased results; each worker uses a folder of its own in it, and empties that at its start."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto is the first CUDA device where there is one, else the CPU."""
+    threads: int = Field(1, ge=1, le=1024)
+    """Threads of a computation on the CPU. Fixed, since it may change bits; 1 leaves the cores to other workers."""
+    orphan_grace: float = Field(600.0, gt=0)
+    """Seconds for which an outcome is kept when nobody follows or releases it: time for a gateway to come back."""
+    drain_seconds: float = Field(600.0, ge=0)
+    """Seconds that a stopping worker gives its attempt to end and to be released."""
+    reflection: bool = False
+    """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""
+
+    @field_validator("name", "pool", "model")
+    @classmethod
+    def _check_name(cls, value: str, info: object) -> str:
+        field = getattr(info, "field_name", "")
+        try:
+            if field == "name":
+                return check_worker(value)
+            if field == "pool":
+                return check_pool(value)
+            parse = VersionName.parse if value.startswith("models/") else VersionReference.parse
+            return str(parse(value))
+        except InvalidRequest as error:
+            raise ValueError(error.message) from error

@@ -1,0 +1,108 @@
+"""The model version in memory, and the way there: registry -> cache folder -> device."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from wan22.cache import Cache
+from wan22.errors import DeadlineExceeded, FailedPrecondition, InternalError, Reason, Unavailable, Wan22Error
+from wan22.model_client import ModelClient
+from wan22.names import VersionName
+from wan22.v1 import model_pb2
+from wan22.variants import VARIANTS
+from wan22_inference.compute import Compute
+from wan22_inference.engine.model import Model, load_model
+from wan22_inference.engine.progress import check_stop
+from wan22_inference.signals import Signal
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY, LAST_RETRY = 1.0, 60.0
+"""Seconds between tries to load; doubled from the first to the last."""
+
+
+class Weights:
+    """Pulls and loads one version, as often as it takes; tells how far it is."""
+
+    def __init__(self, reference: str, *, registry: str, cache: Path, device: torch.device, compute: Compute) -> None:
+        self._reference = reference
+        self._registry = registry
+        self._cache = Cache(cache)
+        self._device = device
+        self._compute = compute
+        self.model: Model | None = None
+        self.version = reference if reference.startswith("models/") else ""
+        """Format: models/{model}/versions/{digest}; empty until the registry has resolved the reference."""
+        self.bytes_loaded = 0
+        self.bytes_total = 0
+        """0 until the version's files are known."""
+        self.error: Wan22Error | None = None
+        """Why the model could not be loaded, until it could."""
+        self.changed = Signal()
+        """Notified when `model` or `error` changes."""
+        self._stop = threading.Event()
+
+    async def load(self) -> None:
+        """Returns once the model is in memory. A registry that cannot be reached is waited for; other errors show."""
+        delay = FIRST_RETRY
+        while True:
+            try:
+                self.model = await self._try()
+            except (Unavailable, DeadlineExceeded) as error:
+                log.warning("The registry at %s is not to be reached (%s).", self._registry, error.message)
+            except Wan22Error as error:
+                self.error = error
+            except Exception as error:
+                log.exception("Loading failed by a fault of ours")
+                self.error = InternalError(f"The model could not be loaded ({type(error).__name__}: {error}).")
+            else:
+                self.error = None
+                log.info("%s is in memory, on %s.", self.version, self._device)
+                self.changed.notify()
+                return
+            if self.error is not None:
+                log.error("%s is not loaded: %s", self._reference, self.error.message)
+            self.changed.notify()
+            log.info("Trying again in %g s.", delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LAST_RETRY)
+
+    def stop(self) -> None:
+        """Ends a load that is under way in the compute thread."""
+        self._stop.set()
+
+    async def _try(self) -> Model:
+        async with ModelClient(self._registry) as client:
+            version = await self._find(client)
+            self.version = version.name
+            self.bytes_total = sum(f.size_bytes for f in version.files if f.path.endswith(".safetensors"))
+            if version.variant not in VARIANTS:
+                raise FailedPrecondition(
+                    f"{version.name} is of the variant {version.variant!r}, which this worker does not know: use one "
+                    f"of {', '.join(VARIANTS)}.",
+                    reason=Reason.MODEL_MISFIT,
+                )
+            cached = await self._cache.pull(version, client)
+        paths = {file.path: cached.path(file.path) for file in version.files}
+        return await self._compute.run(self._load, version.variant, paths)
+
+    async def _find(self, client: ModelClient) -> model_pb2.Version:
+        if self._reference.startswith("models/"):
+            return await client.get_version(str(VersionName.parse(self._reference)))
+        return await client.resolve(self._reference)
+
+    def _load(self, variant: str, paths: Mapping[str, Path]) -> Model:
+        """Runs in the compute thread; a plain number is read by the loop as it grows."""
+        self.bytes_loaded = 0
+
+        def on_bytes(count: int) -> None:
+            check_stop(self._stop.is_set)
+            self.bytes_loaded += count
+
+        return load_model(VARIANTS[variant], paths, self._device, on_bytes)

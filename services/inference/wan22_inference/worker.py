@@ -1,0 +1,229 @@
+"""One worker: its model, the attempts it holds, and when it takes new ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from wan22.errors import FailedPrecondition, Reason, Unavailable
+from wan22.parameters import Parameters, RequestedParameters, resolve
+from wan22.variants import Variant
+from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt
+from wan22_inference.compute import Compute
+from wan22_inference.engine.model import Model
+from wan22_inference.inputs import Inputs
+from wan22_inference.jobs import Job
+from wan22_inference.scratch import Scratch
+from wan22_inference.weights import Weights
+
+log = logging.getLogger(__name__)
+
+EXPIRY_INTERVAL = 1.0
+"""Seconds between looks for outcomes that nobody came back for."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the worker is."""
+
+    name: str
+    uid: str
+    pool: str
+    incarnation: str
+
+    @classmethod
+    def make(cls, name: str, uid: str, pool: str) -> Self:
+        """A new process's identity; the uid is the name when empty."""
+        return cls(name, uid or name, pool, str(uuid.uuid4()))
+
+
+@dataclass(frozen=True)
+class Following:
+    """One stream's hold on an attempt."""
+
+    held: HeldAttempt
+    job: Job
+    stream: int
+
+    @property
+    def displaced(self) -> bool:
+        """True once a newer owner or stream has come."""
+        return self.held.stream != self.stream
+
+
+class Worker:
+    """Runs attempts one at a time and keeps their outcomes. Use as an async context manager; all on one event loop."""
+
+    def __init__(
+        self, identity: Identity, weights: Weights, compute: Compute, scratch: Scratch, orphan_grace: float
+    ) -> None:
+        self.identity = identity
+        self.weights = weights
+        self.draining = False
+        self.changed = weights.changed
+        """Notified when the model is loaded or fails to, when an attempt begins, ends or goes, and at a drain."""
+        self._compute = compute
+        self._scratch = scratch
+        self._book = AttemptBook(orphan_grace)
+        self._jobs: dict[AttemptKey, Job] = {}
+        self._background: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = await asyncio.TaskGroup().__aenter__()
+        self._background = [self._tasks.create_task(self.weights.load()), self._tasks.create_task(self._expire())]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.weights.stop()
+        for task in self._background:
+            task.cancel()
+        for job in self._jobs.values():
+            job.stop()
+        await self._tasks.__aexit__(*error)  # type: ignore[arg-type]  # passed on as they came
+        await self._compute.close()
+
+    @property
+    def held(self) -> tuple[HeldAttempt, ...]:
+        """The attempts held."""
+        return self._book.held
+
+    @property
+    def busy(self) -> bool:
+        """True while an attempt runs."""
+        return self._book.running is not None
+
+    @property
+    def ready(self) -> bool:
+        """True while new attempts are taken, or would be if none ran."""
+        return self.weights.model is not None and not self.draining
+
+    def drain(self) -> None:
+        """Takes no new attempt from now on."""
+        if not self.draining:
+            log.info("Draining: no new attempt is taken.")
+        self.draining = True
+        self.changed.notify()
+
+    async def until_empty(self, timeout: float) -> None:  # noqa: ASYNC109  # a limit on patience, not on a call
+        """Returns when no attempt is held, or after `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._book.held:
+                    await self.changed.wait()
+
+    async def open(
+        self,
+        generation: str,
+        fence: Fence,
+        version: str,
+        parameters: Parameters,
+        receive: Callable[[], Awaitable[Inputs]],
+    ) -> Following:
+        """Re-attaches to an attempt that is held, else starts it.
+
+        `receive` gives the images that the caller sends, and may take a while; a re-attached attempt needs none.
+
+        Raises Aborted for a stale owner, Unavailable while busy, loading or draining, FailedPrecondition for another
+        model version or a released attempt, InvalidRequest for parameters that the variant refuses.
+        """
+        key = AttemptKey(generation, fence.number)
+        self._observe(generation, fence)
+        if self._book.find(key) is None:
+            self._check_start(key, version, parameters)
+            images = await asyncio.to_thread((await receive()).complete)
+        else:
+            await receive()
+            images = {}
+        self._observe(generation, fence)  # somebody newer may have come meanwhile
+        held = self._book.find(key)
+        if held is None:
+            model = self._check_start(key, version, parameters)
+            held = self._start(generation, fence, Job(parameters, images, self._scratch.make_folder()), model)
+        job = self._jobs[key]
+        following = Following(held, job, self._book.attach(held))
+        job.changed.notify()
+        return following
+
+    def leave(self, following: Following) -> None:
+        """Takes note that a stream has ended; the work goes on."""
+        self._book.detach(following.held, following.stream, time.monotonic())
+
+    def cancel(self, generation: str, fence: Fence) -> None:
+        """Stops an attempt at its next step. Raises Aborted for a stale owner, NotFound when it is not held."""
+        self._observe(generation, fence)
+        held = self._book.cancel(AttemptKey(generation, fence.number))
+        if held.cancel_requested:
+            log.info("Cancelling %s.", held.key)
+            self._jobs[held.key].stop()
+
+    async def release(self, generation: str, fence: Fence) -> None:
+        """Forgets an outcome. Raises Aborted for a stale owner, FailedPrecondition while the attempt runs."""
+        self._observe(generation, fence)
+        held = self._book.release(AttemptKey(generation, fence.number))
+        if held is not None:
+            await self._forget(held)
+
+    def _observe(self, generation: str, fence: Fence) -> None:
+        displaced = self._book.observe(generation, fence)
+        if displaced is not None:
+            log.info("%s gives way to attempt %d.", displaced.key, fence.number)
+            self._jobs[displaced.key].stop()
+            if not displaced.running:
+                self._tasks.create_task(self._forget(displaced))
+        for job in self._jobs.values():
+            job.changed.notify()  # a stream may be displaced
+
+    def _check_start(self, key: AttemptKey, version: str, parameters: Parameters) -> Model:
+        if self.draining:
+            raise Unavailable("The worker is draining: use another one.", reason=Reason.WORKER_DRAINING)
+        if self.weights.version and version != self.weights.version:
+            raise FailedPrecondition(
+                f"model_version is {version!r}, but the worker holds {self.weights.version}: use another one.",
+                reason=Reason.WRONG_VERSION,
+            )
+        model = self.weights.model
+        if model is None:
+            left = self.weights.bytes_total - self.weights.bytes_loaded
+            raise Unavailable(f"The worker is loading its model, {left} bytes are left.", reason=Reason.WORKER_LOADING)
+        self._book.check_free(key)
+        _check_parameters(model.variant, parameters)
+        return model
+
+    def _start(self, generation: str, fence: Fence, job: Job, model: Model) -> HeldAttempt:
+        held = self._book.begin(generation, fence)
+        self._jobs[held.key] = job
+        self._tasks.create_task(self._run(held, job, model))
+        self.changed.notify()
+        return held
+
+    async def _run(self, held: HeldAttempt, job: Job, model: Model) -> None:
+        started = time.monotonic()
+        log.info("%s starts.", held.key)
+        await job.run(self._compute, model)
+        log.info("%s ends as %s after %.1f s.", held.key, type(job.outcome).__name__, time.monotonic() - started)
+        if self._book.end(held, time.monotonic()):
+            await self._forget(held)
+        self.changed.notify()
+
+    async def _forget(self, held: HeldAttempt) -> None:
+        job = self._jobs.pop(held.key)
+        await self._scratch.remove(job.folder)
+        self.changed.notify()
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_INTERVAL)
+            for held in self._book.expire(time.monotonic()):
+                log.warning("%s was neither followed nor released for the orphan grace: it is forgotten.", held.key)
+                await self._forget(held)
+
+
+def _check_parameters(variant: Variant, parameters: Parameters) -> None:
+    """Raises InvalidRequest for parameters that the variant's rules refuse, whoever let them through."""
+    resolve(variant, RequestedParameters(**asdict(parameters)), image_size=None, draw_seed=lambda: parameters.seed)
