@@ -1,0 +1,43 @@
+"""The `wan22` command: puts its parts together."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from wan22.settings import Settings, unknown_variables
+from wan22_cli import failures, generations
+from wan22_cli.generate import generate
+from wan22_cli.terminal import note
+from wan22_cli.variants import variants
+
+app = typer.Typer(
+    name="wan22",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="WAN2.2 video generation: a queue, GPU workers, a model registry.",
+)
+app.command()(generate)
+app.command()(variants)
+app.add_typer(generations.app, name="generations")
+
+
+@app.callback()
+def check_environment() -> None:
+    """Ends the command when a WAN22_ variable is misspelt."""
+    problems = unknown_variables(os.environ, Settings)
+    for problem in problems:
+        note(f"Error: {problem}")
+    if problems:
+        raise typer.Exit(failures.BAD_USAGE)
+
+
+def main() -> None:
+    """Runs the command of this process."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

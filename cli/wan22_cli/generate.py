@@ -1,0 +1,167 @@
+"""`wan22 generate`: a prompt in, an MP4 out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wan22.client import Client, ParameterOptions
+from wan22.errors import InvalidRequest, NotFound, Reason, Wan22Error
+from wan22.status import from_status
+from wan22.v1.generation_pb2 import Generation
+from wan22_cli import failures, options
+from wan22_cli.progress import ProgressBar
+from wan22_cli.terminal import as_dict, file_size, note, notes, out, print_json
+
+CANCEL_SECONDS = 10.0
+"""How long Ctrl-C waits for the gateway to take the cancellation; a second Ctrl-C ends the command at once."""
+
+Image = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, readable=True, help="First frame: required by i2v.")
+]
+LastImage = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, readable=True, help="Last frame, for i2v.")
+]
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to show.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="Where the MP4 goes.", show_default=False)
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="The model. Default: the one that is served.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to avoid. Default: the model's own text.")] = None,
+    image: Image = None,
+    last_image: LastImage = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise. Default: drawn, and shown.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(help="4n + 1.")] = None,
+    fps: Annotated[int | None, typer.Option(help="Frames a second.")] = None,
+    guidance_high: Annotated[float | None, typer.Option(help="Of the high-noise or only expert; 1 is off.")] = None,
+    guidance_low: Annotated[float | None, typer.Option(help="Of the low-noise expert; 1 is off.")] = None,
+    shift: Annotated[float | None, typer.Option(help="Of the sigmas, towards noise.")] = None,
+    boundary: Annotated[float | None, typer.Option(help="Sigma from which on the high-noise expert runs.")] = None,
+    label: options.Labels = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the generation's name and leave it to the queue.")
+    ] = False,
+    endpoint: options.Endpoint = None,
+    json: options.Json = False,
+) -> None:
+    """Makes a video. Ctrl-C cancels it; a gateway's restart does not end it."""
+    if not detach:
+        check_output(output)
+    parameters: ParameterOptions = {
+        "negative_prompt": negative_prompt,
+        "seed": seed,
+        "num_inference_steps": steps,
+        "width": width,
+        "height": height,
+        "num_frames": frames,
+        "fps": fps,
+        "guidance_scale_high": guidance_high,
+        "guidance_scale_low": guidance_low,
+        "flow_shift": shift,
+        "boundary": boundary,
+    }
+    labels = options.parse_labels(label)
+
+    async def command() -> None:
+        async with options.connect(endpoint) as client:
+            creation = asyncio.create_task(_create(client, variant, prompt, image, last_image, labels, parameters))
+            try:
+                await _follow(client, creation, None if detach else output, json=json)
+            except asyncio.CancelledError:
+                await _cancel(client, creation)
+                raise
+
+    failures.run(command())
+
+
+def check_output(output: Path | None) -> None:
+    """Refuses a path that no file can be written to, before any work is done for it."""
+    if output is None:
+        raise typer.BadParameter("is missing: say where the MP4 goes, or use --detach.", param_hint="--output")
+    folder = output.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise typer.BadParameter(f"{folder} is no folder that can be written.", param_hint="--output")
+
+
+async def _create(
+    client: Client,
+    variant: str | None,
+    prompt: str,
+    image: Path | None,
+    last_image: Path | None,
+    labels: dict[str, str],
+    parameters: ParameterOptions,
+) -> Generation:
+    variant = variant or await _only_variant(client)
+    media = [None if path is None else (await client.upload_media(path)).name for path in (image, last_image)]
+    return await client.create(
+        variant=variant, prompt=prompt, image=media[0], last_image=media[1], labels=labels, **parameters
+    )
+
+
+async def _only_variant(client: Client) -> str:
+    served = [variant.name for variant in await client.variants()]
+    if not served:
+        raise NotFound("No variant is served yet: start one by `wan22 up VARIANT`.", reason=Reason.VARIANT_NOT_SERVED)
+    if len(served) > 1:
+        raise InvalidRequest(f"Several variants are served: say which by --variant: {', '.join(served)}.")
+    return served[0]
+
+
+async def _follow(client: Client, creation: asyncio.Task[Generation], output: Path | None, *, json: bool) -> None:
+    with ProgressBar(notes) as bar:
+        created = await asyncio.shield(creation)
+        if output is None:
+            print_json(created) if json else typer.echo(created.name)
+            return
+        async for event in client.watch(created.name):
+            bar.show(event)
+        generation = await client.get(created.name)
+        if generation.state == Generation.SUCCEEDED:
+            await client.download(generation.name, output)
+    _print_result(generation, output, json=json)
+
+
+def _print_result(generation: Generation, output: Path, *, json: bool) -> None:
+    succeeded = generation.state == Generation.SUCCEEDED
+    if json:
+        print_json({**as_dict(generation), "path": str(output)} if succeeded else generation)
+    elif succeeded:
+        p = generation.parameters
+        seconds = generation.end_time.ToNanoseconds() / 1e9 - generation.start_time.ToNanoseconds() / 1e9
+        facts = [f"{p.width}x{p.height}", f"{p.num_frames} frames at {p.fps} fps", f"seed {p.seed}"]
+        out.print(str(output), markup=False, soft_wrap=True)
+        note(f"{generation.name}: {', '.join(facts)}, {file_size(generation.video.size_bytes)}, {seconds:.1f} s.")
+    end_unless_succeeded(generation)
+
+
+def end_unless_succeeded(generation: Generation) -> None:
+    """Ends the command with 1 when a generation has no video, and says why."""
+    if generation.state == Generation.SUCCEEDED:
+        return
+    if generation.state == Generation.FAILED:
+        note(f"Error: {generation.name} failed: {from_status(generation.error).message}")
+    else:
+        note(f"Error: {generation.name} was cancelled.")
+    raise typer.Exit(failures.FAILED)
+
+
+async def _cancel(client: Client, creation: asyncio.Task[Generation]) -> None:
+    try:
+        async with asyncio.timeout(CANCEL_SECONDS):
+            name = (await creation).name
+            await client.cancel(name)
+    except (Wan22Error, TimeoutError, asyncio.CancelledError):
+        note("Interrupted. The generation may go on: see `wan22 generations list`.")
+    else:
+        note(f"Cancelled {name}.")

@@ -1,0 +1,60 @@
+"""What the command writes: results on standard output, everything said about them on standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False)
+"""Standard output."""
+notes = Console(stderr=True, highlight=False)
+"""Standard error."""
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """Canonical proto JSON with the field names of the .proto files; 64-bit integers are strings."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def print_json(value: Message | Mapping[str, Any]) -> None:
+    """Prints one object on one line."""
+    typer.echo(json.dumps(as_dict(value) if isinstance(value, Message) else value, ensure_ascii=False))
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Prints rows under headings; a value is never cut when the output is no terminal."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    if out.is_terminal:
+        out.print(table)
+    else:
+        out.print(table, width=table.__rich_measure__(out, out.options.update(max_width=10_000)).maximum)
+
+
+def note(text: str) -> None:
+    """Says something beside the result; markup in it is shown, not interpreted."""
+    notes.print(text, markup=False, soft_wrap=True)
+
+
+def utc_time(time: Timestamp) -> str:
+    """A time for people, to the second."""
+    return time.ToDatetime().isoformat(sep=" ", timespec="seconds") + "Z"
+
+
+def file_size(size: int) -> str:
+    """Bytes for people."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}" if unit != "B" else f"{size} B"
+        amount /= 1000
+    return f"{amount:.3g} TB"
