@@ -7,9 +7,10 @@ import os
 import typer
 
 from wan22.settings import Settings, unknown_variables
-from wan22_cli import failures, generations
+from wan22_cli import failures, generations, models
 from wan22_cli.generate import generate
 from wan22_cli.terminal import note
+from wan22_cli.up import up
 from wan22_cli.variants import variants
 
 app = typer.Typer(
@@ -19,9 +20,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="WAN2.2 video generation: a queue, GPU workers, a model registry.",
 )
+app.command()(up)
 app.command()(generate)
 app.command()(variants)
 app.add_typer(generations.app, name="generations")
+app.add_typer(models.app, name="models")
 
 
 @app.callback()

@@ -67,7 +67,13 @@ class Client:
                 field="endpoint",
             )
         key = api_key or os.environ.get("WAN22_API_KEY")
-        self._calls = Calls(self.endpoint, key, first_patience=first_patience, patience=patience)
+        self._calls = Calls(
+            self.endpoint,
+            key,
+            first_patience=first_patience,
+            patience=patience,
+            advice="start a gateway there by `wan22 up`, or say where it is by WAN22_ENDPOINT.",
+        )
         self._timeout = timeout
 
     async def __aenter__(self) -> Self:

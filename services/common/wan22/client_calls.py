@@ -29,11 +29,21 @@ class Calls:
     """Places calls at one endpoint.
 
     `first_patience` is how many seconds an endpoint is tried that has never answered: a wrong address shows soon.
-    `patience` is how many seconds one is tried that has: a gateway's restart passes unseen.
+    `patience` is how many seconds one is tried that has: a gateway's restart passes unseen. `advice` ends the text of
+    the error that says that nobody answers.
     """
 
-    def __init__(self, endpoint: str, api_key: str | None, *, first_patience: float, patience: float) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        api_key: str | None,
+        *,
+        first_patience: float,
+        patience: float,
+        advice: str = "check the address, or start what answers there by `wan22 up`.",
+    ) -> None:
         self.endpoint = endpoint
+        self._advice = advice
         self._metadata: Sequence[tuple[str, str]] = [("authorization", f"Bearer {api_key}")] if api_key else []
         self._first_patience = first_patience
         self._patience = patience
@@ -41,7 +51,8 @@ class Calls:
 
     def patience(self) -> Patience:
         """Starts the back-off of one call."""
-        return Patience(self.endpoint, self._patience if self._answered else self._first_patience)
+        seconds = self._patience if self._answered else self._first_patience
+        return Patience(self.endpoint, seconds, self._advice)
 
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: float
@@ -68,12 +79,24 @@ class Calls:
         patience = self.patience()
         while True:
             try:
-                response = await method(requests(), timeout=deadline, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                await patience.pause(self.note(from_rpc_error(error)))
-            else:
-                self._answered = True
-                return response
+                return await self.send_once(method, requests(), deadline=deadline)
+            except Wan22Error as error:
+                await patience.pause(error)
+
+    async def send_once(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Request, Response],
+        requests: AsyncIterator[Request],
+        *,
+        deadline: float,
+    ) -> Response:
+        """Sends a stream once."""
+        try:
+            response = await method(requests, timeout=deadline, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise self.note(from_rpc_error(error)) from error
+        self._answered = True
+        return response
 
     @asynccontextmanager
     async def stream(
@@ -102,8 +125,9 @@ class Calls:
 class Patience:
     """The back-off of one call that may be repeated."""
 
-    def __init__(self, endpoint: str, seconds: float) -> None:
+    def __init__(self, endpoint: str, seconds: float, advice: str) -> None:
         self._endpoint = endpoint
+        self._advice = advice
         self._seconds = seconds
         self.restore()
 
@@ -126,7 +150,4 @@ class Patience:
         if error.reason is not Reason.UNSPECIFIED:  # the server is there and says why it cannot
             return error
         why = error.message.rpartition(": ")[2] or "no details"
-        return Unavailable(
-            f"{self._endpoint} did not answer for {self._seconds:g} s ({why}): start a gateway there by `wan22 up`, "
-            "or say where it is by WAN22_ENDPOINT."
-        )
+        return Unavailable(f"{self._endpoint} did not answer for {self._seconds:g} s ({why}): {self._advice}")

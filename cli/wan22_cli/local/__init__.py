@@ -1,0 +1,1 @@
+"""What `wan22 up` does: processes, ports, models and pools of one machine."""

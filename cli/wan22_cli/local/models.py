@@ -1,0 +1,83 @@
+"""The models of `wan22 up`: found in the registry, made when they are tiny, waited for when a person imports them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from wan22.errors import FailedPrecondition, NotFound
+from wan22.model_client import ModelClient
+from wan22.variants import model_of
+from wan22_cli.local.child_process import bound_command
+from wan22_cli.local.plan import Plan
+from wan22_cli.local.screen import Screen
+
+LOOK_SECONDS = 2.0
+"""How often the registry is asked for a model that a person is to import."""
+
+
+class Models:
+    """A connection to the registry; use as an async context manager."""
+
+    def __init__(self, plan: Plan, screen: Screen) -> None:
+        self._plan = plan
+        self._screen = screen
+        self._client = ModelClient(plan.registry_target)
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.__aexit__(None, None, None)
+
+    async def find(self, variant: str) -> str | None:
+        """The name of the version that a variant's model has the tag `latest` at; None when there is none."""
+        try:
+            return (await self._client.resolve(model_of(variant))).name
+        except NotFound:
+            return None
+
+    async def make(self, variant: str) -> str | None:
+        """Makes and pushes a tiny variant's model; of another variant says how to import it and returns None."""
+        if not variant.endswith("-tiny"):
+            command = f"wan22 models import DIR --variant {variant} --registry {self._plan.registry_target}"
+            text = f"{variant}: the registry has no {model_of(variant)}. Import it from a folder as diffusers has it:"
+            self._screen.say("model_missing", f"{text}\n  {command}", variant=variant)
+            return None
+        self._screen.say("making_model", f"{variant}: making its model, once; this takes seconds.", variant=variant)
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="tiny-", dir=self._plan.home.path))
+        try:
+            await self._run_tiny_models(folder, variant)
+            version = await self._client.push_folder(
+                folder / variant, model=model_of(variant), variant=variant, tags=["latest"]
+            )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder)
+        return version.name
+
+    async def wait_for(self, variant: str) -> str:
+        """Returns the version's name once somebody has imported a variant's model."""
+        while True:
+            version = await self.find(variant)
+            if version is not None:
+                return version
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _run_tiny_models(self, folder: Path, variant: str) -> None:
+        """Runs as a process of its own: torch stays out of this one."""
+        log = self._plan.home.logs / "tiny-models.log"
+        with log.open("ab") as output:
+            command = bound_command("wan22_testing.tiny_models", [str(folder), variant])
+            process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if code != 0:
+            raise FailedPrecondition(f"The model of {variant} could not be made (exit code {code}): {log} says why.")
