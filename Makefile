@@ -1,0 +1,78 @@
+# `make help` lists the targets. Everything happens in .venv; a second call does only what is left to do.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# More arguments for pip, such as --extra-index-url https://download.pytorch.org/whl/cpu for a torch without CUDA.
+PIP_ARGS ?=
+# Also the tools that build the package in isolation are pinned (pip reads the first variable up to 25, the second after).
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable
+INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard protos/wan22/v1/*.proto)
+SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inference/wan22_inference \
+	services/model-registry/wan22_registry cli/wan22_cli testing/wan22_testing
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-gpu lint format proto constraints clean
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo
+	@echo "torch from PyPI brings CUDA: 6 GB installed. For a build without it:"
+	@echo '  make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"'
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv is on PATH: install one, or set PYTHON=."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.local: .venv/bin/python $(INPUTS)
+	@echo "Installing wan22 and what it runs on into .venv. The first time this downloads torch, of several GB."
+	@$(INSTALL) '.[local]'
+	@touch $@
+
+.venv/.dev: .venv/.local $(INPUTS)
+	@echo "Installing what the tests and linters need."
+	@$(INSTALL) '.[local,dev]'
+	@touch $@
+
+setup: .venv/.dev ## Installs everything into .venv
+
+demo: .venv/.local ## Sets up, starts all services, makes one video and stops them again
+	@$(BIN)/python tools/demo.py demo.mp4
+
+test: setup ## Runs the tests, with coverage; not those that need a GPU, a Kubernetes node or minutes
+	@$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -m "not gpu and not node and not long"
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+test-gpu: setup ## Runs the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: setup ## Checks style, types, imports between packages, and protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES) tests tools hatch_build.py
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_tree.py
+	@$(BIN)/python tools/copy_googleapis.py build/googleapis
+	$(BIN)/buf lint
+
+format: setup ## Formats the code and mends what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: .venv/.dev ## Generates the Python code of the protos
+	$(BIN)/python hatch_build.py
+
+constraints: setup ## Writes the versions that are installed into constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+
+clean: ## Removes .venv, builds, caches and the demo's state
+	rm -rf .venv build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf services/common/wan22/v1
+	find . -name __pycache__ -prune -exec rm -rf {} +
