@@ -1,0 +1,157 @@
+"""ModelService: translates messages; file work runs in threads, changes of the index one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from wan22.channels import CHUNK_BYTES
+from wan22.errors import DataLoss, InvalidRequest, OutOfRange, Reason
+from wan22.names import check_digest
+from wan22.v1 import model_pb2, model_pb2_grpc
+from wan22_registry.blobs import BlobStore
+from wan22_registry.versions import Entry, Versions
+
+log = logging.getLogger(__name__)
+MAX_FIND = 10_000
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ModelServicer(model_pb2_grpc.ModelServiceServicer):
+    """Serves one layout."""
+
+    def __init__(self, blobs: BlobStore, versions: Versions) -> None:
+        self._blobs = blobs
+        self._versions = versions
+        self._changing = asyncio.Lock()
+
+    async def FindMissingBlobs(
+        self, request: model_pb2.FindMissingBlobsRequest, context: Context
+    ) -> model_pb2.FindMissingBlobsResponse:
+        """Looks names up."""
+        if len(request.blobs) > MAX_FIND:
+            raise InvalidRequest(f"blobs has {len(request.blobs)} entries: ask for at most {MAX_FIND}.", field="blobs")
+        missing = [
+            model_pb2.FindMissingBlobsResponse.MissingBlob(
+                digest=blob.digest, offset=min(self._blobs.partial_size(blob.digest), blob.size_bytes)
+            )
+            for blob in request.blobs
+            if self._blobs.size(check_digest(blob.digest, "blobs.digest")) != blob.size_bytes
+        ]
+        return model_pb2.FindMissingBlobsResponse(missing=missing)
+
+    async def PushBlob(
+        self, request_iterator: AsyncIterator[model_pb2.PushBlobRequest], context: Context
+    ) -> model_pb2.Blob:
+        """Takes one blob in; what came of a broken push is kept for the next."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None or not first.HasField("blob"):
+            raise InvalidRequest("The first message has no `blob`: say first which one comes.", field="blob")
+        digest, size = check_digest(first.blob.digest, "blob.digest"), first.blob.size_bytes
+        if size < 0 or first.offset < 0:
+            raise InvalidRequest("blob.size_bytes and offset are 0 or more.", field="offset")
+        with self._blobs.push(digest, size, first.offset) as push:
+            if first.data:
+                await asyncio.to_thread(push.append, first.data)
+            async for part in request_iterator:
+                if part.offset != push.offset:
+                    text = f"offset is {part.offset}, the next byte is {push.offset}: send the blob in order."
+                    raise InvalidRequest(text, field="offset")
+                await asyncio.to_thread(push.append, part.data)
+            await asyncio.to_thread(push.finish)
+        log.info("Stored %s, %d bytes.", digest, size)
+        return model_pb2.Blob(digest=digest, size_bytes=size)
+
+    async def PublishVersion(self, request: model_pb2.PublishVersionRequest, context: Context) -> model_pb2.Version:
+        """Makes a version visible."""
+        with self._blobs.use(*(file.digest for file in request.files)):
+            async with self._changing:
+                entry = await asyncio.to_thread(self._versions.publish, request)
+        log.info("Published %s, tags %s.", entry.name, ", ".join(entry.tags) or "none")
+        return await self._message(entry)
+
+    async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
+        """Reads the index."""
+        by_model = sorted(self._versions.list_all(), key=lambda entry: entry.model)  # stable: newest first within
+        models = []
+        for model, entries in itertools.groupby(by_model, key=lambda entry: entry.model):
+            versions = [await self._message(entry) for entry in entries]
+            models.append(model_pb2.Model(name=f"models/{model}", versions=versions))
+        return model_pb2.ListModelsResponse(models=models)
+
+    async def GetVersion(self, request: model_pb2.GetVersionRequest, context: Context) -> model_pb2.Version:
+        """Reads one version."""
+        return await self._message(self._versions.get(request.name))
+
+    async def ResolveVersion(self, request: model_pb2.ResolveVersionRequest, context: Context) -> model_pb2.Version:
+        """Reads one version by tag."""
+        return await self._message(self._versions.resolve(request.reference))
+
+    async def ReadBlob(
+        self, request: model_pb2.ReadBlobRequest, context: Context
+    ) -> AsyncIterator[model_pb2.BlobChunk]:
+        """Streams the bytes as they are on the volume; the reader compares the digest."""
+        digest = check_digest(request.digest, "digest")
+        with self._blobs.use(digest):
+            descriptor = await asyncio.to_thread(self._blobs.open, digest)
+            try:
+                size = os.fstat(descriptor).st_size
+                if not 0 <= request.offset <= size:
+                    raise OutOfRange(f"offset is {request.offset}: the blob has {size} bytes.")
+                offset = request.offset
+                while offset < size:
+                    data = await asyncio.to_thread(os.pread, descriptor, CHUNK_BYTES, offset)
+                    if not data:
+                        text = f"Blob {digest} has become shorter while it was read: {offset} of {size} bytes."
+                        raise DataLoss(text, reason=Reason.DIGEST_MISMATCH)
+                    yield model_pb2.BlobChunk(offset=offset, data=data)
+                    offset += len(data)
+            finally:
+                os.close(descriptor)
+
+    async def PinVersion(self, request: model_pb2.PinVersionRequest, context: Context) -> model_pb2.Version:
+        """Pins."""
+        return await self._pin(request.name, pinned=True)
+
+    async def UnpinVersion(self, request: model_pb2.UnpinVersionRequest, context: Context) -> model_pb2.Version:
+        """Unpins."""
+        return await self._pin(request.name, pinned=False)
+
+    async def DeleteVersion(self, request: model_pb2.DeleteVersionRequest, context: Context) -> Empty:
+        """Removes a version, then the blobs that nothing else needs."""
+        async with self._changing:
+            released = await asyncio.to_thread(self._versions.delete, request.name)
+            live = await asyncio.to_thread(self._versions.live_blobs)
+            gone = await asyncio.to_thread(self._blobs.collect, live, released)
+        log.info("Deleted %s and %d blobs.", request.name, len(gone))
+        return Empty()
+
+    async def VerifyVersion(
+        self, request: model_pb2.VerifyVersionRequest, context: Context
+    ) -> model_pb2.VerifyVersionResponse:
+        """Hashes every file of a version again."""
+        version = await self._message(self._versions.get(request.name))
+        response = model_pb2.VerifyVersionResponse()
+        for file in version.files:
+            with self._blobs.use(file.digest):
+                actual = await asyncio.to_thread(self._blobs.digest_of, file.digest)
+            response.bytes_verified += file.size_bytes
+            if actual != file.digest:
+                log.error("%s of %s is damaged: %s instead of %s.", file.path, version.name, actual, file.digest)
+                response.damaged.add(file=file, actual_digest=actual)
+        return response
+
+    async def _pin(self, name: str, *, pinned: bool) -> model_pb2.Version:
+        async with self._changing:
+            entry = await asyncio.to_thread(lambda: self._versions.set_pinned(name, pinned=pinned))
+        return await self._message(entry)
+
+    async def _message(self, entry: Entry) -> model_pb2.Version:
+        return await asyncio.to_thread(self._versions.message, entry)

@@ -1,0 +1,27 @@
+"""The registry's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from wan22.settings import Settings, home
+
+
+class RegistrySettings(Settings):
+    """Read once, in `__main__`."""
+
+    model_config = SettingsConfigDict(env_prefix="WAN22_REGISTRY_")
+
+    host: str = "127.0.0.1"
+    """Address to listen on; every interface only by choice, since there is no TLS yet."""
+    port: int = Field(50052, ge=0, le=65535)
+    """Port of ModelService; 0 picks a free one."""
+    health_port: int = Field(51052, ge=0, le=65535)
+    """Port of grpc.health.v1, plaintext."""
+    root: Path = Field(default_factory=lambda: home() / "registry")
+    """Folder of the OCI layout; one registry process owns it."""
+    reflection: bool = False
+    """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""
