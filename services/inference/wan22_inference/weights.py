@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from wan22.cache import Cache
+from wan22.cache import Cache, CachedVersion
 from wan22.errors import DeadlineExceeded, FailedPrecondition, InternalError, Reason, Unavailable, Wan22Error
 from wan22.model_client import ModelClient
 from wan22.names import VersionName
@@ -47,6 +47,7 @@ class Weights:
         self.changed = Signal()
         """Notified when `model` or `error` changes."""
         self._stop = threading.Event()
+        self._cached: CachedVersion | None = None
 
     async def load(self) -> None:
         """Returns once the model is in memory. A registry that cannot be reached is waited for; other errors show."""
@@ -73,9 +74,11 @@ class Weights:
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY)
 
-    def stop(self) -> None:
-        """Ends a load that is under way in the compute thread."""
+    def close(self) -> None:
+        """Ends a load that is under way in the compute thread, and gives the cached files free."""
         self._stop.set()
+        if self._cached is not None:
+            self._cached.close()
 
     async def _try(self) -> Model:
         async with ModelClient(self._registry) as client:
@@ -89,8 +92,13 @@ class Weights:
                     reason=Reason.MODEL_MISFIT,
                 )
             cached = await self._cache.pull(version, client)
-        paths = {file.path: cached.path(file.path) for file in version.files}
-        return await self._compute.run(self._load, version.variant, paths)
+        try:
+            model = await self._compute.run(self._load, version.variant, cached.files)
+        except BaseException:
+            cached.close()
+            raise
+        self._cached = cached  # held for a quick restart: its files are not evicted while a worker runs them
+        return model
 
     async def _find(self, client: ModelClient) -> model_pb2.Version:
         if self._reference.startswith("models/"):

@@ -80,7 +80,7 @@ class Worker:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self.weights.stop()
+        self.weights.close()
         for task in self._background:
             task.cancel()
         for job in self._jobs.values():

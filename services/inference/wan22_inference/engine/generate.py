@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wan22.errors import Reason, ResourceExhausted
 from wan22.parameters import Parameters
@@ -19,6 +20,7 @@ from wan22_inference.engine.noise import draw_noise, latent_shape
 from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
+from wan22_inference.engine.vae import Frame
 
 
 def generate(
@@ -32,13 +34,29 @@ def generate(
 ) -> None:
     """Makes the video and writes it to `path`; nothing but the model and the parameters shapes its bytes.
 
+    Raises what make_frames raises; then the file is not to be used.
+    """
+    frames = make_frames(model, parameters, images, report=report, should_stop=should_stop)
+    with Mp4Writer(path, width=parameters.width, height=parameters.height, fps=parameters.fps) as video:
+        for frame in frames:
+            video.write(frame)
+
+
+def make_frames(
+    model: Model, parameters: Parameters, images: Mapping[str, bytes], *, report: Report, should_stop: ShouldStop
+) -> Iterator[Frame]:
+    """Yields the video's frames as they are decoded.
+
     `images` has the PNG of each media name in the parameters. Raises Cancelled soon after `should_stop`, InvalidRequest
     for a text that is too long or an image that is none, InternalError when numbers are not finite, ResourceExhausted
     when the device's memory does not suffice.
     """
     try:
-        with torch.inference_mode():
-            _generate(model, parameters, images, path, report=report, should_stop=should_stop)
+        latents = _make_latents(model, parameters, images, report=report, should_stop=should_stop)
+        report(Progress(Stage.DECODING))
+        for frame in vae.decode(model.vae, latents):
+            check_stop(should_stop)
+            yield frame
     except torch.OutOfMemoryError as error:
         size = f"{parameters.width} x {parameters.height} x {parameters.num_frames} frames"
         raise ResourceExhausted(
@@ -46,29 +64,19 @@ def generate(
         ) from error
 
 
-def _generate(
-    model: Model,
-    parameters: Parameters,
-    images: Mapping[str, bytes],
-    path: Path,
-    *,
-    report: Report,
-    should_stop: ShouldStop,
-) -> None:
-    width, height, num_frames = parameters.width, parameters.height, parameters.num_frames
+@torch.inference_mode()
+def _make_latents(
+    model: Model, parameters: Parameters, images: Mapping[str, bytes], *, report: Report, should_stop: ShouldStop
+) -> Tensor:
     experts = _experts(model, parameters)
     report(Progress(Stage.ENCODING_TEXT))
     text = _encode_text(model, parameters, guided=any(expert.guidance_scale > 1.0 for expert in experts))
     check_stop(should_stop)
     condition = _encode_images(model, parameters, images, report)
-    noise = draw_noise(latent_shape(model.variant, width, height, num_frames), parameters.seed).to(model.device)
+    shape = latent_shape(model.variant, parameters.width, parameters.height, parameters.num_frames)
+    noise = draw_noise(shape, parameters.seed).to(model.device)
     schedule = make_schedule(parameters.num_inference_steps, parameters.flow_shift, parameters.boundary, model.device)
-    latents = denoise(noise, schedule, experts, condition, text, report=report, should_stop=should_stop)
-    report(Progress(Stage.DECODING))
-    with Mp4Writer(path, width=width, height=height, fps=parameters.fps) as video:
-        for frame in vae.decode(model.vae, latents):
-            check_stop(should_stop)
-            video.write(frame)
+    return denoise(noise, schedule, experts, condition, text, report=report, should_stop=should_stop)
 
 
 def _experts(model: Model, parameters: Parameters) -> list[Expert]:

@@ -17,6 +17,7 @@ Frame = npt.NDArray[np.uint8]
 """(height, width, 3), RGB."""
 
 
+@torch.inference_mode()
 def encode(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     """The latents of pixels in [-1, 1], (1, 3, F, H, W), normalised: (1, C, (F - 1) / 4 + 1, h, w) float32.
 
@@ -28,6 +29,7 @@ def encode(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     return normalised
 
 
+@torch.inference_mode()
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Frame]:
     """Yields the frames of normalised latents (1, C, T, h, w): one for the first latent frame, four for each other.
 

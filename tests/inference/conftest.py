@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wan22.parameters import Parameters, RequestedParameters, resolve
+from wan22.variants import VARIANTS
+from wan22_inference.engine.model import Model, load_model
+from wan22_testing.tiny_models import shared_folder
+
+torch.set_num_threads(1)
+
+
+def model_paths(folder: Path) -> dict[str, Path]:
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[[str], Model]:
+    """A tiny variant's model, loaded once."""
+
+    @functools.cache
+    def load(variant: str) -> Model:
+        paths = model_paths(shared_folder(variant))
+        return load_model(VARIANTS[variant], paths, torch.device("cpu"), lambda _: None)
+
+    return load
+
+
+@pytest.fixture
+def parameters() -> Callable[..., Parameters]:
+    """Complete parameters of a variant: the given ones, a small size and a short video else."""
+
+    def make(variant: str, **given: object) -> Parameters:
+        small = {"prompt": "a cat on a beach", "width": 64, "height": 96, "num_frames": 5, "seed": 7}
+        requested = RequestedParameters(**(small | given))  # type: ignore[arg-type]  # a test's own values
+        return resolve(VARIANTS[variant], requested, image_size=None, draw_seed=lambda: 0)
+
+    return make
+
+
+@pytest.fixture
+def picture() -> Callable[..., tuple[str, bytes]]:
+    """A media name and PNG of smooth colours, another one for each seed."""
+
+    def make(seed: int, width: int = 64, height: int = 96) -> tuple[str, bytes]:
+        small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG")
+        png = buffer.getvalue()
+        return f"media/{hashlib.sha256(png).hexdigest()}", png
+
+    return make

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from wan22.errors import DataLoss, FailedPrecondition, Reason
+from wan22.variants import VARIANTS
+from wan22_inference.engine.components import ModelFiles, load_transformer
+from wan22_inference.engine.model import Model, load_model
+from wan22_testing.tiny_models import TINY_VARIANTS, shared_folder
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def load(folder: Path, variant: str = "t2v-a14b-tiny", on_bytes: list[int] | None = None) -> Model:
+    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    heard = [] if on_bytes is None else on_bytes
+    return load_model(VARIANTS[variant], paths, torch.device("cpu"), heard.append)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of a tiny model, to spoil."""
+    return shutil.copytree(shared_folder("t2v-a14b-tiny"), tmp_path / "model")
+
+
+@pytest.mark.parametrize("variant", TINY_VARIANTS)
+def test_every_weight_is_loaded_and_every_byte_is_told(variant: str) -> None:
+    folder, heard = shared_folder(variant), list[int]()
+    model = load(folder, variant, heard)
+    assert sum(heard) == sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    assert len(model.transformers) == VARIANTS[variant].experts
+    for module, component in [(model.transformers[0], "transformer"), (model.vae, "vae")]:
+        stored, state = load_file(folder / component / WEIGHTS), module.state_dict()
+        assert stored.keys() == state.keys()
+        assert all(torch.equal(stored[name], state[name]) for name in stored)
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_missing_weight_is_named(folder: Path) -> None:
+    spoil(folder / "transformer_2" / WEIGHTS, remove="blocks.1.ffn.net.2.weight")
+    with pytest.raises(FailedPrecondition, match=r"transformer_2/ lacks blocks\.1\.ffn\.net\.2\.weight") as caught:
+        load(folder)
+    assert caught.value.reason is Reason.MODEL_MISFIT
+
+
+def test_an_unexpected_weight_is_named(folder: Path) -> None:
+    spoil(folder / "vae" / WEIGHTS, add={"decoder.extra": torch.zeros(1)})
+    with pytest.raises(FailedPrecondition, match=r"vae/ holds decoder\.extra, which the architecture does not have"):
+        load(folder)
+
+
+def test_a_weight_of_another_shape_is_named(folder: Path) -> None:
+    spoil(folder / "transformer" / WEIGHTS, add={"proj_out.bias": torch.zeros(3)})
+    with pytest.raises(FailedPrecondition, match=r"proj_out\.bias of shape \[3\], not \[64\]"):
+        load(folder)
+
+
+def test_a_weight_that_comes_twice_is_refused(folder: Path) -> None:
+    save_file({"proj_out.bias": torch.zeros(64)}, folder / "transformer" / "more.safetensors")
+    with pytest.raises(FailedPrecondition, match=r"transformer/ holds proj_out\.bias twice"):
+        load(folder)
+
+
+def test_weights_may_be_split_over_files(folder: Path) -> None:
+    whole = folder / "transformer" / WEIGHTS
+    state = load_file(whole)
+    whole.unlink()
+    names = sorted(state)
+    for part, chosen in enumerate([names[:20], names[20:]]):
+        save_file({name: state[name] for name in chosen}, folder / "transformer" / f"part-{part}.safetensors")
+    loaded = load(folder).transformers[0].state_dict()
+    assert all(torch.equal(state[name], loaded[name]) for name in names)
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "transformer_2")
+    with pytest.raises(FailedPrecondition, match=r"transformer_2/config\.json is missing"):
+        load(folder)
+
+
+def test_a_config_of_another_variant_is_refused(folder: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="in_channels is 16, where i2v-a14b-tiny has 36"):
+        load(folder, "i2v-a14b-tiny")
+
+
+def test_a_second_expert_is_refused_where_there_is_one(tmp_path: Path) -> None:
+    folder = shutil.copytree(shared_folder("ti2v-5b-tiny"), tmp_path / "model")
+    shutil.copytree(folder / "transformer", folder / "transformer_2")
+    with pytest.raises(FailedPrecondition, match="second expert, which ti2v-5b-tiny does not have"):
+        load(folder, "ti2v-5b-tiny")
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(folder: Path) -> None:
+    file = folder / "tokenizer" / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    with pytest.raises(FailedPrecondition, match="does not end a text with </s>"):
+        load(folder)
+
+
+def test_embeddings_stored_under_either_name_are_the_same(folder: Path) -> None:
+    file = folder / "text_encoder" / "model.safetensors"
+    state = load_file(file)
+    other = {"encoder.embed_tokens.weight" if name == "shared.weight" else name: t for name, t in state.items()}
+    assert other.keys() != state.keys()
+    save_file(other, file)
+    module = load(folder).text_encoder.module
+    assert torch.equal(module.shared.weight, state["shared.weight"])
+    assert torch.equal(module.encoder.embed_tokens.weight, state["shared.weight"])
+
+
+def test_what_diffusers_keeps_in_float32_stays_so_in_bfloat16(folder: Path) -> None:
+    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    module = load_transformer(ModelFiles(paths), "transformer", torch.device("cpu"), torch.bfloat16, lambda _: None)
+    dtypes = {name: parameter.dtype for name, parameter in module.named_parameters()}
+    assert dtypes["blocks.0.attn1.to_q.weight"] is torch.bfloat16
+    assert dtypes["proj_out.weight"] is torch.bfloat16
+    assert dtypes["scale_shift_table"] is torch.float32
+    assert dtypes["blocks.0.scale_shift_table"] is torch.float32
+    assert dtypes["blocks.0.norm2.weight"] is torch.float32
+    assert dtypes["condition_embedder.time_embedder.linear_1.weight"] is torch.float32
+
+
+@pytest.mark.parametrize("keep", [4, 2000])
+def test_a_truncated_file_is_data_loss(folder: Path, keep: int) -> None:
+    file = folder / "transformer" / WEIGHTS
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(DataLoss, match=f"transformer/{WEIGHTS} is damaged"):
+        load(folder)
+
+
+def test_a_file_cut_in_its_last_tensor_is_data_loss(folder: Path) -> None:
+    file = folder / "transformer" / WEIGHTS
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(DataLoss, match="it ends inside"):
+        load(folder)
+
+
+def spoil(file: Path, *, remove: str | None = None, add: dict[str, torch.Tensor] | None = None) -> None:
+    state = load_file(file) | (add or {})
+    save_file({name: tensor for name, tensor in state.items() if name != remove}, file)

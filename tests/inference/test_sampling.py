@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from wan22.errors import Cancelled, InternalError, Reason
+from wan22.variants import VARIANTS
+from wan22_inference.engine.condition import TextOnly, TokenTimesteps
+from wan22_inference.engine.noise import draw_noise, latent_shape
+from wan22_inference.engine.progress import Progress, Stage
+from wan22_inference.engine.sampling import Expert, Text, denoise
+from wan22_inference.engine.schedule import Schedule, make_schedule
+
+NOISE = torch.ones(1, 1, 1, 2, 2)
+PROMPT, NEGATIVE = torch.full((1, 512, 4), 2.0), torch.full((1, 512, 4), 1.0)
+
+
+class Field:
+    """A velocity field that notes what it is asked: its velocity is a factor times the text's first value."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.asked: list[float] = []
+
+    def __call__(self, *, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Any:
+        self.asked.append(float(encoder_hidden_states[0, 0, 0]))
+        return (torch.full_like(hidden_states, self.factor * self.asked[-1]),)
+
+
+def schedule() -> Schedule:
+    """4 steps, the first 3 of the high-noise expert."""
+    made = make_schedule(4, 12.0, 0.875, torch.device("cpu"))
+    assert made.high_steps == 3
+    return made
+
+
+def run(experts: list[Expert], **changed: Any) -> Tensor:
+    given: dict[str, Any] = {"report": lambda _: None, "should_stop": lambda: False} | changed
+    return denoise(NOISE, schedule(), experts, TextOnly(), Text(PROMPT, NEGATIVE), **given)
+
+
+def test_the_experts_take_their_turns() -> None:
+    high, low = Field(0.1), Field(0.2)
+    run([Expert(high, 1.0), Expert(low, 1.0)])
+    assert (high.asked, low.asked) == ([2.0] * 3, [2.0])
+
+
+def test_each_expert_is_guided_by_its_own_scale() -> None:
+    high, low = Field(0.1), Field(0.2)
+    run([Expert(high, 1.0), Expert(low, 3.0)])
+    assert (high.asked, low.asked) == ([2.0] * 3, [2.0, 1.0])
+    high, low = Field(0.1), Field(0.2)
+    run([Expert(high, 4.0), Expert(low, 1.0)])
+    assert (high.asked, low.asked) == ([2.0, 1.0] * 3, [2.0])
+
+
+def test_guidance_goes_from_the_negative_towards_the_prompt() -> None:
+    guided = run([Expert(Field(0.1), 4.0), Expert(Field(0.1), 4.0)])
+    velocity = 0.1 * (1.0 + 4.0 * (2.0 - 1.0))  # constant, so the latents fall by it times sigma's fall to 0
+    expected = 1.0 - velocity * float(schedule().solver.sigmas[0])
+    torch.testing.assert_close(guided, torch.full_like(NOISE, expected), rtol=1e-5, atol=1e-5)
+
+
+def test_every_step_is_told() -> None:
+    heard: list[Progress] = []
+    run([Expert(Field(0.1), 1.0)] * 2, report=heard.append)
+    assert heard == [Progress(Stage.DENOISING, step, 4) for step in range(5)]
+
+
+def test_a_stop_takes_effect_at_the_next_step() -> None:
+    heard: list[Progress] = []
+    field = Field(0.1)
+    with pytest.raises(Cancelled):
+        run([Expert(field, 1.0)] * 2, report=heard.append, should_stop=lambda: heard[-1].step == 2)
+    assert len(field.asked) == 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_fail_with_their_step(bad: float) -> None:
+    with pytest.raises(InternalError, match="not finite after step 4") as caught:
+        run([Expert(Field(0.1), 1.0), Expert(Field(bad), 1.0)])
+    assert caught.value.reason is Reason.NOT_FINITE
+    assert caught.value.metadata == {"step": "4"}
+
+
+def test_the_first_frame_of_ti2v_is_the_image_at_timestep_zero() -> None:
+    latents, image = torch.randn(1, 48, 3, 4, 6), torch.randn(1, 48, 1, 4, 6)
+    hidden_states, timesteps = TokenTimesteps(image).model_input(latents, torch.tensor(700))
+    assert torch.equal(hidden_states[:, :, :1], image)
+    assert torch.equal(hidden_states[:, :, 1:], latents[:, :, 1:])
+    assert timesteps.tolist() == [[0] * 6 + [700] * 12]
+    assert TokenTimesteps(None).model_input(latents, torch.tensor(700))[1].tolist() == [[700] * 18]
+
+
+def test_noise_depends_on_the_seed_alone() -> None:
+    shape = latent_shape(VARIANTS["ti2v-5b"], 1280, 704, 121)
+    assert shape == (1, 48, 31, 44, 80)
+    assert latent_shape(VARIANTS["t2v-a14b"], 832, 480, 81) == (1, 16, 21, 60, 104)
+    largest = 2**63 - 1
+    first = draw_noise((1, 2, 3), largest)
+    assert torch.equal(first, draw_noise((1, 2, 3), largest))
+    assert not torch.equal(first, draw_noise((1, 2, 3), largest - 1))
+    # torch's own generator, as diffusers draws it for the same seed.
+    assert torch.equal(draw_noise((2, 2), 0), torch.randn((2, 2), generator=torch.Generator().manual_seed(0)))
