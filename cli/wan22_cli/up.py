@@ -22,9 +22,7 @@ DEFAULT_VARIANT = "t2v-a14b-tiny"
 def up(
     variants: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[VARIANT]...", help=f"What to serve: {', '.join(VARIANTS)}. Default: {DEFAULT_VARIANT}."
-        ),
+        typer.Argument(metavar="VARIANT", help=f"What to serve: {', '.join(VARIANTS)}. Default: {DEFAULT_VARIANT}."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of each variant.")] = 1,
     home: Annotated[

@@ -1,0 +1,198 @@
+"""`wan22 up` over real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wan22_cli.home import Home, Running
+from wan22_testing.wan22_command import Result, Wan22Command
+
+TINY = "t2v-a14b-tiny"
+FULL = "t2v-a14b"  # its weights are not here: registry and gateway start, and no worker
+
+
+def free_ports() -> int:
+    """A gateway's port such that it and the ports that go with it are free."""
+    for port in range(20000, 30000, 20):
+        probes = [socket.socket() for _ in range(8)]
+        try:
+            for probe, offset in zip(probes, (0, 1, 10, 11, 1000, 1001, 1010, 1011), strict=True):
+                probe.bind(("127.0.0.1", port + offset))
+        except OSError:
+            continue
+        else:
+            return port
+        finally:
+            for probe in probes:
+                probe.close()
+    raise AssertionError("no ports are free")
+
+
+class Up:
+    """A running `wan22 up`, read line by line."""
+
+    def __init__(self, command: Wan22Command, process: asyncio.subprocess.Process) -> None:
+        self.command = command
+        self.process = process
+        self.home = Home(command.folder / "home")
+
+    async def said(self, event: str) -> dict[str, Any]:
+        """Returns the next line about an event."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(90):
+            async for line in self.process.stdout:
+                said: dict[str, Any] = json.loads(line)
+                if said["event"] == event:
+                    return said
+        raise AssertionError(f"`up` ended without {event}: {(await self.stop()).err}")
+
+    def running(self) -> Running:
+        running = self.home.running()
+        assert running is not None
+        return running
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> Result:
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.command.finish(self.process)
+
+
+@asynccontextmanager
+async def up(folder: Path, *arguments: str) -> AsyncIterator[Up]:
+    command = Wan22Command(folder, OMP_NUM_THREADS="1")
+    process = await command.start("up", *arguments, "--port", str(free_ports()), "--json")
+    running = Up(command, process)
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+def exists(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # an orphan that nobody has reaped
+
+
+async def gone(pids: list[int]) -> None:
+    async with asyncio.timeout(20):
+        while any(exists(pid) for pid in pids):  # noqa: ASYNC110  # no event tells of another process's child
+            await asyncio.sleep(0.05)
+
+
+@contextmanager
+def listening() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+async def test_a_tiny_variant_is_served_from_an_empty_folder_and_survives_kill_9(tmp_path: Path) -> None:
+    async with up(tmp_path, TINY) as running:
+        await running.said("making_model")
+        ready = await running.said("ready")
+        assert ready["variants"] == {TINY: "1 worker ready"}
+
+        described = running.running()
+        assert described.pid == running.process.pid
+        assert described.variants == (TINY,)
+        assert [process.name for process in described.processes] == [f"worker-{TINY}-0", "gateway", "registry"]
+        assert ready["endpoint"] == described.endpoint
+
+        made = await running.command("generate", "a red circle", "-o", "one.mp4", "--seed", "7", "--json")
+        assert made.exit_code == 0, made.err
+        assert (tmp_path / "one.mp4").stat().st_size == int(made.json()["video"]["size_bytes"])
+
+        worker = described.processes[0]
+        os.kill(worker.pid, signal.SIGKILL)
+        restart = await running.said("restart")
+        assert "ended (SIGKILL)" in restart["text"]
+        await running.said("ready_again")
+        again = running.running().processes[0]
+        assert (again.name, again.port) == (worker.name, worker.port)
+        assert again.pid != worker.pid
+
+        second = await running.command("generate", "a red circle", "-o", "two.mp4", "--seed", "7", "--json")
+        assert second.exit_code == 0, second.err
+        assert (tmp_path / "two.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
+
+        models = (await running.command("models", "list", "--json")).json_lines()
+        assert [model["name"] for model in models] == [f"models/wan2.2-{TINY}"]
+
+        pids = [process.pid for process in running.running().processes]
+        stopped = await running.stop(signal.SIGINT)
+        assert (stopped.exit_code, stopped.err) == (130, "")
+        assert [json.loads(line)["event"] for line in stopped.out.splitlines()] == ["stopping", "stopped"]
+        await gone(pids)
+
+
+async def test_another_variant_says_how_to_import_its_model_and_waits(tmp_path: Path) -> None:
+    async with up(tmp_path, FULL) as running:
+        missing = await running.said("model_missing")
+        target = running.running().registry
+        assert f"wan22 models import DIR --variant {FULL} --registry {target}" in missing["text"]
+        ready = await running.said("ready")
+        assert ready["variants"] == {FULL: "waits for its model"}
+        assert (await running.command("variants", "--json")).out == ""
+
+
+async def test_one_up_a_folder_and_the_second_names_the_first(tmp_path: Path) -> None:
+    async with up(tmp_path, FULL) as running:
+        await running.said("ready")
+        second = await running.command("up", FULL, "--port", str(free_ports()))
+        assert second.exit_code == 1
+        assert f"is in use by `wan22 up`, process id {running.process.pid}: stop that one" in second.err
+
+
+async def test_nothing_is_left_when_up_itself_is_killed(tmp_path: Path) -> None:
+    async with up(tmp_path, FULL) as running:
+        await running.said("ready")
+        pids = [process.pid for process in running.running().processes]
+        running.process.kill()
+        await running.process.wait()
+        await gone(pids)
+        assert running.home.running() is None
+
+
+async def test_a_process_that_cannot_start_ends_up_with_the_end_of_its_log(tmp_path: Path) -> None:
+    registry = tmp_path / "home" / "registry"
+    registry.parent.mkdir()
+    registry.write_text("no folder")
+    result = await Wan22Command(tmp_path)("up", FULL, "--port", str(free_ports()))
+    assert result.exit_code == 1
+    assert result.err.startswith("Error: registry ended before it was ready (exit code 1).")
+    assert f"The end of {tmp_path}/home/logs/registry.log:" in result.err
+
+
+async def test_a_taken_port_is_named_with_the_setting_that_moves_it(tmp_path: Path) -> None:
+    with listening() as port:
+        result = await Wan22Command(tmp_path)("up", FULL, "--port", str(port - 1))
+    assert result.exit_code == 1
+    assert result.err.startswith(f"Error: The port {port} of registry is taken (Address already in use): stop what")
+    assert "choose other ports by --port" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["t2v"], "'t2v' is no variant: use one of t2v-a14b"),
+        (["--workers", "0"], "should be greater than or equal to 1"),
+    ],
+)
+async def test_bad_usage_is_exit_code_2(tmp_path: Path, arguments: list[str], text: str) -> None:
+    result = await Wan22Command(tmp_path)("up", *arguments)
+    assert result.exit_code == 2
+    assert text in " ".join(result.err.split())
