@@ -6,10 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
-from wan22.model_client import ModelClient
-
 from wan22.channels import open_channel
 from wan22.client import Client
+from wan22.model_client import ModelClient
 from wan22.v1 import pool_pb2, pool_pb2_grpc
 from wan22.variants import model_of
 from wan22_testing.service_process import ServiceProcess
@@ -74,7 +73,7 @@ class Installation:
             name=pool_name(variant),
             variant=variant,
             model_version=self._versions[variant],
-            max_workers=len(worker_names),
+            max_workers=max(1, len(worker_names)),
             default_for_variant=True,
             worker_targets=[self.workers[name].address for name in worker_names],
         )

@@ -52,7 +52,8 @@ class ServiceProcess:
         """Starts it; `until` waits for its health."""
         command = [sys.executable, "-m", self.module, "--port", str(self.port), "--health-port", str(self.health_port)]
         for name, value in self.flags.items():
-            command += [f"--{name.replace('_', '-')}", str(value)]
+            flag = f"--{name.replace('_', '-')}"
+            command += [flag] if value is True else [flag, str(value)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}

@@ -10,6 +10,7 @@ from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.generations import NewGeneration
 
 POOL = "pools/test.t2v"
+ADDRESS = "127.0.0.1:1"
 VERSION = "models/tiny/versions/sha256:" + "0" * 64
 
 
@@ -29,7 +30,7 @@ def add_worker(
         model_version=VERSION,
         state=inference_pb2.Worker.State.Value(state),
     )
-    pools.heard_from(tx, worker, "127.0.0.1:1", lease)
+    pools.heard_from(tx, worker, ADDRESS, lease)
 
 
 def add_generation(tx: Transaction, *, request_id: str = "", tenant: str = "default", predicted: float = 10.0) -> str:

@@ -96,7 +96,12 @@ async def test_a_worker_is_lost_by_silence_by_a_restart_and_not_otherwise(databa
     assert taken is not None
     assert await database.read(claims.loss, taken) is None
     await database.write(lambda tx: rows.add_worker(tx, lease=-1.0))
+    assert await database.read(claims.loss, taken) is None  # nobody has asked since
+    assert await database.write(lambda tx: pools.lose_silent(tx, rows.POOL, {rows.ADDRESS}, tx.now)) == ["workers/w1"]
     assert await database.read(claims.loss, taken) == Loss("workers/w1 does not answer", died=False)
+    await database.write(rows.add_worker)
+    assert await database.read(claims.loss, taken) is None
+    assert await database.write(lambda tx: pools.lose_silent(tx, rows.POOL, {rows.ADDRESS}, tx.now)) == []
     await database.write(lambda tx: rows.add_worker(tx, incarnation="i2"))
     assert await database.read(claims.loss, taken) == Loss("workers/w1 ended and was started again", died=True)
 

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
@@ -29,6 +30,15 @@ ANSWER_SECONDS = 2.0
 """How long one answer may take."""
 
 
+@dataclass(frozen=True)
+class _Place:
+    """An address where a pool's worker should answer."""
+
+    pool: str
+    model_version: str
+    address: str
+
+
 class Discovery:
     """Keeps the workers' rows true. An address is nothing until GetWorker has named this pool and its version."""
 
@@ -36,48 +46,74 @@ class Discovery:
         self._database = database
         self._channels = channels
         self._lease_seconds = lease_seconds
-        self._looked_at: set[str] = set()
+        self._followed: dict[_Place, asyncio.Task[None]] = {}
+        self._asked: set[_Place] = set()
+        self._looked_up: set[str] = set()
         self._strangers: dict[str, str] = {}
 
     def complete(self, pool: str) -> bool:
-        """True once every target of the pool has been looked at since this process started."""
-        return pool in self._looked_at
+        """True once every target of the pool was looked up, and every address asked, since this process started."""
+        places = [place for place in list(self._followed) if place.pool == pool]
+        return pool in self._looked_up and all(place in self._asked for place in places)
 
     async def run(self) -> None:
-        """Looks around for ever: every 2 s, and at once when a pool changes."""
-        with self._database.listen("pools") as wake:
-            while True:
-                wake.clear()
-                rows = await self._database.read(pools.list_all)
-                async with asyncio.TaskGroup() as group:
-                    for pool in rows:
-                        group.create_task(self._look_at(pool))
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(ROUND_SECONDS):
-                        await wake.wait()
+        """Looks around for ever: targets are looked up every 2 s, and at once when a pool changes."""
+        async with asyncio.TaskGroup() as group:
+            with self._database.listen("pools") as wake:
+                while True:
+                    wake.clear()
+                    now = await self._database.read(lambda tx: tx.now)
+                    wanted: set[_Place] = set()
+                    for pool in await self._database.read(pools.list_all):
+                        wanted |= await self._look_up(pool, now)
+                    for place in self._followed.keys() - wanted:
+                        self._followed.pop(place).cancel()
+                        self._asked.discard(place)
+                    for place in wanted - self._followed.keys():
+                        self._followed[place] = group.create_task(self._follow(place))
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(ROUND_SECONDS):
+                            await wake.wait()
 
-    async def _look_at(self, pool: PoolRow) -> None:
+    async def _look_up(self, pool: PoolRow, now: int) -> set[_Place]:
+        """Where a pool's workers answer now; those that it no longer leads to are lost when their lease is over."""
         targets: list[str] = json.loads(pool.worker_targets)
         addresses = {address for target in targets for address in await _resolve(target)}
-        async with asyncio.TaskGroup() as group:
-            for address in addresses:
-                group.create_task(self._ask(pool, address))
-        self._looked_at.add(pool.name)
+        known = {worker.address for worker in await self._database.read(pools.workers_of, pool.name)}
+        await self._lose_silent(pool.name, known - addresses, now)
+        self._looked_up.add(pool.name)
+        return {_Place(pool.name, pool.model_version, address) for address in addresses}
 
-    async def _ask(self, pool: PoolRow, address: str) -> None:
-        stub = self._channels.stub(address)
+    async def _follow(self, place: _Place) -> None:
+        """Asks one address for ever; each has a task of its own, so that a slow one delays nobody."""
+        while True:
+            began = await self._database.read(lambda tx: tx.now)
+            if not await self._ask(place):
+                await self._lose_silent(place.pool, {place.address}, began)
+            self._asked.add(place)
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def _lose_silent(self, pool: str, addresses: set[str], asked_since: int) -> None:
+        if await self._database.read(pools.any_silent, pool, addresses, asked_since):
+            for name in await self._database.write(pools.lose_silent, pool, addresses, asked_since):
+                log.warning("%s does not answer: it counts as lost.", name)
+
+    async def _ask(self, place: _Place) -> bool:
+        """Asks who answers at an address and records it; False without an answer."""
+        stub = self._channels.stub(place.address)
         try:
             worker = await stub.GetWorker(inference_pb2.GetWorkerRequest(), timeout=ANSWER_SECONDS)
         except grpc.aio.AioRpcError:
-            return  # a missing answer removes nobody; the lease runs on
-        if worker.pool != pool.name or worker.model_version != pool.model_version:
-            self._note_stranger(address, f"{worker.name} of {worker.pool} with {worker.model_version}", pool)
-            return
-        self._strangers.pop(address, None)
-        if await self._database.read(self._is_news, worker, address):
-            await self._database.write(pools.heard_from, worker, address, self._lease_seconds)
+            return False  # a missing answer removes nobody; the lease runs on
+        if worker.pool != place.pool or worker.model_version != place.model_version:
+            self._note_stranger(place, f"{worker.name} of {worker.pool} with {worker.model_version or 'no model yet'}")
+            return False
+        self._strangers.pop(place.address, None)
+        if await self._database.read(self._is_news, worker, place.address):
+            await self._database.write(pools.heard_from, worker, place.address, self._lease_seconds)
         for held in worker.attempts:
             await self._end_if_stale(stub, worker.name, held)
+        return True
 
     def _is_news(self, tx: Transaction, worker: inference_pb2.Worker, address: str) -> bool:
         known = {row.name: row for row in pools.workers_of(tx, worker.pool)}.get(worker.name)
@@ -107,10 +143,11 @@ class Discovery:
             failure: Wan22Error = from_rpc_error(error)
             log.info("%s did not end it: %s", worker, failure.message)  # the next round tries again
 
-    def _note_stranger(self, address: str, who: str, pool: PoolRow) -> None:
-        if self._strangers.get(address) != who:
-            self._strangers[address] = who
-            log.warning("%s answers as %s, but %s wants %s: not used.", address, who, pool.name, pool.model_version)
+    def _note_stranger(self, place: _Place, who: str) -> None:
+        if self._strangers.get(place.address) != who:
+            self._strangers[place.address] = who
+            text = "%s answers as %s, but %s wants %s: not used."
+            log.warning(text, place.address, who, place.pool, place.model_version)
 
 
 async def _resolve(target: str) -> list[str]:

@@ -112,7 +112,7 @@ def loss(tx: Transaction, claim: Claim) -> Loss | None:
         return Loss(f"{claim.worker} was removed", died=False)
     if row.incarnation != claim.incarnation:
         return Loss(f"{claim.worker} ended and was started again", died=True)
-    if row.lease_expire_time <= tx.now:
+    if row.lost:
         return Loss(f"{claim.worker} does not answer", died=False)
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from sqlalchemy import Row, and_, delete, func, or_, select, update
@@ -105,11 +105,33 @@ def heard_from(tx: Transaction, worker: inference_pb2.Worker, address: str, leas
         "bytes_loaded": worker.bytes_loaded,
         "error": worker.error.message,
         "lease_expire_time": tx.now + round(lease_seconds * 1_000_000),
+        "lost": False,
     }
     statement = upsert(workers).values(name=worker.name, **spec)
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=spec))
     tx.notify("queue")
     tx.notify(worker.name)
+
+
+def lose_silent(tx: Transaction, pool: str, addresses: Container[str], asked_since: int) -> list[str]:
+    """Marks workers at these addresses as lost whose lease had lapsed before they were asked in vain; returns them.
+
+    A lease that lapsed while nobody asked, because the gateway was down or paused, loses nobody.
+    """
+    names = [w.name for w in workers_of(tx, pool) if w.address in addresses and _is_silent(w, asked_since)]
+    tx.execute(update(workers).where(workers.c.name.in_(names)).values(lost=True))
+    for name in names:
+        tx.notify(name)
+    return names
+
+
+def any_silent(tx: Transaction, pool: str, addresses: Container[str], asked_since: int) -> bool:
+    """True when `lose_silent` would mark a worker."""
+    return any(w.address in addresses and _is_silent(w, asked_since) for w in workers_of(tx, pool))
+
+
+def _is_silent(worker: WorkerRow, asked_since: int) -> bool:
+    return not worker.lost and worker.lease_expire_time <= asked_since
 
 
 def drain(tx: Transaction, name: str, lease_seconds: float) -> None:

@@ -117,6 +117,7 @@ workers = Table(
     Column("bytes_loaded", BigInteger, nullable=False),
     Column("error", Text, nullable=False),
     Column("lease_expire_time", BigInteger, nullable=False),
+    Column("lost", Boolean, nullable=False),  # it was asked after its lease had lapsed, and did not answer
     Column("drain_expire_time", BigInteger),
     Column("generation", Text),  # claimed for it
     Index("workers_by_pool", "pool"),

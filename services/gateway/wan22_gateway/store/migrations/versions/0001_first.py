@@ -96,6 +96,7 @@ def upgrade() -> None:
         sa.Column("bytes_loaded", sa.BigInteger(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("lease_expire_time", sa.BigInteger(), nullable=False),
+        sa.Column("lost", sa.Boolean(), nullable=False),
         sa.Column("drain_expire_time", sa.BigInteger(), nullable=True),
         sa.Column("generation", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("name"),
