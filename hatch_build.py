@@ -30,7 +30,7 @@ def generate(root: Path) -> None:
     (package / "__init__.py").write_text("")
 
 
-class Generate(BuildHookInterface):
+class Generate(BuildHookInterface[Any]):
     """hatchling's hook around `generate`."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,12 +17,12 @@ T2V, I2V, TI2V = (VARIANTS[name] for name in ("t2v-a14b", "i2v-a14b", "ti2v-5b")
 IMAGE = "media/" + "a" * 64
 
 
-def resolved(variant: str, image_size: Size | None = None, **given: object) -> Parameters:
-    requested = RequestedParameters(**{"prompt": "a red circle", **given})  # type: ignore[arg-type]
+def resolved(variant: str, image_size: Size | None = None, **given: Any) -> Parameters:
+    requested = RequestedParameters(**{"prompt": "a red circle", **given})
     return resolve(VARIANTS[variant], requested, image_size=image_size, draw_seed=lambda: 7)
 
 
-def refused(variant: str, **given: object) -> dict[str, str]:
+def refused(variant: str, **given: Any) -> dict[str, str]:
     with pytest.raises(InvalidRequest) as caught:
         resolved(variant, **given)
     return {violation.field: violation.description for violation in caught.value.violations}

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from wan22.channels import open_channel
-from wan22.client import Client
+from wan22.client import Client, ParameterOptions
 from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason
 from wan22.v1 import generation_pb2, generation_pb2_grpc, pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
@@ -23,7 +23,7 @@ from wan22_testing.tiny_models import shared_folder
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 T2V = "t2v-a14b-tiny"
 PROMPT = "a red circle moves right"
-SLOW = {"num_inference_steps": 100, "num_frames": 33}
+SLOW: ParameterOptions = {"num_inference_steps": 100, "num_frames": 33}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -91,7 +91,7 @@ async def test_a_repeated_request_id_makes_one_generation(client: Client) -> Non
 
 async def test_a_watch_resumed_in_the_middle_sees_each_event_once(client: Client) -> None:
     name = (await client.create(variant=T2V, prompt=PROMPT, **SLOW)).name
-    seen = []
+    seen: list[generation_pb2.GenerationEvent] = []
     while True:
         after = seen[-1].sequence if seen else 0
         part = client.watch(name, after_sequence=after)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wan22.channels import open_channel
-from wan22.client import Client
+from wan22.client import Client, ParameterOptions
 from wan22.errors import ResourceExhausted
 from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
@@ -19,7 +19,7 @@ from wan22_testing.installation import Installation
 from wan22_testing.tiny_models import shared_folder
 
 T2V = "t2v-a14b-tiny"
-WORK = {"variant": T2V, "prompt": "a red circle moves right", "num_inference_steps": 100, "num_frames": 33, "seed": 7}
+WORK: ParameterOptions = {"num_inference_steps": 100, "num_frames": 33, "seed": 7}
 LEASE = 3
 
 
@@ -37,6 +37,10 @@ async def client(installation: Installation) -> AsyncIterator[Client]:
         yield opened
 
 
+async def queue_work(client: Client) -> Generation:
+    return await client.create(variant=T2V, prompt="a red circle moves right", **WORK)
+
+
 async def denoising_worker(client: Client, name: str) -> str:
     """Waits until a generation denoises, and says where."""
     worker = ""
@@ -49,7 +53,7 @@ async def denoising_worker(client: Client, name: str) -> str:
 
 
 async def undisturbed_digest(client: Client) -> str:
-    done = await client.wait((await client.create(**WORK)).name)  # type: ignore[arg-type]
+    done = await client.wait((await queue_work(client)).name)
     return done.video.digest
 
 
@@ -66,7 +70,7 @@ async def test_a_generation_survives_kill_9_of_its_worker_with_the_same_bytes(
 ) -> None:
     await installation.start_workers("w1", "w2")
     expected = await undisturbed_digest(client)
-    name = (await client.create(**WORK)).name  # type: ignore[arg-type]
+    name = (await queue_work(client)).name
     first = await denoising_worker(client, name)
     installation.workers[first].kill()
     done = await client.wait(name)
@@ -83,7 +87,7 @@ async def test_everything_accepted_goes_on_after_kill_9_of_the_gateway(
     installation: Installation, client: Client
 ) -> None:
     await installation.start_workers("w1")
-    names = [(await client.create(**WORK)).name for _ in range(4)]  # type: ignore[arg-type]
+    names = [(await queue_work(client)).name for _ in range(4)]
     await denoising_worker(client, names[0])
     installation.gateway.kill()
     installation.gateway.start()
@@ -104,7 +108,7 @@ async def test_everything_accepted_goes_on_after_kill_9_of_the_gateway(
 
 async def test_a_gateway_paused_beyond_its_leases_reattaches(installation: Installation, client: Client) -> None:
     await installation.start_workers("w1", "w2")
-    name = (await client.create(**WORK)).name  # type: ignore[arg-type]
+    name = (await queue_work(client)).name
     await denoising_worker(client, name)
     installation.gateway.pause()
     await asyncio.sleep(2 * LEASE)  # the point of the test: the leases lapse meanwhile
@@ -120,7 +124,7 @@ async def test_a_worker_paused_beyond_its_lease_loses_the_generation_and_stops_i
     installation: Installation, client: Client
 ) -> None:
     await installation.start_workers("w1", "w2")
-    name = (await client.create(**WORK)).name  # type: ignore[arg-type]
+    name = (await queue_work(client)).name
     first = await denoising_worker(client, name)
     installation.workers[first].pause()
     done = await client.wait(name)
@@ -146,9 +150,9 @@ async def test_a_second_gateway_on_the_same_store_exits_naming_the_holder(instal
 
 async def test_a_full_queue_refuses_with_a_time_to_try_again(installation: Installation, client: Client) -> None:
     for _ in range(6):
-        await client.create(**WORK)  # type: ignore[arg-type]
+        await queue_work(client)
     with pytest.raises(ResourceExhausted, match="6 generations wait") as caught:
-        await client.create(**WORK)  # type: ignore[arg-type]
+        await queue_work(client)
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 1.0
 
@@ -162,7 +166,7 @@ async def test_a_corrupt_blob_keeps_the_worker_from_being_ready_and_names_the_fi
     data[-1] ^= 1
     largest.chmod(0o644)
     largest.write_bytes(data)
-    made = await client.create(**WORK)  # type: ignore[arg-type]
+    made = await queue_work(client)
     installation.workers["w1"].start()
     async for event in client.watch(made.name):
         if "broken" in event.queue.waiting_for:

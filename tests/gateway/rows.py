@@ -14,9 +14,15 @@ ADDRESS = "127.0.0.1:1"
 VERSION = "models/tiny/versions/sha256:" + "0" * 64
 
 
-def add_pool(tx: Transaction, name: str = POOL, **changes: object) -> None:
-    spec = {"variant": "t2v-a14b-tiny", "model_version": VERSION, "max_workers": 4, "default_for_variant": True}
-    pools.apply(tx, pool_pb2.Pool(name=name, **{**spec, **changes}))
+def add_pool(tx: Transaction, name: str = POOL, max_workers: int = 4) -> None:
+    pool = pool_pb2.Pool(
+        name=name,
+        variant="t2v-a14b-tiny",
+        model_version=VERSION,
+        max_workers=max_workers,
+        default_for_variant=True,
+    )
+    pools.apply(tx, pool)
 
 
 def add_worker(

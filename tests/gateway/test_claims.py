@@ -126,7 +126,7 @@ async def test_three_deaths_on_two_workers_quarantine_a_generation_with_the_evid
     for death in range(3):
         name = f"workers/w{death % 2 + 1}"
         other = f"workers/w{(death + 1) % 2 + 1}"
-        await database.write(lambda tx, o=other: rows.add_worker(tx, o, state="BUSY"))
+        await database.write(rows.add_worker, other, state="BUSY")
         await database.write(rows.add_worker, name)
         taken = await database.write(claim)
         assert taken is not None
@@ -175,7 +175,7 @@ async def test_of_two_default_pools_the_one_applied_last_serves(database: Databa
     await database.write(rows.add_pool, "pools/test.b")
     serving = await database.read(pools.serving)
     assert serving["t2v-a14b-tiny"].name == "pools/test.b"
-    await database.write(lambda tx: rows.add_pool(tx, "pools/test.b", max_workers=0))
+    await database.write(rows.add_pool, "pools/test.b", 0)
     serving = await database.read(pools.serving)
     assert serving["t2v-a14b-tiny"].name == "pools/test.a"
 

@@ -21,7 +21,7 @@ def add(tx: Transaction, key: str) -> str:
 
 
 def count(tx: Transaction) -> int:
-    return tx.execute(select(func.count()).select_from(objects)).scalar_one()
+    return int(tx.execute(select(func.count()).select_from(objects)).scalar_one())
 
 
 async def test_a_read_after_a_write_sees_it(database: Database) -> None:
