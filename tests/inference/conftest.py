@@ -3,7 +3,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from wan22.model_client import ModelClient
 from wan22.parameters import Parameters, RequestedParameters, resolve
-from wan22.variants import VARIANTS
+from wan22.variants import VARIANTS, model_of
 from wan22_inference.engine.model import Model, load_model
+from wan22_registry.registry import serve as serve_registry
+from wan22_registry.settings import RegistrySettings
 from wan22_testing.tiny_models import shared_folder
 
 torch.set_num_threads(1)
@@ -59,3 +63,28 @@ def picture() -> Callable[..., tuple[str, bytes]]:
         return f"media/{hashlib.sha256(png).hexdigest()}", png
 
     return make
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A real registry, and the version of each tiny model pushed to it."""
+
+    address: str
+    root: Path
+    version: Callable[[str], Awaitable[str]]
+
+
+@pytest.fixture
+async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
+    root = tmp_path / "registry"
+    async with serve_registry(RegistrySettings(root=root, port=0, health_port=0)) as server:
+        address = f"127.0.0.1:{server.port}"
+
+        async def version(variant: str) -> str:
+            async with ModelClient(address) as client:
+                folder = shared_folder(variant)
+                return (
+                    await client.push_folder(folder, model=model_of(variant), variant=variant, tags=["latest"])
+                ).name
+
+        yield Registry(address, root, version)

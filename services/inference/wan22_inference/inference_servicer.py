@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from wan22.channels import CHUNK_BYTES
-from wan22.errors import Aborted, DeadlineExceeded, InvalidRequest, OutOfRange, Reason
+from wan22.errors import Aborted, DeadlineExceeded, InvalidRequest, OutOfRange, Reason, Wan22Error
 from wan22.names import VersionName, check_generation
 from wan22.parameter_messages import complete_from_message
 from wan22.parameters import Parameters
@@ -23,6 +24,8 @@ from wan22_inference.worker import Following, Worker
 
 INPUT_TIMEOUT = 30.0
 """Seconds within which the next part of a Generate call's input must come."""
+READ_OUT_TIMEOUT = 2.0
+"""Seconds for the rest of a refused call's input."""
 
 Requests = AsyncIterator[inference_pb2.GenerateRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -39,6 +42,19 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[inference_pb2.GenerateEvent]:
         """Starts an attempt or re-attaches to it, and follows it."""
         requests = aiter(request_iterator)
+        try:
+            following, offset = await self._open(requests)
+        except Wan22Error:
+            await _read_out(requests)
+            raise
+        try:
+            async for event in self._follow(following, offset):
+                yield event
+        finally:
+            self._worker.leave(following)
+
+    async def _open(self, requests: Requests) -> tuple[Following, int]:
+        """Reads a call's input and gives it its attempt, and where the video is to start."""
         first = await _next(requests)
         if first is None or first.WhichOneof("part") != "start":
             raise InvalidRequest("The first message is not `start`: send it first.", field="start")
@@ -54,11 +70,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
         generation = start.attempt.generation
         following = await self._worker.open(generation, fence, start.model_version, parameters, receive)
-        try:
-            async for event in self._follow(following, start.video_offset):
-                yield event
-        finally:
-            self._worker.leave(following)
+        return following, start.video_offset
 
     async def CancelAttempt(
         self, request: inference_pb2.CancelAttemptRequest, context: Context
@@ -167,6 +179,14 @@ async def _next(requests: Requests) -> inference_pb2.GenerateRequest | None:
         raise DeadlineExceeded(
             f"No further input came for {INPUT_TIMEOUT:g} s: send it all, then half-close."
         ) from None
+
+
+async def _read_out(requests: Requests) -> None:
+    """Reads what a refused caller is still writing: grpc.aio else reports the broken write to it, not our refusal."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READ_OUT_TIMEOUT):
+            while await anext(requests, None) is not None:
+                pass
 
 
 async def _receive(requests: Requests, inputs: Inputs) -> Inputs:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
 from wan22.errors import InvalidRequest
@@ -51,14 +52,14 @@ class WorkerSettings(Settings):
 
     @field_validator("name", "pool", "model")
     @classmethod
-    def _check_name(cls, value: str, info: object) -> str:
-        field = getattr(info, "field_name", "")
+    def _check_name(cls, value: str, info: ValidationInfo) -> str:
         try:
-            if field == "name":
+            if info.field_name == "name":
                 return check_worker(value)
-            if field == "pool":
+            if info.field_name == "pool":
                 return check_pool(value)
             parse = VersionName.parse if value.startswith("models/") else VersionReference.parse
             return str(parse(value))
         except InvalidRequest as error:
-            raise ValueError(error.message) from error
+            what_to_do = error.message.partition(": ")[2].rstrip(".")
+            raise PydanticCustomError("name", "{what_to_do}", {"what_to_do": what_to_do}) from error
