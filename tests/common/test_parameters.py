@@ -112,6 +112,7 @@ def test_images_go_where_the_variant_takes_them() -> None:
     assert "parameters.image" in refused("i2v-a14b")
     assert "parameters.image" in refused("t2v-a14b", image=IMAGE)
     assert "parameters.last_image" in refused("ti2v-5b", image=IMAGE, last_image=IMAGE)
+    assert "parameters.last_image" in refused("i2v-a14b", image=IMAGE, last_image=IMAGE, num_frames=1)
     assert "UploadMedia" in refused("i2v-a14b", image="cat.png")["parameters.image"]
     assert resolved("i2v-a14b", (64, 64), image=IMAGE, last_image=IMAGE).last_image == IMAGE
 

@@ -229,6 +229,8 @@ def _check_images(problems: _Problems, variant: Variant, parameters: Parameters)
         problems.add("image", f"is given, but {variant.name} makes videos from text alone: leave it out, or use i2v")
     if not variant.last_image and parameters.last_image is not None:
         problems.add("last_image", f"is given, but {variant.name} takes no last frame: leave it out")
+    if parameters.last_image is not None and parameters.num_frames == 1:
+        problems.add("last_image", "is given, but a video of 1 frame has no other end: use 5 frames, or leave it out")
     for field in ("image", "last_image"):
         value = getattr(parameters, field)
         if value is not None:

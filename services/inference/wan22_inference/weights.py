@@ -24,7 +24,7 @@ from wan22_inference.signals import Signal
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
-"""Seconds between tries to load; doubled from the first to the last."""
+"""Seconds between tries to load; doubled from the first to the last, since each may pull gigabytes in vain."""
 
 
 class Weights:
@@ -57,6 +57,7 @@ class Weights:
                 self.model = await self._try()
             except (Unavailable, DeadlineExceeded) as error:
                 log.warning("The registry at %s is not to be reached (%s).", self._registry, error.message)
+                delay = FIRST_RETRY  # the client has waited itself, and another try costs nothing
             except Wan22Error as error:
                 self.error = error
             except Exception as error:

@@ -18,7 +18,7 @@ from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt
 from wan22_inference.compute import Compute
 from wan22_inference.engine.model import Model
 from wan22_inference.inputs import Inputs
-from wan22_inference.jobs import Job
+from wan22_inference.jobs import Failed, Job
 from wan22_inference.scratch import Scratch
 from wan22_inference.weights import Weights
 
@@ -207,6 +207,8 @@ class Worker:
         log.info("%s starts.", held.key)
         await job.run(self._compute, model)
         log.info("%s ends as %s after %.1f s.", held.key, type(job.outcome).__name__, time.monotonic() - started)
+        if isinstance(job.outcome, Failed):
+            log.warning("%s failed: %s", held.key, job.outcome.error.message)
         if self._book.end(held, time.monotonic()):
             await self._forget(held)
         self.changed.notify()

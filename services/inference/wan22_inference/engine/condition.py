@@ -82,8 +82,6 @@ def image_channels(vae: AutoencoderKLWan, first: Tensor, last: Tensor | None, nu
 
     Source: WanImageToVideoPipeline.prepare_latents of diffusers; wan/image2video.py of the official repository.
     """
-    if num_frames == 1:
-        last = None  # the only frame is the first
     video = first.new_zeros(1, 3, num_frames, *first.shape[2:])
     video[:, :, 0] = first
     if last is not None:
