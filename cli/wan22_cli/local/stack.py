@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from wan22.errors import FailedPrecondition
+from wan22.errors import FailedPrecondition, Wan22Error
 from wan22_cli.home import Running, RunningProcess
 from wan22_cli.local.models import Models
 from wan22_cli.local.plan import DRAIN_SECONDS, Plan
@@ -35,7 +35,7 @@ class Stack:
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._run(tasks)
-        except* FailedPrecondition as group:
+        except* Wan22Error as group:
             raise group.exceptions[0] from None
 
     async def _run(self, tasks: asyncio.TaskGroup) -> None:
