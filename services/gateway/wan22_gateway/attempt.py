@@ -81,38 +81,33 @@ class AttemptRunner:
         row = await self._database.read(outcome.row_of, self._fence)
         if row is None:
             return
+        stream = asyncio.create_task(self._follow(row))
         supervisor = asyncio.create_task(self._supervise())
         try:
-            following = _Next.RETRY
-            while following is _Next.RETRY:
-                stream = asyncio.create_task(self._stream(row))
-                await asyncio.wait({stream, supervisor}, return_when=asyncio.FIRST_COMPLETED)
-                if not stream.done():
-                    stream.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await stream
-                    supervisor.result()  # the worker is lost, and the store knows
-                    return
-                following = stream.result()
+            await asyncio.wait({stream, supervisor}, return_when=asyncio.FIRST_COMPLETED)
+            if not stream.done() and not supervisor.result():
+                await asyncio.wait({stream}, timeout=CALL_SECONDS)  # for its last words, the release
+            if stream.done():
+                stream.result()
         finally:
+            stream.cancel()
             supervisor.cancel()
-            with suppress(asyncio.CancelledError):
-                await supervisor
+            await asyncio.gather(stream, supervisor, return_exceptions=True)
             self._spool.remove()
 
-    async def _supervise(self) -> None:
-        """Carries out a cancel, and returns after the worker's loss has been recorded."""
+    async def _supervise(self) -> bool:
+        """Carries out a cancel. True after the worker's loss was recorded, False once the claim is over otherwise."""
         with self._database.listen(f"generation/{self._fence.generation}", self._claim.worker) as wake:
             while True:
                 wake.clear()
                 row = await self._database.read(outcome.row_of, self._fence)
                 gone = await self._database.read(loss, self._claim)
                 if row is None:
-                    return
+                    return False
                 if gone is not None:
                     log.warning("generations/%s: %s.", self._fence.generation, gone.reason)
                     await self._database.write(outcome.lost, self._claim, gone)
-                    return
+                    return True
                 if row.cancel_requested_time is not None:
                     await self._ask_to_cancel()
                 with suppress(TimeoutError):
@@ -126,6 +121,10 @@ class AttemptRunner:
         except grpc.aio.AioRpcError as error:
             log.info("%s did not take the cancel yet: %s", self._claim.worker, from_rpc_error(error).message)
 
+    async def _follow(self, row: GenerationRow) -> None:
+        while await self._stream(row) is _Next.RETRY:
+            pass
+
     async def _stream(self, row: GenerationRow) -> _Next:
         call = self._stub.Generate(self._requests(row))
         try:
@@ -134,8 +133,8 @@ class AttemptRunner:
                     return _Next.DONE
         except grpc.aio.AioRpcError as error:
             return await self._broken(from_rpc_error(error))
-        except OSError as error:  # of the spool or the result store: the worker keeps the result meanwhile
-            log.warning("generations/%s: its video cannot be stored: %s", self._fence.generation, error)
+        except (OSError, Unavailable) as error:  # a full disk, a damaged chunk: the worker keeps the result meanwhile
+            log.warning("generations/%s: its video cannot be stored yet: %s", self._fence.generation, error)
         finally:
             call.cancel()
         await asyncio.sleep(RETRY_SECONDS)

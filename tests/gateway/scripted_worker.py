@@ -1,0 +1,117 @@
+"""A worker whose every Generate call follows the next script: a real server, without an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+
+from wan22.errors import Aborted, Reason, Wan22Error
+from wan22.parameter_messages import complete_from_message
+from wan22.server import Server
+from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc
+from wan22.v1.inference_pb2 import GenerateEvent, GenerateRequest
+
+from . import rows
+
+Start = GenerateRequest.Start
+Script = Callable[[Start], Sequence[GenerateEvent | Wan22Error]]
+Context = grpc.aio.ServicerContext[Any, Any]
+VIDEO = b"not really an mp4" * 100_000
+DIGEST = "sha256:" + hashlib.sha256(VIDEO).hexdigest()
+
+
+def accepted(start: Start, **changes: str) -> GenerateEvent:
+    digest = complete_from_message(start.parameters).digest
+    return GenerateEvent(
+        accepted=GenerateEvent.Accepted(**{"parameters_digest": digest, "incarnation": "i1", **changes})
+    )
+
+
+def chunk(offset: int, *, damaged: bool = False) -> GenerateEvent:
+    data = VIDEO[offset : offset + (1 << 20)]
+    crc32 = zlib.crc32(data) ^ damaged
+    return GenerateEvent(video_chunk=generation_pb2.VideoChunk(offset=offset, data=data, crc32=crc32))
+
+
+def finished(digest: str = DIGEST) -> GenerateEvent:
+    video = generation_pb2.Video(size_bytes=len(VIDEO), digest=digest)
+    return GenerateEvent(finished=GenerateEvent.Finished(video=video, compute_seconds=1.0))
+
+
+def whole(start: Start) -> list[GenerateEvent | Wan22Error]:
+    """What a worker in order does."""
+    return [accepted(start), *(chunk(offset) for offset in range(start.video_offset, len(VIDEO), 1 << 20)), finished()]
+
+
+class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
+    """Plays the scripts one after the other; then does as `whole` says."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self._scripts = list(scripts)
+        self.starts: list[Start] = []
+        self.cancelled: list[inference_pb2.Attempt] = []
+        self.released: list[inference_pb2.Attempt] = []
+        self.held: list[inference_pb2.HeldAttempt] = []
+        self.inputs = b""
+        self.release = asyncio.Event()
+        """Set at each ReleaseAttempt."""
+        self._draining = False
+
+    async def Generate(
+        self, request_iterator: AsyncIterator[GenerateRequest], context: Context
+    ) -> AsyncIterator[GenerateEvent]:
+        start = (await anext(aiter(request_iterator))).start
+        self.starts.append(start)
+        async for request in request_iterator:
+            self.inputs += request.input_chunk.data
+        script = self._scripts.pop(0) if self._scripts else whole
+        for event in script(start):
+            if isinstance(event, Wan22Error):
+                raise event
+            yield event
+
+    async def CancelAttempt(
+        self, request: inference_pb2.CancelAttemptRequest, context: Context
+    ) -> inference_pb2.CancelAttemptResponse:
+        self.cancelled.append(request.attempt)
+        return inference_pb2.CancelAttemptResponse()
+
+    async def ReleaseAttempt(
+        self, request: inference_pb2.ReleaseAttemptRequest, context: Context
+    ) -> inference_pb2.ReleaseAttemptResponse:
+        if any(held.attempt.owner_epoch > request.attempt.owner_epoch for held in self.held):
+            raise Aborted("A newer owner was here.", reason=Reason.STALE_OWNER)
+        self.held = [held for held in self.held if held.attempt.generation != request.attempt.generation]
+        self.released.append(request.attempt)
+        self.release.set()
+        return inference_pb2.ReleaseAttemptResponse()
+
+    async def GetWorker(self, request: inference_pb2.GetWorkerRequest, context: Context) -> inference_pb2.Worker:
+        return inference_pb2.Worker(
+            name="workers/w1",
+            uid="u1",
+            incarnation="i1",
+            pool=rows.POOL,
+            model_version=rows.VERSION,
+            state=inference_pb2.Worker.DRAINING if self._draining else inference_pb2.Worker.IDLE,
+            attempts=self.held,
+        )
+
+    async def Drain(self, request: inference_pb2.DrainRequest, context: Context) -> inference_pb2.Worker:
+        self._draining = True
+        return await self.GetWorker(inference_pb2.GetWorkerRequest(), context)
+
+
+@asynccontextmanager
+async def serve(servicer: ScriptedWorkerServicer) -> AsyncIterator[str]:
+    """Runs the worker and yields its host:port."""
+    add = partial(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
+    async with Server([add], host="127.0.0.1", port=0) as server:
+        yield f"127.0.0.1:{server.port}"

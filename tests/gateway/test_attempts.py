@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from wan22.channels import open_channel
+from wan22.client import Client
+from wan22.errors import NotFound, Reason, Unavailable, Wan22Error
+from wan22.v1 import generation_pb2, inference_pb2, pool_pb2, pool_pb2_grpc
+from wan22.v1.generation_pb2 import Generation
+from wan22.v1.inference_pb2 import GenerateEvent
+from wan22_gateway.gateway import serve as serve_gateway
+from wan22_gateway.settings import GatewaySettings
+from wan22_testing import tiny_tokenizer
+
+from . import rows
+from .scripted_worker import DIGEST, VIDEO, Script, ScriptedWorkerServicer, Start, accepted, chunk, finished, serve
+
+T2V = "t2v-a14b-tiny"
+
+
+@asynccontextmanager
+async def gateway_with(folder: Path, worker: ScriptedWorkerServicer) -> AsyncIterator[Client]:
+    """A gateway whose one pool leads to the worker."""
+    tokenizers = folder / "gateway" / "tokenizers"
+    tokenizers.mkdir(parents=True)
+    tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
+    settings = GatewaySettings(
+        port=0, health_port=0, store=folder / "gateway", results=folder / "videos", registry="localhost:1"
+    )
+    async with serve(worker) as address, serve_gateway(settings) as server:
+        target = f"127.0.0.1:{server.port}"
+        pool = pool_pb2.Pool(
+            name=rows.POOL,
+            variant=T2V,
+            model_version=rows.VERSION,
+            max_workers=1,
+            default_for_variant=True,
+            worker_targets=[address],
+        )
+        async with open_channel(target) as channel:
+            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(pool_pb2.ApplyPoolRequest(pool=pool))
+        async with Client(target) as client:
+            yield client
+
+
+async def outcome(
+    folder: Path, *scripts: Script
+) -> tuple[Generation, list[generation_pb2.GenerationEvent], ScriptedWorkerServicer]:
+    """One generation through a worker that follows the scripts."""
+    worker = ScriptedWorkerServicer(*scripts)
+    async with asyncio.timeout(30), gateway_with(folder, worker) as client:
+        made = await client.create(variant=T2V, prompt="a red circle")
+        done = await client.wait(made.name)
+        events = [event async for event in client.watch(made.name) if event.sequence]
+        await worker.release.wait()  # a moment after the final state
+        if done.state == Generation.SUCCEEDED:
+            path = await client.download(made.name, folder / "out.mp4")
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == DIGEST.removeprefix("sha256:")
+    return done, events, worker
+
+
+async def test_a_worker_in_order_makes_one_attempt_that_is_released(tmp_path: Path) -> None:
+    done, _, worker = await outcome(tmp_path)
+    assert (done.state, done.attempt_count, done.video.size_bytes) == (Generation.SUCCEEDED, 1, len(VIDEO))
+    assert [(a.generation, a.number, a.owner_epoch) for a in worker.released] == [(done.name, 1, 1)]
+    assert list((tmp_path / "gateway" / "spool").iterdir()) == []
+
+
+async def test_a_failure_of_the_engine_is_final_and_says_why(tmp_path: Path) -> None:
+    def script(start: Start) -> list[GenerateEvent | Wan22Error]:
+        failed = GenerateEvent.Failed()
+        failed.error.code, failed.error.message = 13, "The latents are not finite after step 2."
+        return [accepted(start), GenerateEvent(failed=failed)]
+
+    done, events, worker = await outcome(tmp_path, script)
+    assert (done.state, done.error.code, done.error.message) == (
+        Generation.FAILED,
+        13,
+        "The latents are not finite after step 2.",
+    )
+    assert events[-1].state_change.error == done.error
+    assert len(worker.released) == 1
+
+
+async def test_a_damaged_chunk_is_fetched_again_from_where_it_stopped(tmp_path: Path) -> None:
+    done, _, worker = await outcome(tmp_path, lambda start: [accepted(start), chunk(0), chunk(1 << 20, damaged=True)])
+    assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 1)
+    assert [start.video_offset for start in worker.starts] == [0, 1 << 20]
+
+
+async def test_a_video_of_another_digest_is_fetched_again_as_a_whole(tmp_path: Path) -> None:
+    def script(start: Start) -> list[GenerateEvent | Wan22Error]:
+        return [accepted(start), chunk(0), chunk(1 << 20), finished("sha256:" + "0" * 64)]
+
+    done, _, worker = await outcome(tmp_path, script)
+    assert (done.state, done.video.digest) == (Generation.SUCCEEDED, DIGEST)
+    assert [start.video_offset for start in worker.starts] == [0, 0]
+
+
+async def test_a_cut_stream_is_reattached_under_the_same_attempt(tmp_path: Path) -> None:
+    done, _, worker = await outcome(tmp_path, lambda start: [accepted(start), Unavailable("cut")])
+    assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 1)
+    assert [(s.attempt.number, s.attempt.owner_epoch) for s in worker.starts] == [(1, 1), (1, 1)]
+
+
+async def test_a_refusal_by_a_busy_worker_is_no_attempt(tmp_path: Path) -> None:
+    done, events, worker = await outcome(tmp_path, lambda _: [Unavailable("busy", reason=Reason.WORKER_BUSY)])
+    assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 1)
+    assert [(s.attempt.number, s.attempt.owner_epoch) for s in worker.starts] == [(1, 1), (1, 2)]
+    assert sum(event.HasField("attempt_start") for event in events) == 1
+
+
+async def test_other_parameters_than_ours_are_no_attempt(tmp_path: Path) -> None:
+    done, _, worker = await outcome(tmp_path, lambda start: [accepted(start, parameters_digest="sha256:other")])
+    assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 1)
+    assert len(worker.cancelled) == 1
+
+
+async def test_another_incarnation_than_was_claimed_is_another_attempt(tmp_path: Path) -> None:
+    def script(start: Start) -> list[GenerateEvent | Wan22Error]:
+        return [accepted(start), Unavailable("the process is killed")]
+
+    done, events, worker = await outcome(tmp_path, script, lambda start: [accepted(start, incarnation="i2")])
+    assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 2)
+    assert [event.attempt_end.attempt for event in events if event.HasField("attempt_end")] == [1]
+    assert len(worker.cancelled) == 1
+
+
+async def test_an_attempt_that_the_store_gave_up_is_stopped_and_freed_on_the_worker(tmp_path: Path) -> None:
+    worker = ScriptedWorkerServicer()
+    stale = inference_pb2.Attempt(
+        generation="generations/" + "0" * 8 + "-0000-0000-0000-" + "0" * 12, number=1, owner_epoch=4
+    )
+    worker.held = [inference_pb2.HeldAttempt(attempt=stale, running=True)]
+    async with asyncio.timeout(30), gateway_with(tmp_path, worker) as client:
+        while worker.held:  # noqa: ASYNC110  # it is the gateway's own round that frees it
+            await asyncio.sleep(0.05)
+        assert worker.cancelled == worker.released == [stale]
+        with pytest.raises(NotFound):
+            await client.get(stale.generation)
