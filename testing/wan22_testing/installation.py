@@ -20,14 +20,8 @@ class Installation:
     def __init__(self, folder: Path, **gateway_flags: object) -> None:
         self.folder = folder
         self.registry = ServiceProcess("wan22_registry", folder / "registry.log", root=folder / "registry")
-        self.gateway = ServiceProcess(
-            "wan22_gateway",
-            folder / "gateway.log",
-            store=folder / "gateway",
-            results=folder / "videos",
-            registry=self.registry.address,
-            **gateway_flags,
-        )
+        flags = {"store": folder / "gateway", "results": folder / "videos", "registry": self.registry.address}
+        self.gateway = ServiceProcess("wan22_gateway", folder / "gateway.log", **{**flags, **gateway_flags})
         self.workers: dict[str, ServiceProcess] = {}
         self._versions: dict[str, str] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,11 @@ async def client(installation: Installation) -> AsyncIterator[Client]:
 
 async def queue_work(client: Client) -> Generation:
     return await client.create(variant=T2V, prompt="a red circle moves right", **WORK)
+
+
+async def queue_much_work(client: Client) -> None:
+    for _ in range(100):
+        await queue_work(client)
 
 
 async def denoising_worker(client: Client, name: str) -> str:
@@ -176,3 +181,30 @@ async def test_a_corrupt_blob_keeps_the_worker_from_being_ready_and_names_the_fi
     with pytest.raises(AssertionError, match="not ready"):
         await installation.workers["w1"].until(seconds=1.0)
     assert (await client.get(made.name)).state == Generation.QUEUED
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("a file system of 4 MB cannot be mounted here: that takes root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def test_a_full_disk_refuses_new_work_and_the_gateway_goes_on_when_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    async with Installation(tmp_path, store=small_disk) as installation, installation.client() as client:
+        await installation.push(T2V, shared_folder(T2V))
+        await installation.serve(T2V, "w1")
+        filler = small_disk / "filler"
+        with pytest.raises(OSError, match="No space left"):
+            filler.write_bytes(b"x" * (8 << 20))
+        with pytest.raises(ResourceExhausted, match="Free space"):
+            await queue_much_work(client)
+        filler.unlink()
+        await installation.start_workers("w1")  # noticed by a part of the gateway that the full disk had stopped
+        assert (await client.wait((await queue_work(client)).name)).state == Generation.SUCCEEDED

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import shutil
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
+from wan22.errors import Wan22Error
 from wan22.server import Server
 from wan22.v1 import generation_pb2_grpc, pool_pb2_grpc
 from wan22_gateway.admission import Admission
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 SERVICES = ("wan22.v1.GenerationService", "wan22.v1.PoolService")
 STOP_GRACE = 1.0
 """Seconds for calls in flight when stopping; watches are cut, and their clients resume at the next gateway."""
+PAUSE_SECONDS = 1.0
+"""How long discovery, dispatch or housekeeping rests after the store has failed them."""
 
 
 @asynccontextmanager
@@ -67,23 +70,27 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         stop_grace=STOP_GRACE,
     )
     try:
-        async with server:
-            work = asyncio.create_task(_work(discovery, dispatcher, database, results))
+        # A fault in the work ends the group, hence the process: a gateway that only seems to serve is worse than none.
+        async with server, asyncio.TaskGroup() as group:
+            work = [
+                group.create_task(_keep_going(part))
+                for part in (discovery.run, dispatcher.run, partial(keep_house, database, results))
+            ]
             server.set_ready(True)
             log.info("Serving on %s:%d, store %s.", settings.host, server.port, settings.store)
-            try:
-                yield server
-            finally:
-                work.cancel()
-                with suppress(asyncio.CancelledError):
-                    await work
+            yield server
+            for task in work:
+                task.cancel()
     finally:
         await channels.close()
         await database.close()
 
 
-async def _work(discovery: Discovery, dispatcher: Dispatcher, database: Database, results: Results) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(discovery.run())
-        group.create_task(dispatcher.run())
-        group.create_task(keep_house(database, results))
+async def _keep_going(part: Callable[[], Awaitable[None]]) -> None:
+    """Runs a part for ever; trouble with the store (a full disk, say) pauses it."""
+    while True:
+        try:
+            await part()
+        except* Wan22Error as group:
+            log.warning("Paused for %g s: %s", PAUSE_SECONDS, group.exceptions[0])
+        await asyncio.sleep(PAUSE_SECONDS)
