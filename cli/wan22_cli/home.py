@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from wan22 import settings
 from wan22.errors import FailedPrecondition, Reason
@@ -90,16 +91,14 @@ class Home:
         """Holds the folder for one `up`. Raises FailedPrecondition naming the process that holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a+") as lock:  # "a+": the holder's pid must not be cut before the lock is ours
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _take(lock):
                 lock.seek(0)
                 holder = lock.read().strip() or "unknown"
                 raise FailedPrecondition(
                     f"{self.path} is in use by `wan22 up`, process id {holder}: stop that one, or use another folder "
                     "by --home.",
                     reason=Reason.STORE_IN_USE,
-                ) from None
+                )
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()
@@ -131,3 +130,15 @@ class Home:
             return None
         processes = tuple(RunningProcess(**process) for process in said.pop("processes"))
         return Running(**{**said, "variants": tuple(said["variants"])}, processes=processes)
+
+
+def _take(lock: IO[str]) -> bool:
+    """Locks for this process; another command that just looks whether an `up` runs is waited for."""
+    for _ in range(10):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
