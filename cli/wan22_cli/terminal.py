@@ -17,6 +17,8 @@ out = Console(highlight=False)
 """Standard output."""
 notes = Console(stderr=True, highlight=False)
 """Standard error."""
+WIDE = 10_000
+"""Columns of an output that is no terminal: one line a row."""
 
 
 def as_dict(message: Message) -> dict[str, Any]:
@@ -30,14 +32,14 @@ def print_json(value: Message | Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Prints rows under headings; a value is never cut when the output is no terminal."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    """Prints rows under headings; a value is folded where a terminal is too narrow, and never cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    if out.is_terminal:
-        out.print(table)
-    else:
-        out.print(table, width=table.__rich_measure__(out, out.options.update(max_width=10_000)).maximum)
+    console = out if out.is_terminal else Console(width=WIDE, highlight=False)
+    console.print(table)
 
 
 def note(text: str) -> None:

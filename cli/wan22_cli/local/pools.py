@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Self
 
 from wan22.channels import open_channel
@@ -42,6 +42,11 @@ class Pools:
             worker_targets=self._plan.worker_targets(variant),
         )
         await self._calls.unary(self._stub.ApplyPool, pool_pb2.ApplyPoolRequest(pool=pool), deadline=DEADLINE)
+
+    async def workers(self, variant: str) -> Sequence[pool_pb2.PoolWorker]:
+        """What the gateway knows of a variant's workers."""
+        request = pool_pb2.GetPoolRequest(name=pool_name(variant))
+        return (await self._calls.unary(self._stub.GetPool, request, deadline=DEADLINE)).workers
 
     async def retire(self, variants: Collection[str]) -> list[str]:
         """Removes this machine's pools of other variants; returns those that stay because they have unfinished work."""

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-import grpc
-
-from wan22.channels import open_channel
-from wan22.v1 import inference_pb2
-from wan22.v1.inference_pb2_grpc import InferenceServiceStub
+from wan22.v1.inference_pb2 import Worker
 from wan22_cli.local.models import Models
 from wan22_cli.local.plan import Plan
 from wan22_cli.local.pools import Pools
 from wan22_cli.local.screen import Screen
 from wan22_cli.local.supervisor import Supervisor
 
-if TYPE_CHECKING:
-    from wan22.v1.inference_pb2_grpc import InferenceServiceAsyncStub  # is in the stub file only
-
-LOOK_SECONDS = 1.0
-"""How often a worker that loads is asked how far it is."""
+LOOK_SECONDS = 0.5
+"""How often the gateway is asked what it knows of workers that load."""
 
 
 class ServedVariant:
@@ -49,8 +41,7 @@ class ServedVariant:
             worker = Supervisor(self._plan.worker(self.variant, index, version), self._screen, self._changed)
             self.workers.append(worker)
             tasks.create_task(worker.keep())
-        for worker in self.workers:
-            await self._loaded(worker)
+        await self._ready(pools)
         count = "1 worker" if len(self.workers) == 1 else f"{len(self.workers)} workers"
         self._settle(f"{count} ready")
         self._screen.say("variant_ready", f"{self.variant}: {self.state}.", variant=self.variant)
@@ -59,25 +50,16 @@ class ServedVariant:
         self.state = state
         self.settled.set()
 
-    async def _loaded(self, worker: Supervisor) -> None:
-        """Returns once a worker is ready; says what is wrong with one whose model cannot be loaded."""
-        async with open_channel(worker.spec.target) as channel:
-            stub: InferenceServiceAsyncStub = InferenceServiceStub(channel)
-            while not worker.ready.is_set():
-                said = await _ask(stub)
-                if said is not None and said.state == inference_pb2.Worker.BROKEN and not self.settled.is_set():
-                    text = f"{worker.spec.name} cannot load its model: {said.error.message}"
-                    self._screen.say("worker_broken", text, process=worker.spec.name)
-                    self._settle("broken: its model cannot be loaded")
-                try:
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await worker.ready.wait()
-                except TimeoutError:
-                    continue
-
-
-async def _ask(stub: InferenceServiceAsyncStub) -> inference_pb2.Worker | None:
-    try:
-        return await stub.GetWorker(inference_pb2.GetWorkerRequest(), timeout=LOOK_SECONDS)
-    except grpc.aio.AioRpcError:  # it is not that far yet
-        return None
+    async def _ready(self, pools: Pools) -> None:
+        """Returns once the gateway has seen that each worker is ready; says what is wrong with one that is broken."""
+        while True:
+            known = await pools.workers(self.variant)
+            broken = next((worker for worker in known if worker.state == Worker.BROKEN), None)
+            if broken is not None and not self.settled.is_set():
+                text = f"{broken.name} cannot load its model: {broken.error}"
+                self._screen.say("worker_broken", text, variant=self.variant)
+                self._settle("broken: its model cannot be loaded")
+            able = [worker for worker in known if worker.alive and worker.state in {Worker.IDLE, Worker.BUSY}]
+            if len(able) >= len(self.workers) and all(worker.ready.is_set() for worker in self.workers):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
