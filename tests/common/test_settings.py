@@ -38,9 +38,9 @@ def test_the_flag_wins_over_the_variable_and_the_variable_over_the_default(envir
 
 
 def test_settings_do_not_change() -> None:
-    settings = QueueSettings.load("gateway", [])
+    settings, field = QueueSettings.load("gateway", []), "queue_limit"
     with pytest.raises(ValidationError):
-        settings.queue_limit = 2
+        setattr(settings, field, 2)
 
 
 def test_an_unknown_variable_stops_the_process_and_is_named(

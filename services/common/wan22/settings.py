@@ -43,7 +43,7 @@ class Settings(BaseSettings):
             source: CliSettingsSource[Self] = CliSettingsSource(
                 cls, cli_prog_name=program, cli_parse_args=arguments, cli_kebab_case=True, cli_implicit_flags=True
             )
-            return cls(_cli_settings_source=source)  # type: ignore[call-arg]  # a documented keyword of BaseSettings
+            return cls(_cli_settings_source=source)
         except ValidationError as error:
             _stop(
                 program,
