@@ -8,9 +8,9 @@ import logging
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from wan22.model_client import ModelClient
 
 from wan22.errors import DataLoss, FailedPrecondition, Reason, Violation
+from wan22.model_client import ModelClient
 from wan22.prompts import clean
 from wan22.variants import MAX_PROMPT_TOKENS
 
