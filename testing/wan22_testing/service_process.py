@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -63,7 +64,7 @@ class ServiceProcess:
         """Returns when its health service says that `service` is served. Raises AssertionError with its log."""
         deadline = time.monotonic() + seconds
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.health_port}") as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # typed as if it were without methods
             while time.monotonic() < deadline:
                 if not self.running:
                     break
