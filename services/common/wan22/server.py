@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Self, cast
@@ -23,6 +23,8 @@ from wan22.status import to_status
 
 log = logging.getLogger(__name__)
 
+READ_OUT_SECONDS = 2.0
+"""How long the rest of a refused request stream is read."""
 HEARTBEAT_LIMIT = 10.0
 """Seconds without a turn of the event loop after which the process counts as hung."""
 
@@ -78,6 +80,7 @@ class _Errors(grpc.aio.ServerInterceptor):
                     async for response in inner(request, context):
                         yield response
                 except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
+                    await _read_out(request)
                     await _abort(context, error, method)
 
             make = (
@@ -93,6 +96,7 @@ class _Errors(grpc.aio.ServerInterceptor):
                 self._check(request)
                 return await inner(request, context)
             except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
+                await _read_out(request)
                 await _abort(context, error, method)
 
         make_unary = (
@@ -103,6 +107,16 @@ class _Errors(grpc.aio.ServerInterceptor):
     def _check(self, request: object) -> None:
         if self._strict and isinstance(request, Message):
             refuse_unknown_fields(request)
+
+
+async def _read_out(request: object) -> None:
+    """Reads the rest of a refused stream: a client that is still writing sees an error of its own, not our status."""
+    if not isinstance(request, AsyncIterable):
+        return
+    with suppress(TimeoutError, grpc.RpcError):
+        async with asyncio.timeout(READ_OUT_SECONDS):
+            async for _ in request:
+                pass
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from wan22.channels import CHUNK_BYTES
-from wan22.errors import Aborted, DeadlineExceeded, InvalidRequest, OutOfRange, Reason, Wan22Error
+from wan22.errors import Aborted, DeadlineExceeded, InvalidRequest, OutOfRange, Reason
 from wan22.names import VersionName, check_generation
 from wan22.parameter_messages import complete_from_message
 from wan22.parameters import Parameters
@@ -24,8 +23,6 @@ from wan22_inference.worker import Following, Worker
 
 INPUT_TIMEOUT = 30.0
 """Seconds within which the next part of a Generate call's input must come."""
-READ_OUT_TIMEOUT = 2.0
-"""Seconds for the rest of a refused call's input."""
 
 Requests = AsyncIterator[inference_pb2.GenerateRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -42,11 +39,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[inference_pb2.GenerateEvent]:
         """Starts an attempt or re-attaches to it, and follows it."""
         requests = aiter(request_iterator)
-        try:
-            following, offset = await self._open(requests)
-        except Wan22Error:
-            await _read_out(requests)
-            raise
+        following, offset = await self._open(requests)
         try:
             async for event in self._follow(following, offset):
                 yield event
@@ -179,14 +172,6 @@ async def _next(requests: Requests) -> inference_pb2.GenerateRequest | None:
         raise DeadlineExceeded(
             f"No further input came for {INPUT_TIMEOUT:g} s: send it all, then half-close."
         ) from None
-
-
-async def _read_out(requests: Requests) -> None:
-    """Reads what a refused caller is still writing: grpc.aio else reports the broken write to it, not our refusal."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(READ_OUT_TIMEOUT):
-            while await anext(requests, None) is not None:
-                pass
 
 
 async def _receive(requests: Requests, inputs: Inputs) -> Inputs:
