@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -181,17 +181,6 @@ async def test_a_corrupt_blob_keeps_the_worker_from_being_ready_and_names_the_fi
     with pytest.raises(AssertionError, match="not ready"):
         await installation.workers["w1"].until(seconds=1.0)
     assert (await client.get(made.name)).state == Generation.QUEUED
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=False)
-    if mounted.returncode:
-        pytest.skip("a file system of 4 MB cannot be mounted here: that takes root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 async def test_a_full_disk_refuses_new_work_and_the_gateway_goes_on_when_there_is_room(

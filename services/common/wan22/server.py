@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import time
@@ -18,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from wan22.channels import SERVER_OPTIONS
-from wan22.errors import InternalError, InvalidRequest, Reason, Wan22Error
+from wan22.errors import InternalError, InvalidRequest, Reason, ResourceExhausted, Wan22Error
 from wan22.status import to_status
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,8 @@ async def _read_out(request: object) -> None:
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        error = ResourceExhausted(f"The server's disk is full ({error}): free some space there.")
     if not isinstance(error, Wan22Error):
         log.error("%s failed", method, exc_info=error)
         error = InternalError(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, NotFound, Reason
+from wan22.errors import DataLoss, InvalidRequest, NotFound, Reason, Unavailable
 
 UNPUBLISHED_SECONDS = 24 * 3600
 """How long a blob that no version has yet is kept: longer than any push of a whole model takes."""
@@ -61,6 +61,10 @@ class BlobPush:
         self._part.rename(self._target)
         sync_folder(self._target.parent)
 
+    def discard(self) -> None:
+        """Forgets what came."""
+        self._part.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Ends a push that may go on later: what came is kept."""
         self._file.close()
@@ -102,14 +106,17 @@ class BlobStore:
 
     @contextmanager
     def push(self, digest: str, size: int, offset: int) -> Iterator[BlobPush]:
-        """Opens a push. Raises FailedPrecondition while the same blob is being pushed by another caller."""
+        """Opens a push. Raises Unavailable while another caller pushes the same blob."""
         if digest in self._pushed:
-            raise FailedPrecondition(f"{digest} is being pushed by another caller: wait for it.")
+            raise Unavailable(f"{digest} is being pushed by another caller: wait for it.", retry_after=0.2)
         self._pushed.add(digest)
         push = BlobPush(self._parts / digest.removeprefix("sha256:"), self.path(digest), digest, size, offset)
         try:
             with self.use(digest):
                 yield push
+        except OSError:  # a full disk, most likely: a part that cannot grow must not fill it
+            push.discard()
+            raise
         finally:
             push.close()
             self._pushed.discard(digest)
@@ -143,13 +150,20 @@ class BlobStore:
         `released` go at once; others may be on their way into a version, and go a day after they came.
         """
         gone = []
+        for part in self._parts.iterdir():
+            if part.name not in self._pushed and _age(part) > UNPUBLISHED_SECONDS:
+                part.unlink()
         for path in self._folder.iterdir():
             digest = f"sha256:{path.name}"
-            abandoned = digest in released or time.time() - path.stat().st_mtime > UNPUBLISHED_SECONDS
+            abandoned = digest in released or _age(path) > UNPUBLISHED_SECONDS
             if abandoned and digest not in live and self._used[digest] <= 0:
                 path.unlink()
                 gone.append(digest)
         return gone
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 def replace(path: Path, content: bytes) -> None:

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wan22.errors import InvalidRequest, Reason
+from wan22.model_client import ModelClient
+from wan22_registry.model_files import check_content, check_path
+
+from . import model_folder
+from .model_folder import safetensors
+
+ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/a.json", "../a.json", "a/../b.json", "a//b.json", "./a.json", "a\\b.json", "a\n.json", "a.json/"),
+        *("", "x" * 300, "model.bin", "model.pt", "model.pth", "model.ckpt", "a.py", "json"),
+    ],
+)
+def test_paths_that_leave_the_folder_or_are_no_weights_are_refused(path: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_path(path)
+    assert caught.value.reason is Reason.FORBIDDEN_FILE
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "header"),
+        (b"\x80\x04\x95" + b"pickle" * 10, "header"),
+        (safetensors(b"{", b""), "not JSON"),
+        (safetensors([1], b""), "no JSON object"),
+        (safetensors({"w": ENTRY}, b"\0" * 23), "end at 24"),
+        (safetensors({"w": ENTRY}, b"\0" * 25), "end at 24"),
+        (safetensors({"w": {**ENTRY, "shape": [2, 2]}}, b"\0" * 24), "needs 16"),
+        (safetensors({"w": {**ENTRY, "dtype": "F7"}}, b"\0" * 24), "wrong"),
+        (safetensors({"w": {**ENTRY, "shape": [-2, -3]}}, b"\0" * 24), "shape"),
+        (safetensors({"w": {**ENTRY, "shape": [True, 6]}}, b"\0" * 24), "shape"),
+        (safetensors({"w": ENTRY, "v": ENTRY}, b"\0" * 24), "one before it ends"),
+        (safetensors({"w": {**ENTRY, "data_offsets": [24, 0]}}, b"\0" * 24), "offsets"),
+        ((1 << 62).to_bytes(8, "little") + b"{}", "said to have"),
+    ],
+)
+def test_safetensors_whose_header_lies_are_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=why):
+        check_content("w.safetensors", path)
+
+
+def test_a_true_header_is_taken_with_its_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(safetensors({"__metadata__": {"format": "pt"}, "w": ENTRY}, b"\0" * 24))
+    check_content("w.safetensors", path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+ENTRIES = st.fixed_dictionaries(
+    {"dtype": JSON | st.sampled_from(["F32", "BF16"]), "shape": JSON, "data_offsets": JSON | st.lists(st.integers())}
+)
+
+
+@given(content=st.binary(max_size=200) | st.builds(safetensors, JSON | st.dictionaries(st.text(), ENTRIES | JSON)))
+def test_any_header_is_taken_or_refused_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    path.write_bytes(content)
+    for name in ("w.safetensors", "c.json"):
+        try:
+            check_content(name, path)
+        except InvalidRequest as error:
+            assert error.reason is Reason.FORBIDDEN_FILE  # noqa: PT017  # taking it is right too
+
+
+async def test_a_folder_with_a_pickle_is_refused_before_anything_is_sent(client: ModelClient, tmp_path: Path) -> None:
+    folder = model_folder.write(tmp_path / "m")
+    (folder / "vae" / "model.pth").write_bytes(b"\x80\x04")
+    with pytest.raises(InvalidRequest, match=r"model\.pth") as caught:
+        await client.push_folder(folder, model="m", variant="t2v-a14b-tiny", tags=[])
+    assert caught.value.reason is Reason.FORBIDDEN_FILE
+    assert await client.list_models() == []
