@@ -1,28 +1,36 @@
 """The cache folder: blobs of model versions on local disk, shared by the processes of one machine by means of locks.
 
-`ROOT/blobs/sha256/HEX` is a blob, `HEX.part` one that is being pulled, `ROOT/locks/HEX` its lock file. Whoever pulls
-holds the lock exclusively, whoever uses the blob holds it shared; both end with the process, even by kill -9. So
-eviction may take what it can lock exclusively, and nothing else. Lock files stay: a removed one would give a blob
-two locks.
+`ROOT/blobs/sha256/HEX` is a blob, `HEX.part` one that is being pulled, `ROOT/locks/HEX` its lock file, taken by flock.
+Whoever pulls, replaces or removes a blob holds the lock exclusively, whoever uses it holds it shared; both end with
+the process, even by kill -9. So eviction may take what it can lock exclusively, and nothing else. Lock files stay: a
+removed one would give a blob two locks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
-import hashlib
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
-from wan22.errors import DataLoss, Reason
-from wan22.model_client import ModelClient
+from wan22.digests import Sha256, digest_file
+from wan22.durable_files import sync_folder, to_its_end, write_all
+from wan22.errors import DataLoss, OutOfRange, Reason, ResourceExhausted, Unavailable
+from wan22.model_client import ByteCount, ModelClient, Progress
 from wan22.v1 import model_pb2
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
-"""Called with the bytes at hand and the bytes in all."""
+LOCK_LOOK_SECONDS = 0.1
+"""How often a lock is tried that another process holds; a blocking flock could not be cancelled."""
+LOCK_PATIENCE_SECONDS = 300.0
+"""How long another process may hold a blob's lock without a byte arriving: hashing and syncing 30 GB takes a minute."""
+Identity = tuple[int, int]
+"""Inode and time of change (ns) of a blob: another file of the same name has others."""
 
 
 class CachedVersion:
@@ -60,99 +68,161 @@ class Cache:
         """Brings what is missing, verifies everything, and holds it.
 
         Raises DataLoss (DIGEST_MISMATCH) naming the file and both digests when the registry's copy is damaged; a
-        damaged copy in the cache is replaced.
+        damaged copy in the cache is replaced. Raises ResourceExhausted on a full disk, Unavailable when another
+        process holds a blob's lock without pulling it.
         """
-        total, at_hand = version.size_bytes, 0
-        paths: dict[str, Path] = {}
+        count = ByteCount(version.size_bytes, progress)
+        blobs: dict[str, Path] = {}
         held: list[int] = []
         try:
             for file in version.files:
-                path, lock = await self._hold(file, client)
-                paths[file.path] = path
-                held.append(lock)
-                at_hand += file.size_bytes
-                if progress:
-                    progress(at_hand, total)
+                if file.digest not in blobs:  # two files may share a blob
+                    name = file.digest.removeprefix("sha256:")
+                    blob = CachedBlob(self._blobs / name, self._locks / name, file)
+                    held.append(blob.lock)
+                    await blob.hold(client, count.within)
+                    blobs[file.digest] = blob.path
+                count.finish(file.size_bytes)
         except BaseException:
             for lock in held:
                 os.close(lock)
             raise
-        return CachedVersion(version, paths, held)
+        return CachedVersion(version, {file.path: blobs[file.digest] for file in version.files}, held)
 
-    async def _hold(self, file: model_pb2.File, client: ModelClient) -> tuple[Path, int]:
-        """Returns the verified blob of a file and a descriptor that locks it shared."""
-        name = file.digest.removeprefix("sha256:")
-        path = self._blobs / name
-        lock = os.open(self._locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+class CachedBlob:
+    """One blob of the folder, by this process's descriptor of its lock."""
+
+    def __init__(self, path: Path, lock: Path, file: model_pb2.File) -> None:
+        self.path = path
+        self.lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._part = path.with_name(path.name + ".part")
+        self._file = file
+
+    async def hold(self, client: ModelClient, report: Callable[[int], object]) -> None:
+        """Returns with the blob whole and the lock shared, pulling it if need be."""
+        pulled: Identity | None = None
+        while True:
+            await self._take(fcntl.LOCK_SH, report)
+            here = self._identity()
+            if here is not None and (here == pulled or await self._has_its_digest(report)):
+                return
+            # given up first: two processes that each waited with a shared lock for the exclusive one would wait on
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+            await self._take(fcntl.LOCK_EX, report)
+            if here == self._identity():  # nobody has replaced it meanwhile
+                if self.path.exists():
+                    log.warning("The cached copy of %s is damaged: pulling it again.", self._file.path)
+                    self.path.unlink()
+                await self._pull(client, report)
+                pulled = self._identity()
+
+    async def _take(self, mode: int, report: Callable[[int], object]) -> None:
+        """Locks, waiting for as long as another process gets on with pulling the blob."""
+        seen, end = -1, time.monotonic()
+        while True:
+            try:
+                fcntl.flock(self.lock, mode | fcntl.LOCK_NB)
+            except BlockingIOError:
+                size = self._part_size()
+                if size != seen:
+                    if seen < 0:
+                        log.info("Waiting for another process that has locked %s.", self._file.path)
+                    report(size)
+                    seen, end = size, time.monotonic() + LOCK_PATIENCE_SECONDS
+                if time.monotonic() > end:
+                    raise self._stuck(mode) from None
+                await asyncio.sleep(LOCK_LOOK_SECONDS)
+            else:
+                return
+
+    def _stuck(self, mode: int) -> Unavailable | DataLoss:
+        if mode == fcntl.LOCK_EX and self.path.exists():
+            text = f"The cached copy of {self._file.path} is not {self._file.digest}, and another process uses it:"
+            return DataLoss(f"{text} stop that process, then {self.path} is replaced.", reason=Reason.DIGEST_MISMATCH)
+        text = f"Another process has locked {self._file.path} for {LOCK_PATIENCE_SECONDS:g} s without pulling it:"
+        return Unavailable(f"{text} see who holds {self.path.name} in the cache folder's locks/.")
+
+    async def _has_its_digest(self, report: Callable[[int], object]) -> bool:
         try:
-            while True:
-                await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_SH)
-                if await asyncio.to_thread(_is_whole, path, file):
-                    return path, lock
-                # flock gives up a shared lock before it waits for an exclusive one: look again once it is held
-                await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-                if not await asyncio.to_thread(_is_whole, path, file):
-                    await self._pull_blob(file, path, client)
-        except BaseException:
-            os.close(lock)
-            raise
+            return str(await digest_file(self.path, on_bytes=report)) == self._file.digest
+        except FileNotFoundError:
+            return False
 
-    async def _pull_blob(self, file: model_pb2.File, path: Path, client: ModelClient) -> None:
-        part = path.with_name(path.name + ".part")
-        digest = await asyncio.to_thread(_start_part, part, file.size_bytes)
-        log.info("Pulling %s, %d bytes.", file.path, file.size_bytes)
-        with part.open("ab") as out:
-            async for data in client.read_blob(file.digest, out.tell()):
-                await asyncio.to_thread(out.write, data)
-                await asyncio.to_thread(digest.update, data)
-            await asyncio.to_thread(_sync, out.fileno(), out.flush)
-        actual = "sha256:" + digest.hexdigest()
-        if actual != file.digest:
-            part.unlink()
-            raise DataLoss(
-                f"{file.path} came from {client.target} with digest {actual}, not {file.digest}: verify the registry.",
-                reason=Reason.DIGEST_MISMATCH,
-                metadata={"file": file.path, "expected": file.digest, "actual": actual},
-            )
-        part.rename(path)
-        await asyncio.to_thread(_sync_folder, path.parent)
+    async def _pull(self, client: ModelClient, report: Callable[[int], object]) -> None:
+        """Pulls the blob while the lock is held exclusively; goes on with what an interrupted pull has left."""
+        size = self._part_size()
+        if size > self._file.size_bytes:
+            self._part.unlink()
+        elif size:
+            log.info("Going on with %s at byte %d of %d.", self._file.path, size, self._file.size_bytes)
+            try:
+                await self._fill(client, report)
+            except (DataLoss, OutOfRange) as error:
+                log.warning("Pulling %s from its start, since going on failed: %s", self._file.path, error.message)
+                self._part.unlink(missing_ok=True)
+            else:
+                return
+        log.info("Pulling %s, %d bytes.", self._file.path, self._file.size_bytes)
+        await self._fill(client, report)
 
+    async def _fill(self, client: ModelClient, report: Callable[[int], object]) -> None:
+        with self._part.open("ab", buffering=0) as out:
+            position, digest = out.tell(), await digest_file(self._part)
 
-def _is_whole(path: Path, file: model_pb2.File) -> bool:
-    """True when the blob is here with its size and digest."""
-    try:
-        with path.open("rb") as blob:
-            if os.fstat(blob.fileno()).st_size != file.size_bytes:
-                log.warning("The cached copy of %s is not whole: pulling it again.", file.path)
-                return False
-            whole = "sha256:" + hashlib.file_digest(blob, "sha256").hexdigest() == file.digest
-    except FileNotFoundError:
-        return False
-    if not whole:
-        log.warning("The cached copy of %s is damaged: pulling it again.", file.path)
-    return whole
-
-
-def _start_part(part: Path, size: int) -> hashlib._Hash:  # the type of hashlib's objects has no other name
-    """The running digest of what an interrupted pull has left; an overlong rest is dropped."""
-    digest = hashlib.sha256()
-    if part.exists() and part.stat().st_size > size:
-        part.unlink()
-    if part.exists():
-        with part.open("rb") as rest:
-            while data := rest.read(1 << 20):
+            def append(data: bytes) -> None:
+                with _room_on_disk(self.path.parent):
+                    write_all(out.fileno(), data)
                 digest.update(data)
-    return digest
+
+            try:
+                async with aclosing(client.read_blob(self._file.digest, position)) as stream:
+                    async for data in stream:
+                        position += len(data)
+                        if position > self._file.size_bytes:
+                            break
+                        await to_its_end(append, data)
+                        report(position)
+            except DataLoss as error:  # the registry has found it too; what came says more
+                log.warning("%s: %s", client.target, error.message)
+                if position == self._file.size_bytes and str(digest) == self._file.digest:
+                    raise
+            await to_its_end(os.fsync, out.fileno())
+        if position != self._file.size_bytes or str(digest) != self._file.digest:
+            self._part.unlink()
+            raise self._damaged(client.target, position, digest)
+        self._part.rename(self.path)
+        await to_its_end(sync_folder, self.path.parent)
+
+    def _damaged(self, registry: str, position: int, digest: Sha256) -> DataLoss:
+        size, wanted = self._file.size_bytes, self._file.digest
+        longer = "more than " if position > size else ""
+        came = f"{longer}{min(position, size)} of {size} bytes, with digest {digest}, not {wanted}"
+        return DataLoss(
+            f"The registry at {registry} has a damaged copy of {self._file.path}: it sent {came}. "
+            "Import the model again.",
+            reason=Reason.DIGEST_MISMATCH,
+            metadata={"file": self._file.path, "expected": wanted, "actual": str(digest)},
+        )
+
+    def _part_size(self) -> int:
+        return self._part.stat().st_size if self._part.exists() else 0
+
+    def _identity(self) -> Identity | None:
+        """Which file the blob is now; None when it is not there with its size."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return (found.st_ino, found.st_mtime_ns) if found.st_size == self._file.size_bytes else None
 
 
-def _sync(descriptor: int, flush: Callable[[], None]) -> None:
-    flush()
-    os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def _room_on_disk(folder: Path) -> Iterator[None]:
+    """Turns the error of a full disk into ResourceExhausted naming the folder."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise ResourceExhausted(f"The disk of {folder} is full: free space on it.", retry_after=10) from error

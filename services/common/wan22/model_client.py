@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wan22.channels import CHUNK_BYTES, open_channel
 from wan22.client_calls import TRANSIENT, Calls
-from wan22.errors import InvalidRequest, Reason
+from wan22.digests import digest_file
+from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, Reason
+from wan22.model_folder import read_model_folder
 from wan22.v1 import model_pb2
 from wan22.v1.model_pb2 import Model, Version
 from wan22.v1.model_pb2_grpc import ModelServiceStub
@@ -19,15 +21,34 @@ from wan22.v1.model_pb2_grpc import ModelServiceStub
 if TYPE_CHECKING:
     from wan22.v1.model_pb2_grpc import ModelServiceAsyncStub  # is in the stub file only
 
-WEIGHTS_AND_CONFIG = (".safetensors", ".json")
-LEFT_OUT = (".md", ".txt", ".gitattributes", "LICENSE", "NOTICE")
-"""Files of a model folder that no engine reads; any other kind is refused, a pickle above all."""
+log = logging.getLogger(__name__)
 CALL_SECONDS = 60.0
 BLOB_SECONDS = 3600.0
 """Deadline of one blob: 100 GB at 30 MB/s."""
+PUBLISH_TRIES = 3
+"""A blob that was there can be deleted with another version before ours names it."""
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 """Called with the bytes done and the bytes in all."""
+
+
+class ByteCount:
+    """Adds up the progress of files that come one after the other."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._progress = progress
+        self._finished = 0
+
+    def within(self, position: int) -> None:
+        """Tells where in the present file we are, bytes."""
+        if self._progress:
+            self._progress(self._finished + position, self._total)
+
+    def finish(self, size: int) -> None:
+        """Goes on to the next file."""
+        self._finished += size
+        self.within(0)
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,11 @@ class LocalFile:
 
     path: Path
     file: model_pb2.File
+
+    @property
+    def blob(self) -> model_pb2.Blob:
+        """What the registry keeps of it."""
+        return model_pb2.Blob(digest=self.file.digest, size_bytes=self.file.size_bytes)
 
 
 class ModelClient:
@@ -62,29 +88,25 @@ class ModelClient:
     ) -> Version:
         """Pushes what the registry lacks of a diffusers-format folder, publishes it, and returns the version.
 
-        Raises InvalidRequest (FORBIDDEN_FILE) naming a file that no model may have.
+        Raises InvalidRequest (FORBIDDEN_FILE) naming a file that no model may have; what may be left out
+        (`wan22.model_folder`) is left out and logged.
         """
-        files = [await asyncio.to_thread(_describe, folder, path) for path in model_files(folder)]
-        total = sum(local.file.size_bytes for local in files)
-        blobs = {
-            local.file.digest: model_pb2.Blob(digest=local.file.digest, size_bytes=local.file.size_bytes)
-            for local in files
-        }
-        request = model_pb2.FindMissingBlobsRequest(blobs=blobs.values())
-        answer = await self._calls.unary(self._stub.FindMissingBlobs, request, deadline=CALL_SECONDS)
-        missing = {blob.digest for blob in answer.missing}
-        done = 0
-        for local in files:
-            if local.file.digest in missing:
-                await self._push_blob(local, lambda sent, base=done: progress and progress(base + sent, total))  # type: ignore[misc]
-                missing.discard(local.file.digest)
-            done += local.file.size_bytes
-            if progress:
-                progress(done, total)
+        listed = await asyncio.to_thread(read_model_folder, folder)
+        if listed.left_out:
+            log.info("Left out of %s: %s.", model, ", ".join(str(p.relative_to(folder)) for p in listed.left_out))
+        files = [await _describe(folder, path) for path in listed.files]
         publish = model_pb2.PublishVersionRequest(
             model=model, variant=variant, files=[local.file for local in files], tags=tags
         )
-        return await self._calls.unary(self._stub.PublishVersion, publish, deadline=CALL_SECONDS)
+        for tries_left in reversed(range(PUBLISH_TRIES)):
+            await self._push_missing(files, progress)
+            try:
+                return await self._calls.unary(self._stub.PublishVersion, publish, deadline=CALL_SECONDS)
+            except FailedPrecondition as error:
+                if error.reason is not Reason.BLOB_MISSING or not tries_left:
+                    raise
+                log.warning("Pushing again what is missing by now: %s", error.message)
+        raise AssertionError("the last try returns or raises")
 
     async def resolve(self, reference: str) -> Version:
         """The version of `MODEL[:TAG][@sha256:DIGEST]`. Raises NotFound naming the tags that there are."""
@@ -121,7 +143,7 @@ class ModelClient:
         request = model_pb2.VerifyVersionRequest(name=name)
         return await self._calls.unary(self._stub.VerifyVersion, request, deadline=BLOB_SECONDS)
 
-    async def read_blob(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
+    async def read_blob(self, digest: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Yields a blob's bytes from an offset, resuming where a stream broke. The caller compares the digest."""
         patience = self._calls.patience()
         while True:
@@ -137,51 +159,55 @@ class ModelClient:
             else:
                 return
 
+    async def _push_missing(self, files: Sequence[LocalFile], progress: Progress | None) -> None:
+        blobs = {local.file.digest: local.blob for local in files}
+        request = model_pb2.FindMissingBlobsRequest(blobs=blobs.values())
+        answer = await self._calls.unary(self._stub.FindMissingBlobs, request, deadline=CALL_SECONDS)
+        missing = {blob.digest for blob in answer.missing}
+        count = ByteCount(sum(local.file.size_bytes for local in files), progress)
+        for local in files:
+            if local.file.digest in missing:
+                await self._push_blob(local, count.within)
+                missing.discard(local.file.digest)
+            count.finish(local.file.size_bytes)
+
     async def _push_blob(self, local: LocalFile, sent: Callable[[int], object]) -> None:
-        """Pushes one blob; each try starts where the registry says that the last one stopped."""
-        blob = model_pb2.Blob(digest=local.file.digest, size_bytes=local.file.size_bytes)
+        """Pushes one blob; each try starts where the registry says that the last one, or somebody else's, stopped."""
+        request = model_pb2.FindMissingBlobsRequest(blobs=[local.blob])
         patience = self._calls.patience()
+        reached = 0
         while True:
-            request = model_pb2.FindMissingBlobsRequest(blobs=[blob])
             answer = await self._calls.unary(self._stub.FindMissingBlobs, request, deadline=CALL_SECONDS)
             if not answer.missing:
                 return
+            offset = answer.missing[0].offset
+            if offset > reached:
+                reached = offset
+                patience.restore()
             try:
-                parts = _parts(local.path, blob, answer.missing[0].offset, sent)
+                parts = _parts(local, offset, sent)
                 await self._calls.send_once(self._stub.PushBlob, parts, deadline=BLOB_SECONDS)
             except TRANSIENT as error:
                 await patience.pause(error)
+            except DataLoss as error:
+                if not offset:
+                    raise InvalidRequest(f"{local.path} has changed while it was pushed: {error.message}") from error
+                log.warning("What an earlier push of %s left is damaged: pushing it from its start.", local.path)
             else:
                 return
 
 
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that enter a registry, by path. Raises InvalidRequest."""
-    if not (folder / "model_index.json").is_file():
-        text = f"{folder} is no model folder in diffusers' format: it has no model_index.json."
-        raise InvalidRequest(text, field="folder")
-    found = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if path.suffix in WEIGHTS_AND_CONFIG:
-            found.append(path)
-        elif not path.name.endswith(LEFT_OUT):
-            text = f"{path} is neither safetensors nor JSON: only these enter a registry. Convert or remove it."
-            raise InvalidRequest(text, field="folder", reason=Reason.FORBIDDEN_FILE)
-    return found
-
-
-def _describe(folder: Path, path: Path) -> LocalFile:
-    with path.open("rb") as file:
-        digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    name = path.relative_to(folder).as_posix()
-    return LocalFile(path, model_pb2.File(path=name, digest=digest, size_bytes=path.stat().st_size))
+async def _describe(folder: Path, path: Path) -> LocalFile:
+    size = (await asyncio.to_thread(path.stat)).st_size
+    digest = str(await digest_file(path))
+    return LocalFile(path, model_pb2.File(path=path.relative_to(folder).as_posix(), digest=digest, size_bytes=size))
 
 
 async def _parts(
-    path: Path, blob: model_pb2.Blob, offset: int, sent: Callable[[int], object]
+    local: LocalFile, offset: int, sent: Callable[[int], object]
 ) -> AsyncIterator[model_pb2.PushBlobRequest]:
-    yield model_pb2.PushBlobRequest(blob=blob, offset=offset)
-    with await asyncio.to_thread(path.open, "rb") as file:
+    yield model_pb2.PushBlobRequest(blob=local.blob, offset=offset)
+    with await asyncio.to_thread(local.path.open, "rb") as file:
         await asyncio.to_thread(file.seek, offset)
         while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
             yield model_pb2.PushBlobRequest(offset=offset, data=data)

@@ -1,0 +1,57 @@
+"""Files that survive a crash whole: written aside, synced, renamed, the folder synced too."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+TEMPORARY_SUFFIX = ".new"
+"""Of what `replace_file` has not renamed yet; after a crash such a file is nothing."""
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file so that readers, and a start after a crash, see the old content or the new."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:  # a full disk, most likely
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes every byte: a raw write may take fewer."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+async def to_its_end(function: Callable[..., Result], *args: Any) -> Result:
+    """Runs a function in a thread and returns once it has ended, even where the caller is cancelled meanwhile.
+
+    For changes: no lock is given up and no file is closed under a thread that still uses it.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
