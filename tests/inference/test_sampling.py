@@ -8,11 +8,13 @@ from torch import Tensor
 
 from wan22.errors import Cancelled, InternalError, Reason
 from wan22.variants import VARIANTS
-from wan22_inference.engine.condition import TextOnly, TokenTimesteps
+from wan22_inference.engine.condition import FirstFrame, TextOnly
 from wan22_inference.engine.noise import draw_noise, latent_shape
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import Schedule, make_schedule
+from wan22_inference.engine.timesteps import Timesteps
+from wan22_inference.engine.transformer import Check, TextContext
 
 NOISE = torch.ones(1, 1, 1, 2, 2)
 PROMPT, NEGATIVE = torch.full((1, 512, 4), 2.0), torch.full((1, 512, 4), 1.0)
@@ -23,11 +25,17 @@ class Field:
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
+        self.encoded: list[float] = []
         self.asked: list[float] = []
 
-    def __call__(self, *, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Any:
-        self.asked.append(float(encoder_hidden_states[0, 0, 0]))
-        return (torch.full_like(hidden_states, self.factor * self.asked[-1]),)
+    def text_context(self, embeddings: Tensor) -> TextContext:
+        self.encoded.append(float(embeddings[0, 0, 0]))
+        return TextContext(((embeddings, embeddings),))
+
+    def __call__(self, latents: Tensor, timesteps: Timesteps, text: TextContext, check: Check) -> Tensor:
+        check()
+        self.asked.append(float(text.blocks[0][0][0, 0, 0]))
+        return torch.full_like(latents, self.factor * self.asked[-1])
 
 
 def schedule() -> Schedule:
@@ -55,6 +63,12 @@ def test_each_expert_is_guided_by_its_own_scale() -> None:
     high, low = Field(0.1), Field(0.2)
     run([Expert(high, 4.0), Expert(low, 1.0)])
     assert (high.asked, low.asked) == ([2.0, 1.0] * 3, [2.0])
+
+
+def test_a_text_is_encoded_once_for_each_expert() -> None:
+    high, low = Field(0.1), Field(0.2)
+    run([Expert(high, 4.0), Expert(low, 1.0)])
+    assert (sorted(high.encoded), low.encoded) == ([1.0, 2.0], [2.0])
 
 
 def test_guidance_goes_from_the_negative_towards_the_prompt() -> None:
@@ -88,11 +102,17 @@ def test_numbers_that_are_not_finite_fail_with_their_step(bad: float) -> None:
 
 def test_the_first_frame_of_ti2v_is_the_image_at_timestep_zero() -> None:
     latents, image = torch.randn(1, 48, 3, 4, 6), torch.randn(1, 48, 1, 4, 6)
-    hidden_states, timesteps = TokenTimesteps(image).model_input(latents, torch.tensor(700))
-    assert torch.equal(hidden_states[:, :, :1], image)
-    assert torch.equal(hidden_states[:, :, 1:], latents[:, :, 1:])
-    assert timesteps.tolist() == [[0] * 6 + [700] * 12]
-    assert TokenTimesteps(None).model_input(latents, torch.tensor(700))[1].tolist() == [[700] * 18]
+    seen, timesteps = FirstFrame(image).model_input(latents, torch.tensor(700))
+    assert torch.equal(seen[:, :, :1], image)
+    assert torch.equal(seen[:, :, 1:], latents[:, :, 1:])
+    assert (timesteps.values.tolist(), timesteps.latent_frames) == ([0, 700], (1, 2))
+    assert timesteps.tokens(6) == (6, 12)
+    seen, timesteps = FirstFrame(image).model_input(latents[:, :, :1], torch.tensor(700))
+    assert torch.equal(seen, image)
+    assert (timesteps.values.tolist(), timesteps.latent_frames) == ([0], (1,))
+    seen, timesteps = FirstFrame(None).model_input(latents, torch.tensor(700))
+    assert torch.equal(seen, latents)
+    assert (timesteps.values.tolist(), timesteps.latent_frames) == ([700], (3,))
 
 
 def test_noise_depends_on_the_seed_alone() -> None:

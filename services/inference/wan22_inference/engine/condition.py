@@ -11,13 +11,14 @@ from torch import Tensor
 
 from wan22.variants import TEMPORAL_STRIDE
 from wan22_inference.engine import vae as vae_module
+from wan22_inference.engine.timesteps import Timesteps
 
 
 class Condition(Protocol):
     """Turns latents and a timestep into the DiT's input."""
 
-    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """The DiT's `hidden_states`, and its `timestep`: (1,), or (1, tokens) where each token has its own."""
+    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Timesteps]:
+        """The DiT's latents and timesteps; `timestep` is the step's, of no dimension."""
         ...
 
     def finish(self, latents: Tensor) -> Tensor:
@@ -29,9 +30,9 @@ class Condition(Protocol):
 class TextOnly:
     """t2v-a14b: the latents as they are."""
 
-    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """One timestep for all tokens."""
-        return latents, timestep.expand(1)
+    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Timesteps]:
+        """One timestep for all latent frames."""
+        return latents, _one_for_all(latents, timestep)
 
     def finish(self, latents: Tensor) -> Tensor:
         """Unchanged."""
@@ -45,9 +46,9 @@ class ImageChannels:
     channels: Tensor
     """(1, 20, T, h, w)."""
 
-    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Timesteps]:
         """Latents, mask and condition as 36 channels."""
-        return torch.cat([latents, self.channels], dim=1), timestep.expand(1)
+        return torch.cat([latents, self.channels], dim=1), _one_for_all(latents, timestep)
 
     def finish(self, latents: Tensor) -> Tensor:
         """Unchanged."""
@@ -55,26 +56,31 @@ class ImageChannels:
 
 
 @dataclass(frozen=True)
-class TokenTimesteps:
-    """ti2v-5b: a timestep a token; with an image the first latent frame is the image's, at timestep 0."""
+class FirstFrame:
+    """ti2v-5b: with an image the first latent frame is the image's, at timestep 0."""
 
     first_frame: Tensor | None
     """(1, 48, 1, h, w): the image's latents; None without an image."""
 
-    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens are patches of 2 x 2 latents, in order of frame, row, column."""
-        _, _, frames, height, width = latents.shape
-        tokens_a_frame = (height // 2) * (width // 2)
-        timesteps = timestep.repeat(frames)
-        if self.first_frame is not None:
-            timesteps[0] = 0
-        return self.finish(latents), timesteps.repeat_interleave(tokens_a_frame).unsqueeze(0)
+    def model_input(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Timesteps]:
+        """Two timesteps where there is an image and more than its frame, else one."""
+        frames = latents.shape[2]
+        if self.first_frame is None:
+            return latents, _one_for_all(latents, timestep)
+        if frames == 1:
+            return self.first_frame, _one_for_all(latents, torch.zeros_like(timestep))
+        values = torch.stack([torch.zeros_like(timestep), timestep])
+        return self.finish(latents), Timesteps(values, (1, frames - 1))
 
     def finish(self, latents: Tensor) -> Tensor:
         """With the first latent frame put back."""
         if self.first_frame is None:
             return latents
         return torch.cat([self.first_frame, latents[:, :, 1:]], dim=2)
+
+
+def _one_for_all(latents: Tensor, timestep: Tensor) -> Timesteps:
+    return Timesteps(timestep.reshape(1), (latents.shape[2],))
 
 
 def image_channels(vae: AutoencoderKLWan, first: Tensor, last: Tensor | None, num_frames: int) -> ImageChannels:
@@ -103,6 +109,6 @@ def _known_frames(encoded: Tensor, *, last_is_known: bool) -> Tensor:
     return mask
 
 
-def first_frame(vae: AutoencoderKLWan, image: Tensor | None) -> TokenTimesteps:
+def first_frame(vae: AutoencoderKLWan, image: Tensor | None) -> FirstFrame:
     """The condition of ti2v: the image (1, 3, H, W) in [-1, 1] as the first latent frame, if there is one."""
-    return TokenTimesteps(None if image is None else vae_module.encode(vae, image.unsqueeze(2)))
+    return FirstFrame(None if image is None else vae_module.encode(vae, image.unsqueeze(2)))

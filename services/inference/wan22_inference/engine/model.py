@@ -7,20 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan
 
 from wan22.variants import Variant
-from wan22_inference.engine.components import (
-    ModelFiles,
-    OnBytes,
-    load_text_encoder,
-    load_tokenizer,
-    load_transformer,
-    load_vae,
-    misfit,
-)
+from wan22_inference.engine.components import OnBytes, load_text_encoder, load_tokenizer, load_transformer, load_vae
 from wan22_inference.engine.devices import compute_dtype
+from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.text import TextEncoder
+from wan22_inference.engine.transformer import Transformer
+from wan22_inference.engine.transformer_config import read_transformer_config
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Model:
     variant: Variant
     device: torch.device
     text_encoder: TextEncoder
-    transformers: tuple[WanTransformer3DModel, ...]
+    transformers: tuple[Transformer, ...]
     """The high-noise expert and the low-noise one, or the only one."""
     vae: AutoencoderKLWan
 
@@ -59,14 +54,13 @@ def _check_configs(variant: Variant, files: ModelFiles, transformers: tuple[str,
     """Raises FailedPrecondition when a config says something else than the variant."""
     text_dim = files.config("text_encoder").get("d_model")
     for component in transformers:
-        config = files.config(component)
-        dim = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
-        _check(variant, component, "num_attention_heads x attention_head_dim", dim, variant.dim)
-        _check(variant, component, "num_layers", config.get("num_layers"), variant.num_layers)
-        _check(variant, component, "ffn_dim", config.get("ffn_dim"), variant.ffn_dim)
-        _check(variant, component, "in_channels", config.get("in_channels"), variant.in_channels)
-        _check(variant, component, "out_channels", config.get("out_channels"), variant.latent_channels)
-        _check(variant, component, "text_dim", config.get("text_dim"), text_dim)
+        config = read_transformer_config(files.config(component), component)
+        _check(variant, component, "dim", config.dim, variant.dim)
+        _check(variant, component, "num_layers", config.num_layers, variant.num_layers)
+        _check(variant, component, "ffn_dim", config.ffn_dim, variant.ffn_dim)
+        _check(variant, component, "in_channels", config.in_channels, variant.in_channels)
+        _check(variant, component, "out_channels", config.out_channels, variant.latent_channels)
+        _check(variant, component, "text_dim", config.text_dim, text_dim)
     vae = files.config("vae")
     _check(variant, "vae", "z_dim", vae.get("z_dim"), variant.latent_channels)
     _check(variant, "vae", "scale_factor_spatial", vae.get("scale_factor_spatial", 8), variant.spatial_stride)

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from wan22.errors import InternalError, Reason
 from wan22_inference.engine.condition import Condition
-from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
+from wan22_inference.engine.pace import Pace
+from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage
 from wan22_inference.engine.schedule import Schedule
+from wan22_inference.engine.timesteps import Timesteps
+from wan22_inference.engine.transformer import Check, TextContext
+
+
+class Velocity(Protocol):
+    """A DiT as the loop sees it: engine/transformer.py's Transformer."""
+
+    def text_context(self, embeddings: Tensor) -> TextContext:
+        """What the forward needs of a text (1, 512, dim)."""
+        ...
+
+    def __call__(self, latents: Tensor, timesteps: Timesteps, text: TextContext, check: Check) -> Tensor:
+        """The velocity of latents (1, C, T, h, w), in any dtype."""
+        ...
 
 
 @dataclass(frozen=True)
 class Expert:
     """A DiT and how strongly it is guided; 1 is not at all."""
 
-    transformer: WanTransformer3DModel
+    transformer: Velocity
     guidance_scale: float
 
 
@@ -44,17 +59,21 @@ def denoise(
     """Runs all steps from noise (1, C, T, h, w) float32 and returns the latents to decode.
 
     Guidance is two forwards of batch 1, so that it gives the same bits with any neighbour. Raises Cancelled at the
-    next step after `should_stop`, InternalError (NOT_FINITE) with the step at which NaN or infinity arose.
+    next block after `should_stop`, InternalError (NOT_FINITE) with the step at which NaN or infinity arose.
     """
     num_steps = len(schedule.timesteps)
     report(Progress(Stage.DENOISING, 0, num_steps))
+    pace = Pace(latents.device, should_stop)
+    running: _Running | None = None
     for step, timestep in enumerate(schedule.timesteps):
-        check_stop(should_stop)
         expert = experts[schedule.expert(step)]
-        hidden_states, timesteps = condition.model_input(latents, timestep)
-        velocity = _predict(expert.transformer, hidden_states, timesteps, text.prompt)
-        if expert.guidance_scale > 1.0 and text.negative is not None:
-            unguided = _predict(expert.transformer, hidden_states, timesteps, text.negative)
+        if running is None or running.expert is not expert:
+            running = None  # frees the other expert's contexts before these are made
+            running = _start(expert, text)
+        model_latents, timesteps = condition.model_input(latents, timestep)
+        velocity = expert.transformer(model_latents, timesteps, running.prompt, pace.check).float()
+        if running.negative is not None:
+            unguided = expert.transformer(model_latents, timesteps, running.negative, pace.check).float()
             velocity = unguided + expert.guidance_scale * (velocity - unguided)
         latents = schedule.advance(velocity, step, latents)
         _check_finite(latents, step)
@@ -62,12 +81,21 @@ def denoise(
     return condition.finish(latents)
 
 
-def _predict(transformer: WanTransformer3DModel, hidden_states: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-    """The velocity in float32; the DiT itself computes in the text's dtype."""
-    velocity = transformer(
-        hidden_states=hidden_states.to(text.dtype), timestep=timesteps, encoder_hidden_states=text, return_dict=False
-    )[0]
-    return velocity.float()  # type: ignore[no-any-return]  # diffusers is untyped
+@dataclass(frozen=True)
+class _Running:
+    """The expert whose turn it is, and what it makes of the texts."""
+
+    expert: Expert
+    prompt: TextContext
+    negative: TextContext | None
+    """None where the expert is not guided."""
+
+
+def _start(expert: Expert, text: Text) -> _Running:
+    negative = None
+    if expert.guidance_scale > 1.0 and text.negative is not None:
+        negative = expert.transformer.text_context(text.negative)
+    return _Running(expert, expert.transformer.text_context(text.prompt), negative)
 
 
 def _check_finite(latents: Tensor, step: int) -> None:

@@ -1,0 +1,143 @@
+"""The DiT of WAN2.2, one module for all variants: latents, timesteps and text to a velocity.
+
+The same function as wan/modules/model.py of the official repository and WanTransformer3DModel of diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own convention
+from torch import Tensor, nn
+
+from wan22_inference.engine.operations import gelu, modulated_norm
+from wan22_inference.engine.rope import rotary
+from wan22_inference.engine.timesteps import Timesteps, sinusoid
+from wan22_inference.engine.transformer_block import Block
+from wan22_inference.engine.transformer_config import PATCH, TransformerConfig
+
+Check = Callable[[], None]
+"""Called before each block; it may raise to end the forward."""
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """What one DiT's cross-attentions need of one text; made once a generation, since no step changes it."""
+
+    blocks: tuple[tuple[Tensor, Tensor], ...]
+    """Keys and values of each block, (1, 512, H, D) each."""
+
+
+class Transformer(nn.Module):
+    """A DiT with uninitialised weights: build it on the meta device and fill it from a checkpoint.
+
+    Matrix products and the residual stream are of `dtype`. Modulation, norms of the stream and the time embedding are
+    float32 whatever it is: the official model's are, and diffusers' too but for its projection of the time embedding.
+    """
+
+    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = dtype
+        self.patch_embedding = PatchEmbedding(config, dtype)
+        self.time_embedding = TimeEmbedding(config)
+        self.text_embedding = TextEmbedding(config, dtype)
+        self.blocks: list[Block] = nn.ModuleList(Block(config, dtype) for _ in range(config.num_layers))  # type: ignore[assignment]  # iterates as such
+        self.head = Head(config, dtype)
+
+    def text_context(self, embeddings: Tensor) -> TextContext:
+        """The context of a text from its embeddings (1, 512, text_dim), padded with zeros."""
+        text = self.text_embedding(embeddings.to(self.dtype))
+        return TextContext(tuple(block.cross_attention.context(text) for block in self.blocks))
+
+    def forward(self, latents: Tensor, timesteps: Timesteps, text: TextContext, check: Check) -> Tensor:
+        """The velocity (B, out_channels, T, h, w) in the compute dtype of latents (B, in_channels, T, h, w).
+
+        h and w are even. All of the batch have the same timesteps.
+        """
+        _, _, frames, height, width = latents.shape
+        grid = (frames // PATCH[0], height // PATCH[1], width // PATCH[2])
+        lengths = timesteps.tokens(grid[1] * grid[2])
+        time, modulation = self.time_embedding(timesteps.values)
+        table = rotary(grid, self.config.head_dim, latents.device)
+        x = self.patch_embedding(latents.to(self.dtype))
+        for block, context in zip(self.blocks, text.blocks, strict=True):
+            check()
+            x = block(x, modulation, lengths, table, context)
+        return from_patches(self.head(x, time, lengths), grid)
+
+
+class PatchEmbedding(nn.Module):
+    """Latents to tokens: a convolution whose kernel is its stride, hence a matrix product."""
+
+    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.dim, config.in_channels, *PATCH, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(config.dim, dtype=dtype))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, C, T, h, w) to (B, L, dim), in order of frame, row, column."""
+        return F.linear(to_patches(latents), self.weight.flatten(1), self.bias)
+
+
+class TimeEmbedding(nn.Module):
+    """Timesteps to what they modulate, in float32."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.freq_dim = config.freq_dim
+        self.linear_in = nn.Linear(config.freq_dim, config.dim, dtype=torch.float32)
+        self.linear_out = nn.Linear(config.dim, config.dim, dtype=torch.float32)
+        self.projection = nn.Linear(config.dim, 6 * config.dim, dtype=torch.float32)
+
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(R,) timesteps to the head's part (R, dim) and the blocks' (R, 6, dim)."""
+        time = self.linear_out(F.silu(self.linear_in(sinusoid(values, self.freq_dim))))
+        return time, torch.unflatten(self.projection(F.silu(time)), 1, (6, -1))
+
+
+class TextEmbedding(nn.Module):
+    """The text encoder's embeddings to the DiT's width."""
+
+    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.linear_in = nn.Linear(config.text_dim, config.dim, dtype=dtype)
+        self.linear_out = nn.Linear(config.dim, config.dim, dtype=dtype)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, 512, text_dim) to (B, 512, dim)."""
+        out: Tensor = self.linear_out(gelu(self.linear_in(embeddings)))
+        return out
+
+
+class Head(nn.Module):
+    """Tokens to patches of velocity."""
+
+    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.empty(1, 2, config.dim, dtype=torch.float32))
+        patch = PATCH[0] * PATCH[1] * PATCH[2]
+        self.linear = nn.Linear(config.dim, patch * config.out_channels, dtype=dtype)
+
+    def forward(self, x: Tensor, time: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        """(B, L, dim) to (B, L, 4 x out_channels)."""
+        shift, scale = (self.modulation + time.unsqueeze(1)).unbind(1)
+        out: Tensor = self.linear(modulated_norm(x, scale, shift, lengths, self.eps))
+        return out
+
+
+def to_patches(latents: Tensor) -> Tensor:
+    """(B, C, T, h, w) to (B, L, C x patch): within a token by channel, frame, row, column, as the weight has it."""
+    batch, channels, frames, height, width = latents.shape
+    t, p, q = PATCH
+    cut = latents.reshape(batch, channels, frames // t, t, height // p, p, width // q, q)
+    return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+
+
+def from_patches(tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """(B, L, patch x C), within a token by frame, row, column, channel, to (B, C, T, h, w)."""
+    cut = torch.unflatten(torch.unflatten(tokens, 2, (*PATCH, -1)), 1, grid)
+    return cut.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6).flatten(4, 5).flatten(2, 3)
