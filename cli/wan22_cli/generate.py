@@ -11,6 +11,7 @@ import typer
 
 from wan22.client import Client, ParameterOptions
 from wan22.errors import InvalidRequest, NotFound, Reason, Wan22Error
+from wan22.solvers import Solver
 from wan22.status import from_status
 from wan22.v1.generation_pb2 import Generation
 from wan22_cli import failures, options
@@ -47,6 +48,7 @@ def generate(
     guidance_low: Annotated[float | None, typer.Option(help="Of the low-noise expert; 1 is off.")] = None,
     shift: Annotated[float | None, typer.Option(help="Of the sigmas, towards noise.")] = None,
     boundary: Annotated[float | None, typer.Option(help="Sigma from which on the high-noise expert runs.")] = None,
+    solver: Annotated[Solver | None, typer.Option(help="Default: UNIPC.", case_sensitive=False)] = None,
     label: options.Labels = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the generation's name and leave it to the queue.")
@@ -69,6 +71,7 @@ def generate(
         "guidance_scale_low": guidance_low,
         "flow_shift": shift,
         "boundary": boundary,
+        "solver": solver.value if solver else None,
     }
     labels = options.parse_labels(label)
 

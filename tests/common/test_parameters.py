@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from wan22.errors import InvalidRequest
 from wan22.parameter_messages import complete_from_message, from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve, size_for_image
+from wan22.solvers import Solver
 from wan22.variants import MAX_AREA, NEGATIVE_PROMPT, VARIANTS
 
 T2V, I2V, TI2V = (VARIANTS[name] for name in ("t2v-a14b", "i2v-a14b", "ti2v-5b"))
@@ -44,6 +45,7 @@ def test_official_defaults_of_t2v() -> None:
         seed=7,
         image=None,
         last_image=None,
+        solver=Solver.UNIPC,
     )
 
 
@@ -198,3 +200,13 @@ def test_tokens_of_the_published_sizes() -> None:
     assert T2V.tokens(1280, 720, 81) == 75_600
     assert T2V.tokens(832, 480, 81) == 32_760
     assert TI2V.tokens(1280, 704, 121) == 27_280
+
+
+def test_a_solver_without_a_name_is_refused_and_an_absent_one_is_the_official() -> None:
+    assert resolved("t2v-a14b").solver is Solver.UNIPC
+    message = to_message(resolved("t2v-a14b", solver=Solver.LCM))
+    assert from_message(message).solver is Solver.LCM
+    for number in (0, 99):
+        message.solver = number  # type: ignore[assignment]  # an open enum takes any number from the wire
+        with pytest.raises(InvalidRequest, match=f"solver is {number}"):
+            from_message(message)

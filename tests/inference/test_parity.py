@@ -13,6 +13,8 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKLWan,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanPipeline,
@@ -23,6 +25,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from wan22.parameters import Parameters
+from wan22.solvers import Solver
 from wan22_inference.engine.generate import make_frames
 from wan22_inference.engine.model import Model
 from wan22_testing.tiny_models import shared_folder
@@ -39,6 +42,33 @@ class OfficialSigmas(UniPCMultistepScheduler):  # type: ignore[misc]  # diffuser
         super().set_timesteps(sigmas=np.linspace(0.999, 0, num_inference_steps + 1)[:-1], device=device)
 
 
+class OfficialDpmSigmas(DPMSolverMultistepScheduler):  # type: ignore[misc]  # diffusers is untyped
+    """DPM-Solver++ with the official sigmas and timesteps, which diffusers takes from nobody."""
+
+    def set_timesteps(self, num_inference_steps: int, device: torch.device) -> None:
+        super().set_timesteps(num_inference_steps, device=device)
+        plain = torch.linspace(1, 0, num_inference_steps + 1, dtype=torch.float64)
+        shift = self.config.flow_shift
+        self.sigmas = (shift * plain / (1 + (shift - 1) * plain)).float()
+        self.timesteps = (1000 * shift * plain / (1 + (shift - 1) * plain))[:-1].long()
+
+
+class EqualSteps(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffusers is untyped
+    """Euler over sigmas from 1 to 0 in equal parts before the shift."""
+
+    def set_timesteps(self, num_inference_steps: int, device: torch.device) -> None:
+        super().set_timesteps(sigmas=np.linspace(1, 0, num_inference_steps + 1)[:-1], device=device)
+
+
+def scheduler(parameters: Parameters) -> Any:
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": parameters.flow_shift}
+    if parameters.solver is Solver.DPMPP:
+        return OfficialDpmSigmas(**flow)
+    if parameters.solver is Solver.EULER:
+        return EqualSteps(shift=parameters.flow_shift)
+    return OfficialSigmas(**flow)
+
+
 def reference(parameters: Parameters, variant: str, images: dict[str, bytes]) -> np.ndarray[Any, Any]:
     """The frames that diffusers makes, (F, H, W, 3) in [0, 255], from modules loaded by diffusers' own means."""
     folder = shared_folder(variant)
@@ -46,9 +76,7 @@ def reference(parameters: Parameters, variant: str, images: dict[str, bytes]) ->
         "tokenizer": PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
         "text_encoder": UMT5EncoderModel.from_pretrained(folder / "text_encoder"),
         "vae": load(AutoencoderKLWan, folder / "vae"),
-        "scheduler": OfficialSigmas(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=parameters.flow_shift
-        ),
+        "scheduler": scheduler(parameters),
         "transformer": load(WanTransformer3DModel, folder / "transformer"),
         "expand_timesteps": parameters.boundary is None,
     }
@@ -101,6 +129,10 @@ def ours(tiny_model: Callable[[str], Model]) -> Callable[..., np.ndarray[Any, An
         ("t2v-a14b-tiny", (), {"guidance_scale_high": 1.0, "guidance_scale_low": 1.0}),
         ("t2v-a14b-tiny", (), {"width": 128, "num_frames": 9, "num_inference_steps": 7, "flow_shift": 5.0}),
         ("t2v-a14b-tiny", (), {"num_frames": 1, "num_inference_steps": 1}),
+        ("t2v-a14b-tiny", (), {"num_frames": 9, "solver": Solver.DPMPP}),
+        ("t2v-a14b-tiny", (), {"num_frames": 9, "solver": Solver.EULER}),
+        ("i2v-a14b-tiny", ("image",), {"num_frames": 9, "solver": Solver.DPMPP}),
+        ("ti2v-5b-tiny", ("image",), {"num_frames": 9, "solver": Solver.EULER}),
         ("i2v-a14b-tiny", ("image",), {}),
         ("i2v-a14b-tiny", ("image",), {"guidance_scale_high": 1.0, "guidance_scale_low": 1.0}),
         ("i2v-a14b-tiny", ("image", "last_image"), {"num_frames": 9}),

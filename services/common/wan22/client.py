@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from wan22 import client_download, client_watch
 from wan22.channels import CHUNK_BYTES, open_channel
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wan22.v1.generation_pb2_grpc import GenerationServiceAsyncStub  # is in the stub file only
 
 DEFAULT_ENDPOINT = "localhost:50051"
+SolverName = Literal["UNIPC", "DPMPP", "EULER", "LCM"]
 MAX_MEDIA_BYTES = 32 << 20
 """Most bytes of an image file that the gateway takes."""
 
@@ -40,6 +41,7 @@ class ParameterOptions(TypedDict, total=False):
     flow_shift: float | None
     boundary: float | None
     seed: int | None
+    solver: SolverName | None
 
 
 class Client:
@@ -257,7 +259,10 @@ def _wanted(
     pool: str,
     options: ParameterOptions,
 ) -> Generation:
-    parameters = generation_pb2.Parameters(prompt=prompt, image=image, last_image=last_image, **options)
+    fields: dict[str, Any] = {**options}
+    if (solver := options.get("solver")) is not None:
+        fields["solver"] = generation_pb2.Parameters.Solver.Value(solver)
+    parameters = generation_pb2.Parameters(prompt=prompt, image=image, last_image=last_image, **fields)
     return Generation(variant=variant, pool=pool, parameters=parameters, labels=labels)
 
 

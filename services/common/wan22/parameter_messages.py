@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
+from wan22.errors import InvalidRequest
 from wan22.parameters import Parameters, RequestedParameters
+from wan22.solvers import Solver
 from wan22.v1 import generation_pb2
 
 
 def from_message(message: generation_pb2.Parameters) -> RequestedParameters:
-    """What a request says; an absent field becomes None."""
+    """What a request says; an absent field becomes None. Raises InvalidRequest for a solver that has no name here."""
     given: dict[str, Any] = {descriptor.name: value for descriptor, value in message.ListFields()}
     for field in fields(RequestedParameters):  # a present field of default value is not in ListFields of older runtimes
         if field.name != "prompt" and message.HasField(field.name):  # type: ignore[arg-type]
             given[field.name] = getattr(message, field.name)
     given.setdefault("prompt", "")
+    if "solver" in given:
+        given["solver"] = _solver(message.solver)
     return RequestedParameters(**given)
 
 
@@ -32,4 +36,13 @@ def complete_from_message(message: generation_pb2.Parameters) -> Parameters:
 def to_message(parameters: Parameters) -> generation_pb2.Parameters:
     """Every parameter that takes effect; None stays absent."""
     given = {name: value for name, value in asdict(parameters).items() if value is not None}
+    given["solver"] = generation_pb2.Parameters.Solver.Value(parameters.solver)
     return generation_pb2.Parameters(**given)
+
+
+def _solver(number: generation_pb2.Parameters.Solver.ValueType) -> Solver:
+    names = {generation_pb2.Parameters.Solver.Value(solver): solver for solver in Solver}
+    if number not in names:
+        known = ", ".join(f"{solver} ({value})" for value, solver in names.items())
+        raise InvalidRequest(f"solver is {number}: use one of {known}.", field="parameters.solver")
+    return names[number]

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from wan22.errors import InvalidRequest, Violation
 from wan22.names import check_media
+from wan22.solvers import Solver
 from wan22.variants import MAX_AREA, MAX_SIDE, MIN_SIDE, NEGATIVE_PROMPT, TEMPORAL_STRIDE, Variant
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class RequestedParameters:
     seed: int | None = None
     image: str | None = None
     last_image: str | None = None
+    solver: Solver | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class Parameters:
     seed: int
     image: str | None
     last_image: str | None
+    solver: Solver
 
     @property
     def digest(self) -> str:
@@ -97,6 +100,7 @@ def resolve(
         seed=draw_seed() if requested.seed is None else requested.seed,
         image=requested.image,
         last_image=requested.last_image,
+        solver=_or(requested.solver, Solver.UNIPC),
     )
     if not parameters.prompt.strip():
         problems.add("prompt", "is empty: say what to show")

@@ -16,7 +16,7 @@ from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.images import read_image
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.mp4 import Mp4Writer
-from wan22_inference.engine.noise import draw_noise, latent_shape
+from wan22_inference.engine.noise import draw_noise, latent_shape, make_generator
 from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
@@ -74,8 +74,16 @@ def _make_latents(
     check_stop(should_stop)
     condition = _encode_images(model, parameters, images, report)
     shape = latent_shape(model.variant, parameters.width, parameters.height, parameters.num_frames)
-    noise = draw_noise(shape, parameters.seed).to(model.device)
-    schedule = make_schedule(parameters.num_inference_steps, parameters.flow_shift, parameters.boundary, model.device)
+    generator = make_generator(parameters.seed)
+    noise = draw_noise(shape, generator).to(model.device)
+    schedule = make_schedule(
+        parameters.solver,
+        parameters.num_inference_steps,
+        parameters.flow_shift,
+        parameters.boundary,
+        model.device,
+        generator,
+    )
     return denoise(noise, schedule, experts, condition, text, report=report, should_stop=should_stop)
 
 

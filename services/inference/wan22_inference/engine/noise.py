@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from wan22.variants import TEMPORAL_STRIDE, Variant
 
@@ -15,7 +15,11 @@ def latent_shape(variant: Variant, width: int, height: int, num_frames: int) -> 
     return 1, variant.latent_channels, latent_frames, height // stride, width // stride
 
 
-def draw_noise(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Standard normal float32 on the CPU; the seed is in [0, 2^63 - 1]."""
-    generator = torch.Generator("cpu").manual_seed(seed)
+def make_generator(seed: int) -> Generator:
+    """The generation's one source of chance, on the CPU; the seed is in [0, 2^63 - 1]."""
+    return Generator("cpu").manual_seed(seed)
+
+
+def draw_noise(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Standard normal float32 on the CPU."""
     return torch.randn(shape, generator=generator, dtype=torch.float32)

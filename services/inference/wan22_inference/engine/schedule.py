@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UniPCMultistepScheduler
-from torch import Tensor
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Generator, Tensor
+
+from wan22.solvers import Solver
 
 NUM_TRAIN_TIMESTEPS = 1000
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """UniPC of order 2 over the official sigmas; made anew for each generation, since it holds the solver's history."""
+    """Sigmas and a solver over them; made anew for each generation, since it holds the solver's history."""
 
-    solver: UniPCMultistepScheduler
+    scheduler: Any
+    """One of diffusers' schedulers, at its first step."""
     timesteps: Tensor
-    """(num_steps,) int64, falling."""
+    """(num_steps,), falling; int64 where the official schedule cuts them, else float32."""
     high_steps: int
     """Steps at the start that the high-noise expert runs; the low-noise expert runs the rest."""
+    generator: Generator
+    """Draws LCM's noise, on the CPU; the other solvers draw none."""
 
     def expert(self, step: int) -> int:
         """Index of the expert of a step: 0 is high-noise (or the only one), 1 low-noise."""
@@ -28,17 +39,36 @@ class Schedule:
 
     def advance(self, velocity: Tensor, step: int, latents: Tensor) -> Tensor:
         """The latents after a step, from the velocity predicted at its start."""
-        return self.solver.step(velocity, self.timesteps[step], latents, return_dict=False)[0]  # type: ignore[no-any-return]  # untyped
+        noise = {"generator": self.generator} if isinstance(self.scheduler, FlowMatchLCMScheduler) else {}
+        moved: Tensor = self.scheduler.step(velocity, self.timesteps[step], latents, return_dict=False, **noise)[0]
+        return moved
 
 
-def make_schedule(num_steps: int, flow_shift: float, boundary: float | None, device: torch.device) -> Schedule:
-    """The official schedule: sigmas from 0.999 down to 0 in equal parts, then shifted.
+def make_schedule(
+    solver: Solver,
+    num_steps: int,
+    flow_shift: float,
+    boundary: float | None,
+    device: torch.device,
+    generator: Generator,
+) -> Schedule:
+    """The official schedule of a solver: equal steps of sigma, then shifted.
 
-    A step belongs to the high-noise expert when its timestep, cut to an integer, is at least boundary x 1000; without a
-    boundary all do. Source: wan/utils/fm_solvers_unipc.py and wan/text2video.py of the official repository. diffusers'
-    own flow sigmas start at 1 and end at 0.001, and give other videos.
+    A step belongs to the high-noise expert when its timestep is at least boundary x 1000; without a boundary all do.
     """
-    solver = UniPCMultistepScheduler(
+    scheduler = _MAKERS[solver](num_steps, flow_shift, device)
+    scheduler.set_begin_index(0)  # else a timestep that occurs twice (large shifts) would start at its second
+    timesteps = scheduler.timesteps
+    high = num_steps if boundary is None else int((timesteps >= boundary * NUM_TRAIN_TIMESTEPS).sum())
+    return Schedule(scheduler, timesteps, high, generator)
+
+
+def _unipc(num_steps: int, flow_shift: float, device: torch.device) -> Any:
+    """Sigmas from 0.999 to 0, timesteps cut to integers. Source: wan/utils/fm_solvers_unipc.py, wan/text2video.py.
+
+    diffusers' own flow sigmas start at 1 and end at 0.001, and give other videos.
+    """
+    scheduler = UniPCMultistepScheduler(
         num_train_timesteps=NUM_TRAIN_TIMESTEPS,
         solver_order=2,
         solver_type="bh2",
@@ -47,7 +77,43 @@ def make_schedule(num_steps: int, flow_shift: float, boundary: float | None, dev
         flow_shift=flow_shift,
         final_sigmas_type="zero",
     )
-    solver.set_timesteps(sigmas=np.linspace(0.999, 0, num_steps + 1)[:-1], device=device)
-    solver.set_begin_index(0)  # else a timestep that occurs twice (large shifts) would start the solver at its second
-    high = num_steps if boundary is None else int((solver.timesteps >= boundary * NUM_TRAIN_TIMESTEPS).sum())
-    return Schedule(solver, solver.timesteps, high)
+    scheduler.set_timesteps(sigmas=np.linspace(0.999, 0, num_steps + 1)[:-1], device=device)
+    return scheduler
+
+
+def _dpmpp(num_steps: int, flow_shift: float, device: torch.device) -> Any:
+    """Sigmas from 1 to 0, timesteps cut to integers. Source: wan/utils/fm_solvers.py (get_sampling_sigmas)."""
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        solver_order=2,
+        algorithm_type="dpmsolver++",
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=flow_shift,
+        final_sigmas_type="zero",
+    )
+    scheduler.set_timesteps(num_steps, device=device)
+    plain = np.linspace(1, 0, num_steps + 1)
+    sigmas = flow_shift * plain / (1 + (flow_shift - 1) * plain)
+    scheduler.sigmas = torch.from_numpy(sigmas).float()  # diffusers takes none from outside for this solver
+    scheduler.timesteps = torch.from_numpy(sigmas[:-1] * NUM_TRAIN_TIMESTEPS).to(device=device, dtype=torch.int64)
+    return scheduler
+
+
+def _euler(num_steps: int, flow_shift: float, device: torch.device) -> Any:
+    """Sigmas from 1 to 0, timesteps as they come."""
+    return _flow_match(FlowMatchEulerDiscreteScheduler, num_steps, flow_shift, device)
+
+
+def _lcm(num_steps: int, flow_shift: float, device: torch.device) -> Any:
+    """Sigmas from 1 to 0, timesteps as they come."""
+    return _flow_match(FlowMatchLCMScheduler, num_steps, flow_shift, device)
+
+
+def _flow_match(kind: Any, num_steps: int, flow_shift: float, device: torch.device) -> Any:
+    scheduler = kind(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=flow_shift)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 0, num_steps + 1)[:-1], device=device)
+    return scheduler
+
+
+_MAKERS = {Solver.UNIPC: _unipc, Solver.DPMPP: _dpmpp, Solver.EULER: _euler, Solver.LCM: _lcm}
