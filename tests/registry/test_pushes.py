@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wan22.channels import open_channel
-from wan22.errors import DataLoss, InvalidRequest, Reason, ResourceExhausted
+from wan22.errors import DataLoss, InvalidRequest, OutOfRange, Reason, ResourceExhausted
 from wan22.model_client import ModelClient
 from wan22.status import from_rpc_error
 from wan22.v1 import model_pb2, model_pb2_grpc
@@ -69,18 +69,24 @@ async def test_other_bytes_than_the_digest_says_are_data_loss_and_forgotten(regi
     assert await offset_of(registry) == 0
 
 
+async def test_a_push_beyond_what_is_here_is_refused_saying_what_is(registry: str) -> None:
+    with pytest.raises(OutOfRange, match="offset is 5, but 0 of 2560000 bytes"):
+        await send(registry, parts(BLOB, 5))
+    assert await offset_of(registry) == 0
+    await send(registry, parts(BLOB))  # the refused push blocks nobody
+
+
 @pytest.mark.parametrize(
     "requests",
     [
         [],
         parts(BLOB)[1:],
-        parts(BLOB, 5),
         [parts(BLOB)[0], parts(BLOB)[2]],
         parts(BLOB, size=100),
         parts(BLOB, digest="sha256:../../etc/passwd"),
         parts(BLOB, size=-1),
     ],
-    ids=["empty", "headless", "gap at the start", "gap", "too long", "no digest", "negative size"],
+    ids=["empty", "headless", "gap", "too long", "no digest", "negative size"],
 )
 async def test_a_push_out_of_order_is_refused(registry: str, requests: list[model_pb2.PushBlobRequest]) -> None:
     with pytest.raises(InvalidRequest):

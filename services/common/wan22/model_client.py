@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from wan22.channels import CHUNK_BYTES, open_channel
 from wan22.client_calls import TRANSIENT, Calls
 from wan22.digests import digest_file
-from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, Reason
+from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, OutOfRange, Reason
 from wan22.model_folder import read_model_folder
 from wan22.v1 import model_pb2
 from wan22.v1.model_pb2 import Model, Version
@@ -189,6 +189,10 @@ class ModelClient:
                 await self._calls.send_once(self._stub.PushBlob, parts, deadline=BLOB_SECONDS)
             except TRANSIENT as error:
                 await patience.pause(error)
+            except OutOfRange as error:
+                if not offset:
+                    raise
+                log.info("Looking again where to push %s: %s", local.path, error.message)  # another caller was quicker
             except DataLoss as error:
                 if not offset:
                     raise InvalidRequest(f"{local.path} has changed while it was pushed: {error.message}") from error

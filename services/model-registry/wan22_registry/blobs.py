@@ -2,118 +2,95 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from wan22.errors import DataLoss, InvalidRequest, NotFound, Reason, Unavailable
+from wan22.digests import Sha256
+from wan22.durable_files import TEMPORARY_SUFFIX, replace_file, to_its_end
+from wan22.errors import NotFound, Reason, Unavailable
+from wan22_registry.blob_push import BlobPush
 
 UNPUBLISHED_SECONDS = 24 * 3600
 """How long a blob that no version has yet is kept: longer than any push of a whole model takes."""
-
-
-class BlobPush:
-    """One blob on its way in. `append` and `finish` block; call them from a thread, one at a time."""
-
-    def __init__(self, part: Path, target: Path, digest: str, size: int, offset: int) -> None:
-        self._target = target
-        self._part = part
-        self._digest = digest
-        self._size = size
-        self._hash = hashlib.sha256()
-        self._file = part.open("ab")
-        if offset > self._file.tell():
-            self._file.close()
-            text = f"offset is {offset}, but {part.stat().st_size} bytes of {digest} are here: start there or before."
-            raise InvalidRequest(text, field="offset")
-        self._file.truncate(offset)
-        self.offset = offset
-        with part.open("rb") as begun:
-            while data := begun.read(1 << 20):
-                self._hash.update(data)
-
-    def append(self, data: bytes) -> None:
-        """Adds the next bytes. Raises InvalidRequest beyond the declared size."""
-        if self.offset + len(data) > self._size:
-            text = f"{self._digest} was declared with {self._size} bytes, but more have come."
-            raise InvalidRequest(text, field="blob.size_bytes")
-        self._file.write(data)
-        self._hash.update(data)
-        self.offset += len(data)
-
-    def finish(self) -> None:
-        """Makes the blob durable and visible. Raises DataLoss, and forgets the bytes, when they are others."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        actual = "sha256:" + self._hash.hexdigest()
-        if self.offset < self._size:
-            raise DataLoss(f"{self._digest} ends at {self.offset} of {self._size} bytes: push the rest.")
-        if actual != self._digest:
-            self._part.unlink()
-            text = f"The pushed bytes have digest {actual}, not {self._digest}: push them again."
-            metadata = {"expected": self._digest, "actual": actual}
-            raise DataLoss(text, reason=Reason.DIGEST_MISMATCH, metadata=metadata)
-        self._part.rename(self._target)
-        sync_folder(self._target.parent)
-
-    def discard(self) -> None:
-        """Forgets what came."""
-        self._part.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Ends a push that may go on later: what came is kept."""
-        self._file.close()
+BUSY_RETRY_SECONDS = 0.5
+"""When to ask again for a blob that another caller pushes."""
 
 
 class BlobStore:
-    """`blobs/sha256` of a layout; counts who uses which blob, so that a collection leaves those alone."""
+    """`blobs/sha256` of a layout, and `parts` of blobs beside it.
+
+    Counts who uses which blob: a collection takes a blob in use once its last user has gone. What was found damaged
+    or waits for that counts as missing, so that it is pushed again.
+    """
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._folder = root / "blobs" / "sha256"
         self._parts = root / "parts"
         for folder in (self._folder, self._parts):
             folder.mkdir(parents=True, exist_ok=True)
         self._used: Counter[str] = Counter()
         self._pushed: set[str] = set()
+        self._damaged: set[str] = set()
+        self._doomed: set[str] = set()
 
     def path(self, digest: str) -> Path:
         """Where a blob is or would be."""
         return self._folder / digest.removeprefix("sha256:")
 
     def size(self, digest: str) -> int | None:
-        """Bytes of a blob; None when it is not here."""
-        path = self.path(digest)
-        return path.stat().st_size if path.exists() else None
+        """Bytes of a blob; None when it is missing."""
+        if digest in self._damaged or digest in self._doomed:
+            return None
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
 
     def partial_size(self, digest: str) -> int:
         """Bytes that an interrupted push has left."""
-        part = self._parts / digest.removeprefix("sha256:")
+        part = self._part(digest)
         return part.stat().st_size if part.exists() else 0
+
+    def set_damaged(self, digest: str, *, damaged: bool) -> None:
+        """Remembers what a blob's bytes were when they were last read whole."""
+        (self._damaged.add if damaged else self._damaged.discard)(digest)
 
     @contextmanager
     def use(self, *digests: str) -> Iterator[None]:
-        """Keeps blobs from being collected."""
+        """Keeps blobs from being collected. Runs on the event loop, as everything that changes who uses what."""
         self._used.update(digests)
         try:
             yield
         finally:
             self._used.subtract(digests)
+            for digest in set(digests):
+                if self._used[digest] > 0:
+                    continue
+                del self._used[digest]
+                if digest in self._doomed:
+                    self._doomed.discard(digest)
+                    self.path(digest).unlink(missing_ok=True)
 
-    @contextmanager
-    def push(self, digest: str, size: int, offset: int) -> Iterator[BlobPush]:
-        """Opens a push. Raises Unavailable while another caller pushes the same blob."""
+    @asynccontextmanager
+    async def push(self, digest: str, size: int, offset: int) -> AsyncIterator[BlobPush]:
+        """Opens a push. Raises Unavailable (BLOB_BUSY) while another caller pushes the same blob."""
         if digest in self._pushed:
-            raise Unavailable(f"{digest} is being pushed by another caller: wait for it.", retry_after=0.2)
+            text = f"{digest} is being pushed by another caller: wait for it."
+            raise Unavailable(text, reason=Reason.BLOB_BUSY, retry_after=BUSY_RETRY_SECONDS)
         self._pushed.add(digest)
-        push = BlobPush(self._parts / digest.removeprefix("sha256:"), self.path(digest), digest, size, offset)
+        push = BlobPush(self._part(digest), self.path(digest), digest, size)
         try:
             with self.use(digest):
+                await to_its_end(push.open, offset)
                 yield push
+                await to_its_end(push.finish)
+                self._damaged.discard(digest)
+                self._doomed.discard(digest)
         except OSError:  # a full disk, most likely: a part that cannot grow must not fill it
             push.discard()
             raise
@@ -122,10 +99,16 @@ class BlobStore:
             self._pushed.discard(digest)
 
     def write(self, content: bytes) -> str:
-        """Stores a small blob durably and returns its digest."""
-        digest = "sha256:" + hashlib.sha256(content).hexdigest()
-        if self.size(digest) != len(content):
-            replace(self.path(digest), content)
+        """Stores a small blob durably, over a damaged one too, and returns its digest."""
+        digest = str(Sha256(content))
+        try:
+            stored = self.path(digest).read_bytes()
+        except FileNotFoundError:
+            stored = None
+        if stored != content:
+            replace_file(self.path(digest), content)
+        self._damaged.discard(digest)
+        self._doomed.discard(digest)
         return digest
 
     def open(self, digest: str) -> int:
@@ -136,51 +119,46 @@ class BlobStore:
             text = f"Blob {digest} is not in this registry."
             raise NotFound(text, reason=Reason.BLOB_MISSING) from None
 
-    def digest_of(self, digest: str) -> str:
-        """What a blob's bytes hash to now; empty when it is not here."""
-        try:
-            with self.path(digest).open("rb") as file:
-                return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            return ""
-
     def collect(self, live: set[str], released: set[str]) -> list[str]:
-        """Deletes blobs that are neither live nor in use, and returns them.
+        """Deletes blobs that no version has, at the latest when their last user has gone, and returns them.
 
         `released` go at once; others may be on their way into a version, and go a day after they came.
         """
         gone = []
-        for part in self._parts.iterdir():
-            if part.name not in self._pushed and _age(part) > UNPUBLISHED_SECONDS:
-                part.unlink()
         for path in self._folder.iterdir():
             digest = f"sha256:{path.name}"
-            abandoned = digest in released or _age(path) > UNPUBLISHED_SECONDS
-            if abandoned and digest not in live and self._used[digest] <= 0:
+            if digest in live or not (digest in released or _age(path) > UNPUBLISHED_SECONDS):
+                continue
+            if self._used[digest] > 0:
+                self._doomed.add(digest)
+            else:
                 path.unlink()
-                gone.append(digest)
+            gone.append(digest)
         return gone
+
+    def remove_temporaries(self) -> list[Path]:
+        """Removes what a killed process left half-written, and returns it; for the start, before anybody writes."""
+        gone = [path for folder in (self._root, self._folder) for path in folder.glob(f".*{TEMPORARY_SUFFIX}")]
+        for path in gone:
+            path.unlink()
+        return gone
+
+    def drop_parts(self) -> list[Path]:
+        """Removes parts that nobody will go on with: of stored blobs, or untouched for a day. Returns them."""
+        gone = [
+            part
+            for part in self._parts.iterdir()
+            if part.name not in {digest.removeprefix("sha256:") for digest in self._pushed}
+            and ((self._folder / part.name).exists() or _age(part) > UNPUBLISHED_SECONDS)
+        ]
+        for part in gone:
+            part.unlink()
+        return gone
+
+    def _part(self, digest: str) -> Path:
+        return self._parts / digest.removeprefix("sha256:")
 
 
 def _age(path: Path) -> float:
+    """Seconds since it was written."""
     return time.time() - path.stat().st_mtime
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Writes a file durably so that a reader sees either the old content or the new."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,11 +13,14 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from wan22.channels import CHUNK_BYTES
+from wan22.digests import Sha256, digest_file
+from wan22.durable_files import to_its_end
 from wan22.errors import DataLoss, InvalidRequest, OutOfRange, Reason
 from wan22.names import check_digest
 from wan22.v1 import model_pb2, model_pb2_grpc
 from wan22_registry.blobs import BlobStore
-from wan22_registry.versions import Entry, Versions
+from wan22_registry.index import Entry
+from wan22_registry.versions import Versions
 
 log = logging.getLogger(__name__)
 MAX_FIND = 10_000
@@ -38,13 +41,17 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Looks names up."""
         if len(request.blobs) > MAX_FIND:
             raise InvalidRequest(f"blobs has {len(request.blobs)} entries: ask for at most {MAX_FIND}.", field="blobs")
-        missing = [
-            model_pb2.FindMissingBlobsResponse.MissingBlob(
-                digest=blob.digest, offset=min(self._blobs.partial_size(blob.digest), blob.size_bytes)
-            )
-            for blob in request.blobs
-            if self._blobs.size(check_digest(blob.digest, "blobs.digest")) != blob.size_bytes
-        ]
+        for blob in request.blobs:
+            check_digest(blob.digest, "blobs.digest")
+        missing = await asyncio.to_thread(
+            lambda: [
+                model_pb2.FindMissingBlobsResponse.MissingBlob(
+                    digest=blob.digest, offset=min(self._blobs.partial_size(blob.digest), max(0, blob.size_bytes))
+                )
+                for blob in request.blobs
+                if self._blobs.size(blob.digest) != blob.size_bytes
+            ]
+        )
         return model_pb2.FindMissingBlobsResponse(missing=missing)
 
     async def PushBlob(
@@ -57,15 +64,14 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         digest, size = check_digest(first.blob.digest, "blob.digest"), first.blob.size_bytes
         if size < 0 or first.offset < 0:
             raise InvalidRequest("blob.size_bytes and offset are 0 or more.", field="offset")
-        with self._blobs.push(digest, size, first.offset) as push:
+        async with self._blobs.push(digest, size, first.offset) as push:
             if first.data:
-                await asyncio.to_thread(push.append, first.data)
+                await to_its_end(push.append, first.data)
             async for part in request_iterator:
                 if part.offset != push.offset:
                     text = f"offset is {part.offset}, the next byte is {push.offset}: send the blob in order."
                     raise InvalidRequest(text, field="offset")
-                await asyncio.to_thread(push.append, part.data)
-            await asyncio.to_thread(push.finish)
+                await to_its_end(push.append, part.data)
         log.info("Stored %s, %d bytes.", digest, size)
         return model_pb2.Blob(digest=digest, size_bytes=size)
 
@@ -73,7 +79,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Makes a version visible."""
         with self._blobs.use(*(file.digest for file in request.files)):
             async with self._changing:
-                entry = await asyncio.to_thread(self._versions.publish, request)
+                entry = await to_its_end(self._versions.publish, request)
         log.info("Published %s, tags %s.", entry.name, ", ".join(entry.tags) or "none")
         return await self._message(entry)
 
@@ -82,7 +88,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         by_model = sorted(self._versions.list_all(), key=lambda entry: entry.model)  # stable: newest first within
         models = []
         for model, entries in itertools.groupby(by_model, key=lambda entry: entry.model):
-            versions = [await self._message(entry) for entry in entries]
+            versions = [await self._message_or_outline(entry) for entry in entries]
             models.append(model_pb2.Model(name=f"models/{model}", versions=versions))
         return model_pb2.ListModelsResponse(models=models)
 
@@ -97,24 +103,31 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def ReadBlob(
         self, request: model_pb2.ReadBlobRequest, context: Context
     ) -> AsyncIterator[model_pb2.BlobChunk]:
-        """Streams the bytes as they are on the volume; the reader compares the digest."""
+        """Streams the bytes as they are on the volume; a read from the start ends in DataLoss where they are others."""
         digest = check_digest(request.digest, "digest")
         with self._blobs.use(digest):
-            descriptor = await asyncio.to_thread(self._blobs.open, digest)
+            descriptor = await to_its_end(self._blobs.open, digest)
             try:
                 size = os.fstat(descriptor).st_size
                 if not 0 <= request.offset <= size:
                     raise OutOfRange(f"offset is {request.offset}: the blob has {size} bytes.")
-                offset = request.offset
-                while offset < size:
-                    data = await asyncio.to_thread(os.pread, descriptor, CHUNK_BYTES, offset)
-                    if not data:
-                        text = f"Blob {digest} has become shorter while it was read: {offset} of {size} bytes."
-                        raise DataLoss(text, reason=Reason.DIGEST_MISMATCH)
+                offset, actual = request.offset, Sha256()
+
+                def read(position: int) -> bytes:
+                    data = os.pread(descriptor, CHUNK_BYTES, position)
+                    actual.update(data)
+                    return data
+
+                while data := await to_its_end(read, offset):
                     yield model_pb2.BlobChunk(offset=offset, data=data)
                     offset += len(data)
             finally:
                 os.close(descriptor)
+            if request.offset == 0 and not self._note_digest(digest, str(actual)):
+                text = f"Blob {digest} is damaged: its {offset} bytes have digest {actual}. Import its model again."
+                log.error("%s", text)
+                metadata = {"expected": digest, "actual": str(actual)}
+                raise DataLoss(text, reason=Reason.DIGEST_MISMATCH, metadata=metadata)
 
     async def PinVersion(self, request: model_pb2.PinVersionRequest, context: Context) -> model_pb2.Version:
         """Pins."""
@@ -127,10 +140,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def DeleteVersion(self, request: model_pb2.DeleteVersionRequest, context: Context) -> Empty:
         """Removes a version, then the blobs that nothing else needs."""
         async with self._changing:
-            released = await asyncio.to_thread(self._versions.delete, request.name)
-            live = await asyncio.to_thread(self._versions.live_blobs)
-            gone = await asyncio.to_thread(self._blobs.collect, live, released)
-        log.info("Deleted %s and %d blobs.", request.name, len(gone))
+            gone = await to_its_end(self._versions.delete, request.name)
+        log.info("Deleted %s, and %d blobs that no other version has.", request.name, len(gone))
+        self._blobs.drop_parts()
         return Empty()
 
     async def VerifyVersion(
@@ -140,18 +152,41 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         version = await self._message(self._versions.get(request.name))
         response = model_pb2.VerifyVersionResponse()
         for file in version.files:
-            with self._blobs.use(file.digest):
-                actual = await asyncio.to_thread(self._blobs.digest_of, file.digest)
-            response.bytes_verified += file.size_bytes
-            if actual != file.digest:
-                log.error("%s of %s is damaged: %s instead of %s.", file.path, version.name, actual, file.digest)
+            actual = await self._read_again(file.digest, response)
+            if not self._note_digest(file.digest, actual):
+                log.error("%s of %s is damaged: %s.", file.path, version.name, actual or "it is gone")
                 response.damaged.add(file=file, actual_digest=actual)
+        log.info("Verified %s: %d of %d files damaged.", version.name, len(response.damaged), len(version.files))
         return response
+
+    async def _read_again(self, digest: str, response: model_pb2.VerifyVersionResponse) -> str:
+        """The digest of what is stored, empty when nothing is; adds its bytes to the response."""
+        with self._blobs.use(digest):
+            try:
+                actual = str(await digest_file(self._blobs.path(digest)))
+                response.bytes_verified += self._blobs.path(digest).stat().st_size
+            except FileNotFoundError:
+                return ""
+        return actual
+
+    def _note_digest(self, digest: str, actual: str) -> bool:
+        """Remembers whether a blob is whole, and tells it."""
+        self._blobs.set_damaged(digest, damaged=actual != digest)
+        return actual == digest
 
     async def _pin(self, name: str, *, pinned: bool) -> model_pb2.Version:
         async with self._changing:
-            entry = await asyncio.to_thread(lambda: self._versions.set_pinned(name, pinned=pinned))
+            entry = await to_its_end(lambda: self._versions.set_pinned(name, pinned=pinned))
+        log.info("%s %s.", "Pinned" if pinned else "Unpinned", name)
         return await self._message(entry)
+
+    async def _message_or_outline(self, entry: Entry) -> model_pb2.Version:
+        """A damaged version is listed without its files: it is to be seen, and must not hide the others."""
+        try:
+            return await self._message(entry)
+        except DataLoss as error:
+            log.error("%s", error.message)  # noqa: TRY400  # the place in the code says nothing
+            return self._versions.outline(entry)
 
     async def _message(self, entry: Entry) -> model_pb2.Version:
         return await asyncio.to_thread(self._versions.message, entry)

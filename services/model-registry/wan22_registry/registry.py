@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from wan22.errors import DataLoss
 from wan22.server import Server
 from wan22.v1 import model_pb2_grpc
 from wan22_registry import layout_lock
@@ -25,11 +24,8 @@ async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
     with layout_lock.own(settings.root):
         blobs = BlobStore(settings.root)
         versions = Versions(settings.root, blobs)
-        try:
-            gone = blobs.collect(versions.live_blobs(), set())
-        except DataLoss as error:  # what a damaged manifest needs is unknown, so that nothing may go
-            log.warning("Nothing is collected: %s", error.message)
-            gone = []
+        dropped = [*blobs.remove_temporaries(), *blobs.drop_parts()]
+        collected = versions.collect(set())
         servicer = ModelServicer(blobs, versions)
         async with Server(
             [partial(model_pb2_grpc.add_ModelServiceServicer_to_server, servicer)],
@@ -41,6 +37,7 @@ async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
         ) as server:
             server.set_ready(True)
             count = len(versions.list_all())
-            text = "Serving %s on port %d: %d versions, %d blobs collected."
-            log.info(text, settings.root, server.port, count, len(gone))
+            log.info("Serving %s on port %d: %d versions.", settings.root, server.port, count)
+            if dropped or collected:
+                log.info("Removed %d unfinished files and %d blobs of no version.", len(dropped), len(collected))
             yield server

@@ -1,64 +1,38 @@
-"""Versions and tags: OCI manifests, and `index.json`, the one truth about which there are."""
+"""Versions and tags: what may be published, found, pinned and deleted."""
 
 from __future__ import annotations
 
-import calendar
+import dataclasses
 import itertools
 import json
-import time
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from wan22.digests import Sha256
 from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, NotFound, Reason
 from wan22.names import VersionName, VersionReference, check_digest, check_model, check_tag
 from wan22.v1 import model_pb2
 from wan22.variants import VARIANTS
-from wan22_registry.blobs import BlobStore, replace
+from wan22_registry.blobs import BlobStore
+from wan22_registry.index import Entry, Index
+from wan22_registry.manifest import config_digest, config_of, files_of, manifest_of
 from wan22_registry.model_files import check_content, check_path
 
-ARTIFACT_TYPE = "application/vnd.wan22.model.v1+json"
-CONFIG_TYPE = "application/vnd.wan22.model.config.v1+json"
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-FILE_TYPES = {".json": "application/json", ".safetensors": "application/vnd.wan22.safetensors"}
-TITLE = "org.opencontainers.image.title"
-REF_NAME = "org.opencontainers.image.ref.name"
-CREATED = "org.opencontainers.image.created"
-MODEL, TAGS, PINNED = "dev.wan22.model", "dev.wan22.tags", "dev.wan22.pinned"
-
-
-@dataclass
-class Entry:
-    """One version in the index."""
-
-    model: str
-    digest: str
-    manifest_size: int
-    created: int
-    """Seconds since 1970."""
-    tags: list[str] = field(default_factory=list)
-    pinned: bool = False
-
-    @property
-    def name(self) -> VersionName:
-        """models/{model}/versions/{digest}."""
-        return VersionName(self.model, self.digest)
+log = logging.getLogger(__name__)
 
 
 class Versions:
-    """The index and the manifests. Its methods block for a few file operations; call them one at a time."""
+    """The versions of a layout. Its methods block for a few file operations; change one thing at a time."""
 
     def __init__(self, root: Path, blobs: BlobStore) -> None:
-        self._index = root / "index.json"
+        self._index = Index(root)
         self._blobs = blobs
-        layout = root / "oci-layout"
-        if not layout.exists():
-            replace(layout, json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
-        self._entries = [_read_entry(item) for item in self._read_index()]
 
     def publish(self, request: model_pb2.PublishVersionRequest) -> Entry:
-        """Checks the files, writes the manifest and then, in one step, the index.
+        """Checks the files, writes config and manifest and then, in one step, the index.
 
         Raises InvalidRequest (FORBIDDEN_FILE), FailedPrecondition (BLOB_MISSING) naming what has to be pushed first.
         """
@@ -67,34 +41,42 @@ class Versions:
         if request.variant not in VARIANTS:
             text = f"variant is {request.variant!r}: use one of {', '.join(sorted(VARIANTS))}."
             raise InvalidRequest(text, field="variant")
-        manifest = self._manifest(request.variant, _check_files(request.files), self._blobs)
+        files = _check_files(request.files)
+        for file in files:
+            self._check_blob(file)
+        config = config_of(request.variant)
+        manifest = manifest_of(config, files)
+        self._blobs.write(config)
         digest = self._blobs.write(manifest)
-        entry = self._find(VersionName(model, digest))
-        entries = [e for e in self._entries if e is not entry]
-        entry = entry or Entry(model, digest, len(manifest), int(time.time()))
-        moved = [self._without_tags(e, model, tags) for e in entries]
-        tagged = Entry(model, digest, len(manifest), entry.created, sorted({*entry.tags, *tags}), entry.pinned)
-        self._write_index([*moved, tagged])
-        return tagged
+        known = next((entry for entry in self._index.entries if entry.name == VersionName(model, digest)), None)
+        new = known or Entry(model, digest, len(manifest), datetime.now(UTC).replace(microsecond=0))
+        new = dataclasses.replace(new, tags=tuple(sorted({*new.tags, *tags})))
+        entries = [_without_tags(entry, tags) if entry.model == model else entry for entry in self._index.entries]
+        if known:
+            entries[self._index.entries.index(known)] = new
+        else:
+            entries.append(new)
+        self._index.replace(entries)
+        return new
 
     def list_all(self) -> Sequence[Entry]:
         """Every version, newest first."""
-        return sorted(self._entries, key=lambda entry: -entry.created)
+        return self._index.entries[::-1]
 
     def get(self, name: str) -> Entry:
         """One version by name. Raises NotFound."""
         wanted = VersionName.parse(name)
-        entry = self._find(wanted)
-        if entry is None:
-            raise NotFound(f"{wanted} is not in this registry: see `wan22 models list`.")
-        return entry
+        for entry in self._index.entries:
+            if entry.name == wanted:
+                return entry
+        raise NotFound(f"{wanted} is not in this registry: see `wan22 models list`.")
 
     def resolve(self, reference: str) -> Entry:
         """One version by `MODEL[:TAG][@sha256:DIGEST]`. Raises NotFound saying what there is instead."""
         wanted = VersionReference.parse(reference)
-        of_model = [entry for entry in self._entries if entry.model == wanted.model]
+        of_model = [entry for entry in self._index.entries if entry.model == wanted.model]
         if not of_model:
-            known = ", ".join(sorted({entry.model for entry in self._entries})) or "none"
+            known = ", ".join(sorted({entry.model for entry in self._index.entries})) or "none"
             raise NotFound(f"Model {wanted.model!r} is not in this registry; there are: {known}.")
         for entry in of_model:
             if wanted.digest in {None, entry.digest} and (wanted.tag is None or wanted.tag in entry.tags):
@@ -105,115 +87,90 @@ class Versions:
     def set_pinned(self, name: str, *, pinned: bool) -> Entry:
         """Pins or unpins. Raises NotFound."""
         old = self.get(name)
-        new = Entry(old.model, old.digest, old.manifest_size, old.created, old.tags, pinned)
-        self._write_index([new if entry is old else entry for entry in self._entries])
+        new = dataclasses.replace(old, pinned=pinned)
+        self._index.replace(new if entry is old else entry for entry in self._index.entries)
         return new
 
-    def delete(self, name: str) -> set[str]:
-        """Unlists a version and returns its blobs. Raises NotFound, FailedPrecondition (VERSION_PINNED)."""
+    def delete(self, name: str) -> list[str]:
+        """Removes a version, then the blobs that no other has, and returns these.
+
+        Raises NotFound, FailedPrecondition (VERSION_PINNED).
+        """
         entry = self.get(name)
         if entry.pinned:
             raise FailedPrecondition(f"{name} is pinned: unpin it first.", reason=Reason.VERSION_PINNED)
-        blobs = self._blobs_of(entry)
-        self._write_index([other for other in self._entries if other is not entry])
-        return blobs
+        try:
+            released = self._blobs_of(entry)
+        except DataLoss as error:
+            log.warning("The files of %s go when they are a day old: %s", name, error.message)
+            released = {entry.digest}
+        self._index.replace(other for other in self._index.entries if other is not entry)
+        return self.collect(released)
 
-    def live_blobs(self) -> set[str]:
-        """Digests of everything that some version consists of, manifests and configs too."""
-        return set().union(*(self._blobs_of(entry) for entry in self._entries))
+    def collect(self, released: set[str]) -> list[str]:
+        """Deletes the blobs that no version has: `released` ones at once, others a day after they came."""
+        try:
+            live = set().union(*(self._blobs_of(entry) for entry in self._index.entries))
+        except DataLoss as error:  # what a damaged manifest needs is unknown, so that nothing may go
+            log.warning("No blob is collected: %s", error.message)
+            return []
+        return self._blobs.collect(live, released)
 
     def message(self, entry: Entry) -> model_pb2.Version:
         """The version as clients see it. Raises DataLoss when its manifest is damaged."""
-        manifest = self._read_manifest(entry)
-        config = json.loads(self._blobs.path(manifest["config"]["digest"]).read_bytes())
-        files = [
-            model_pb2.File(path=layer["annotations"][TITLE], digest=layer["digest"], size_bytes=layer["size"])
-            for layer in manifest["layers"]
-        ]
-        message = model_pb2.Version(
-            name=str(entry.name),
-            variant=config["variant"],
-            files=files,
-            tags=entry.tags,
-            pinned=entry.pinned,
-            size_bytes=sum(file.size_bytes for file in files),
-        )
-        message.create_time.FromSeconds(entry.created)
+        manifest = self._read(entry, entry.digest, "manifest")
+        files = files_of(manifest)
+        message = self.outline(entry)
+        message.variant = self._read(entry, config_digest(manifest), "config")["variant"]
+        message.files.extend(files)
+        message.size_bytes = sum(file.size_bytes for file in files)
         return message
 
+    @staticmethod
+    def outline(entry: Entry) -> model_pb2.Version:
+        """What the index says of a version: all but its variant and files."""
+        message = model_pb2.Version(name=str(entry.name), tags=entry.tags, pinned=entry.pinned)
+        message.create_time.FromDatetime(entry.create_time)
+        return message
+
+    def _check_blob(self, file: model_pb2.File) -> None:
+        size = self._blobs.size(file.digest)
+        if size is None:
+            text = f"{file.path} ({file.digest}) has not been pushed: push it, then publish."
+            raise FailedPrecondition(text, reason=Reason.BLOB_MISSING)
+        if size != file.size_bytes:
+            text = f"{file.path} is declared with {file.size_bytes} bytes, its blob has {size}."
+            raise InvalidRequest(text, field="files")
+        check_content(file.path, self._blobs.path(file.digest))
+
     def _blobs_of(self, entry: Entry) -> set[str]:
-        manifest = self._read_manifest(entry)
-        return {entry.digest, manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])}
+        manifest = self._read(entry, entry.digest, "manifest")
+        return {entry.digest, config_digest(manifest), *(file.digest for file in files_of(manifest))}
 
-    def _find(self, name: VersionName) -> Entry | None:
-        return next((entry for entry in self._entries if entry.name == name), None)
-
-    @staticmethod
-    def _without_tags(entry: Entry, model: str, tags: Sequence[str]) -> Entry:
-        kept = [tag for tag in entry.tags if entry.model != model or tag not in tags]
-        return Entry(entry.model, entry.digest, entry.manifest_size, entry.created, kept, entry.pinned)
-
-    @staticmethod
-    def _manifest(variant: str, files: Sequence[model_pb2.File], blobs: BlobStore) -> bytes:
-        """The OCI image manifest: nothing in it but the variant and the files, so that equal content has one digest."""
-        for file in files:
-            size = blobs.size(file.digest)
-            if size is None:
-                text = f"{file.path} ({file.digest}) has not been pushed: push it, then publish."
-                raise FailedPrecondition(text, reason=Reason.BLOB_MISSING)
-            if size != file.size_bytes:
-                text = f"{file.path} is declared with {file.size_bytes} bytes, its blob has {size}."
-                raise InvalidRequest(text, field="files")
-            check_content(file.path, blobs.path(file.digest))
-        config = _json({"variant": variant})
-        layers = [
-            {
-                "mediaType": FILE_TYPES["." + file.path.rpartition(".")[2]],
-                "digest": file.digest,
-                "size": file.size_bytes,
-                "annotations": {TITLE: file.path},
-            }
-            for file in files
-        ]
-        return _json(
-            {
-                "schemaVersion": 2,
-                "mediaType": MANIFEST_TYPE,
-                "artifactType": ARTIFACT_TYPE,
-                "config": {"mediaType": CONFIG_TYPE, "digest": blobs.write(config), "size": len(config)},
-                "layers": layers,
-            }
-        )
-
-    def _read_manifest(self, entry: Entry) -> dict[str, Any]:
-        actual = self._blobs.digest_of(entry.digest)
-        if actual != entry.digest:
-            text = f"The manifest of {entry.name} has digest {actual or 'none: it is gone'}: import the model again."
-            raise DataLoss(text, reason=Reason.DIGEST_MISMATCH)
-        manifest: dict[str, Any] = json.loads(self._blobs.path(entry.digest).read_bytes())
-        return manifest
-
-    def _read_index(self) -> list[dict[str, Any]]:
-        if not self._index.exists():
-            return []
-        items: list[dict[str, Any]] = json.loads(self._index.read_bytes())["manifests"]
-        return items
-
-    def _write_index(self, entries: list[Entry]) -> None:
-        index = {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [_write_entry(entry) for entry in entries],
-        }
-        replace(self._index, _json(index))
-        self._entries = entries
+    def _read(self, entry: Entry, digest: str, what: str) -> dict[str, Any]:
+        """Reads a small JSON blob and checks its digest."""
+        try:
+            content = self._blobs.path(digest).read_bytes()
+            actual = str(Sha256(content))
+        except FileNotFoundError:
+            actual = ""
+        if actual != digest:
+            text = f"The {what} of {entry.name} is {f'damaged: its digest is {actual}' if actual else 'gone'}"
+            raise DataLoss(
+                f"{text}. Import the model again, or delete the version.",
+                reason=Reason.DIGEST_MISMATCH,
+                metadata={"expected": digest, "actual": actual},
+            )
+        value: dict[str, Any] = json.loads(content)
+        return value
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+def _without_tags(entry: Entry, tags: Sequence[str]) -> Entry:
+    return dataclasses.replace(entry, tags=tuple(tag for tag in entry.tags if tag not in tags))
 
 
 def _check_files(files: Sequence[model_pb2.File]) -> list[model_pb2.File]:
+    """The files by path."""
     if not files:
         raise InvalidRequest("files is empty: a version has at least one file.", field="files")
     for file in files:
@@ -223,29 +180,8 @@ def _check_files(files: Sequence[model_pb2.File]) -> list[model_pb2.File]:
     for first, second in itertools.pairwise(ordered):
         if first.path == second.path:
             raise InvalidRequest(f"files has {first.path} twice.", field="files")
+    folders = {str(folder) for file in files for folder in PurePosixPath(file.path).parents}
+    for file in ordered:
+        if file.path in folders:
+            raise InvalidRequest(f"files has {file.path} and files below it.", field="files")
     return ordered
-
-
-def _write_entry(entry: Entry) -> dict[str, Any]:
-    annotations = {
-        MODEL: entry.model,
-        TAGS: ",".join(entry.tags),
-        PINNED: str(entry.pinned).lower(),
-        CREATED: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.created)),
-    }
-    if entry.tags:
-        annotations[REF_NAME] = f"{entry.model}:{entry.tags[0]}"
-    return {
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": ARTIFACT_TYPE,
-        "digest": entry.digest,
-        "size": entry.manifest_size,
-        "annotations": annotations,
-    }
-
-
-def _read_entry(item: dict[str, Any]) -> Entry:
-    notes = item["annotations"]
-    tags = [tag for tag in notes[TAGS].split(",") if tag]
-    created = calendar.timegm(time.strptime(notes[CREATED], "%Y-%m-%dT%H:%M:%SZ"))
-    return Entry(notes[MODEL], item["digest"], item["size"], created, tags, notes[PINNED] == "true")
