@@ -39,8 +39,8 @@ def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
 
 
 def norm_rotate_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary) -> Tensor:
-    """As norm_heads, then the rotary embedding."""
-    return rotate(norm_heads(x, weight, num_heads, eps), by)
+    """As norm_heads, then the rotary embedding; rounded once, after both."""
+    return rotate(norm_heads(x.float(), weight.float(), num_heads, eps), by).to(x.dtype)
 
 
 def gelu(x: Tensor) -> Tensor:
