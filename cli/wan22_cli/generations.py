@@ -14,7 +14,7 @@ from wan22.v1.generation_pb2 import Generation
 from wan22_cli import failures, options
 from wan22_cli.generate import check_output, end_unless_succeeded
 from wan22_cli.progress import describe
-from wan22_cli.terminal import out, print_json, print_table, utc_time
+from wan22_cli.terminal import as_dict, out, print_json, print_table, utc_time
 
 app = typer.Typer(no_args_is_help=True, help="List, watch, cancel and fetch generations.")
 
@@ -110,7 +110,7 @@ def _facts(generation: Generation) -> list[tuple[str, Any]]:
     if generation.HasField("video"):
         facts += [("size_bytes", generation.video.size_bytes), ("digest", generation.video.digest)]
     facts += [(f"label {key}", value) for key, value in sorted(generation.labels.items())]
-    facts += [(field.name, value) for field, value in generation.parameters.ListFields()]
+    facts += as_dict(generation.parameters).items()
     return facts
 
 

@@ -259,9 +259,7 @@ def _wanted(
     pool: str,
     options: ParameterOptions,
 ) -> Generation:
-    fields: dict[str, Any] = {**options}
-    if (solver := options.get("solver")) is not None:
-        fields["solver"] = generation_pb2.Parameters.Solver.Value(solver)
+    fields: Any = options  # protobuf takes a solver by its name
     parameters = generation_pb2.Parameters(prompt=prompt, image=image, last_image=last_image, **fields)
     return Generation(variant=variant, pool=pool, parameters=parameters, labels=labels)
 

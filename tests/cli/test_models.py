@@ -1,0 +1,121 @@
+"""`wan22 models` against a real registry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from wan22_testing.service_process import ServiceProcess
+from wan22_testing.tiny_models import shared_folder
+from wan22_testing.wan22_command import Wan22Command
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+TINY = "t2v-a14b-tiny"
+MODEL = f"wan2.2-{TINY}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def registry(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServiceProcess]:
+    folder = tmp_path_factory.mktemp("registry")
+    process = ServiceProcess("wan22_registry", folder / "log", root=folder / "root")
+    process.start()
+    await process.until()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def wan22(tmp_path: Path) -> Wan22Command:
+    return Wan22Command(tmp_path)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def version(registry: ServiceProcess, wan22: Wan22Command) -> str:
+    """The name of an imported version; a repeated import finds everything there."""
+    folder = str(shared_folder(TINY))
+    result = await wan22("models", "import", folder, "--variant", TINY, "--registry", registry.address)
+    assert result.exit_code == 0, result.err
+    return result.out.strip()
+
+
+async def test_an_imported_model_is_listed_and_shown_under_its_name_and_tag(
+    registry: ServiceProcess, wan22: Wan22Command, version: str
+) -> None:
+    at = ["--registry", registry.address]
+    listed = (await wan22("models", "list", *at)).out.splitlines()
+    assert [line.split()[:3] for line in listed[1:]] == [[version, "latest", TINY]]
+    assert [model["name"] for model in (await wan22("models", "list", "--json", *at)).json_lines()] == [
+        f"models/{MODEL}"
+    ]
+
+    by_tag = (await wan22("models", "get", MODEL, "--json", *at)).json()
+    by_name = (await wan22("models", "get", version, "--json", *at)).json()
+    assert by_tag == by_name
+    assert by_tag["name"] == version
+    shown = (await wan22("models", "get", MODEL, *at)).out
+    assert f"name       {version}" in shown
+    assert "transformer_2/config.json" in shown
+
+
+async def test_a_pinned_version_is_not_deleted(registry: ServiceProcess, wan22: Wan22Command, version: str) -> None:
+    at = ["--registry", registry.address]
+    assert (await wan22("models", "pin", MODEL, *at)).out == f"{version} is pinned.\n"
+    refused = await wan22("models", "delete", version, *at)
+    assert refused.exit_code == 1
+    assert "pinned" in refused.err
+
+    assert (await wan22("models", "unpin", MODEL, *at)).out == f"{version} is not pinned.\n"
+    assert (await wan22("models", "delete", version, "--json", *at)).json() == {"deleted": version}
+    assert (await wan22("models", "list", "--json", *at)).out == ""
+
+
+async def test_verify_names_a_damaged_file(registry: ServiceProcess, wan22: Wan22Command, version: str) -> None:
+    at = ["--registry", registry.address]
+    sound = await wan22("models", "verify", MODEL, *at)
+    assert sound.exit_code == 0
+    assert sound.out.startswith(f"{version}: ")
+
+    files = (await wan22("models", "get", MODEL, "--json", *at)).json()["files"]
+    file = next(file for file in files if file["path"] == "vae/config.json")
+    blob = next(registry.log.parent.rglob(file["digest"].removeprefix("sha256:")))
+    whole = blob.read_bytes()
+    blob.chmod(0o600)
+    blob.write_bytes(whole.replace(b"{", b"[", 1))
+    damaged = await wan22("models", "verify", MODEL, *at)
+    blob.write_bytes(whole)
+    assert damaged.exit_code == 1
+    assert damaged.err.startswith("Error: vae/config.json has sha256:")
+    assert damaged.err.endswith(f"not {file['digest']}: import the model again.\n")
+
+
+async def test_a_pickle_is_refused_by_name(registry: ServiceProcess, wan22: Wan22Command) -> None:
+    folder = wan22.folder / "model"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{}")
+    (folder / "weights.bin").write_bytes(b"\x80\x04.")
+    result = await wan22("models", "import", "model", "--variant", TINY, "--registry", registry.address)
+    assert result.exit_code == 2
+    assert "model/weights.bin is a pickle, which can run code: convert it to safetensors" in result.err
+
+
+async def test_an_unknown_model_is_exit_code_1_and_an_unreachable_registry_3(
+    registry: ServiceProcess, wan22: Wan22Command
+) -> None:
+    unknown = await wan22("models", "get", "no-such-model", "--registry", registry.address)
+    assert unknown.exit_code == 1
+    assert "no-such-model" in unknown.err
+    unreachable = await wan22("models", "list", "--registry", "127.0.0.1:1")
+    assert unreachable.exit_code == 3
+    assert unreachable.err.startswith("Error: 127.0.0.1:1 did not answer for 5 s (")
+
+
+async def test_an_unknown_variant_or_reference_is_exit_code_2(registry: ServiceProcess, wan22: Wan22Command) -> None:
+    (wan22.folder / "model").mkdir()
+    variant = await wan22("models", "import", "model", "--variant", "t2v", "--registry", registry.address)
+    reference = await wan22("models", "get", "Not A Model", "--registry", registry.address)
+    assert (variant.exit_code, reference.exit_code) == (2, 2)
+    assert "'t2v' is no variant" in variant.err
+    assert "use MODEL[:TAG][@sha256:DIGEST]" in reference.err
