@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
-from wan22_inference.engine.attention import attention, choose
+from wan22_inference.engine.attention import _try, attention, choose, sdpa
 from wan22_inference.engine.rope import rotary, rotate
 
 CPU = torch.device("cpu")
@@ -47,3 +48,15 @@ def test_far_positions_are_turned_exactly() -> None:
     angle = 999 * 10_000.0 ** (-1 / 21)
     assert float(by.cos[999, pair]) == pytest.approx(math.cos(angle), abs=1e-7)
     assert float(by.sin[999, pair]) == pytest.approx(math.sin(angle), abs=1e-7)
+
+
+def test_a_backend_that_computes_something_else_is_refused() -> None:
+    assert _try(sdpa, CPU, torch.bfloat16, 16) is None
+    assert _try(lambda q, k, v: sdpa(q, k, v) * 1.1, CPU, torch.bfloat16, 16) == "its trial's relative error was 0.1"
+
+
+def test_a_backend_that_cannot_run_is_refused_with_its_reason() -> None:
+    def broken(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        raise RuntimeError("no kernel image is available")
+
+    assert _try(broken, CPU, torch.bfloat16, 16) == "its trial failed (no kernel image is available)"

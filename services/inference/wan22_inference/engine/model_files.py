@@ -36,10 +36,6 @@ class ModelFiles:
             raise misfit(f"{name} is missing")
         return self.paths[name].read_bytes()
 
-    def weight_bytes(self) -> int:
-        """Bytes of all safetensors files."""
-        return sum(path.stat().st_size for name, path in self.paths.items() if name.endswith(".safetensors"))
-
 
 def misfit(what: str) -> FailedPrecondition:
     """The error for a model that is not what its variant needs."""
