@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from wan22.errors import InvalidRequest, Reason
 from wan22.model_client import ModelClient
-from wan22_registry.model_files import check_content, check_path
+from wan22_registry.model_files import MAX_JSON_BYTES, check_content, check_path
 
 from . import model_folder
 from .model_folder import safetensors
@@ -45,6 +45,19 @@ def test_paths_that_leave_the_folder_or_are_no_weights_are_refused(path: str) ->
         (safetensors({"w": ENTRY, "v": ENTRY}, b"\0" * 24), "one before it ends"),
         (safetensors({"w": {**ENTRY, "data_offsets": [24, 0]}}, b"\0" * 24), "offsets"),
         ((1 << 62).to_bytes(8, "little") + b"{}", "said to have"),
+        (b"\2\0\0\0{}", "6 bytes"),
+        (safetensors(b" {}"), "does not begin with {"),
+        (safetensors("{}".encode("utf-16")), "does not begin with {"),
+        (safetensors(b'{"\xff": 1}'), "not JSON"),
+        (safetensors(b"{" * 100_000), "not JSON"),
+        (safetensors(b'{"w": {}, "w": {}}'), "a name twice"),
+        (safetensors({"__metadata__": {"format": 1}}), "__metadata__"),
+        (safetensors({"__metadata__": []}), "__metadata__"),
+        (safetensors({"w": {**ENTRY, "shape": [1] * 65}}, b"\0" * 24), "shape"),
+        (safetensors({"w": {**ENTRY, "shape": [1 << 63, 0]}}, b"\0" * 24), "shape"),
+        (safetensors({"w": {**ENTRY, "data_offsets": [0, 24, 48]}}, b"\0" * 24), "wrong"),
+        (safetensors({"w": {**ENTRY, "dtype": ["F32"]}}, b"\0" * 24), "wrong"),
+        (safetensors({"w": "F32"}, b"\0" * 24), "wrong"),
     ],
 )
 def test_safetensors_whose_header_lies_are_refused(tmp_path: Path, content: bytes, why: str) -> None:
@@ -52,6 +65,33 @@ def test_safetensors_whose_header_lies_are_refused(tmp_path: Path, content: byte
     path.write_bytes(content)
     with pytest.raises(InvalidRequest, match=why):
         check_content("w.safetensors", path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", "{}".encode("utf-16"), b"[" * 100_000, b"1" * 5000, b"{} {}"])
+def test_json_that_does_not_parse_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"File 'c\.json' is refused: it is not JSON"):
+        check_content("c.json", path)
+
+
+def test_json_beyond_its_bound_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    with path.open("wb") as file:
+        file.truncate(MAX_JSON_BYTES + 1)
+    with pytest.raises(InvalidRequest, match="67108865 bytes of JSON, at most 67108864"):
+        check_content("c.json", path)
+
+
+def test_what_a_file_says_of_itself_makes_no_long_error(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(safetensors({"w" * 100_000: {**ENTRY, "shape": [1] * 100_000}}, b"\0" * 24))
+    with pytest.raises(InvalidRequest) as caught:
+        check_content("w.safetensors", path)
+    assert len(caught.value.message) < 1000
+    with pytest.raises(InvalidRequest) as caught:
+        check_path("x" * 100_000)
+    assert len(caught.value.message) < 1000
 
 
 def test_a_true_header_is_taken_with_its_metadata(tmp_path: Path) -> None:

@@ -94,8 +94,9 @@ async def test_a_push_out_of_order_is_refused(registry: str, requests: list[mode
     assert await offset_of(registry) is not None
 
 
-async def test_kill_9_at_any_moment_of_a_push_shows_nothing_half_and_loses_nothing(tmp_path: Path) -> None:
-    moments = random.Random(22)
+async def test_kill_9_at_any_moment_of_a_push_shows_nothing_half_and_loses_nothing(
+    tmp_path: Path, moments: random.Random
+) -> None:
     process = ServiceProcess("wan22_registry", tmp_path / "log", root=tmp_path / "registry")
     process.start()
     await process.until()

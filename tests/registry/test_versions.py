@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from wan22.channels import open_channel
-from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, NotFound, Reason
+from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, NotFound, Reason, Wan22Error
 from wan22.model_client import ModelClient
 from wan22.status import from_rpc_error
 from wan22.v1 import model_pb2, model_pb2_grpc
@@ -94,16 +95,6 @@ async def test_a_pinned_version_stays_and_a_deleted_one_takes_its_blobs_along(
     assert (await client.verify(kept.name)).bytes_verified == kept.size_bytes
 
 
-async def test_a_version_deleted_while_it_is_read_is_read_to_its_end(client: ModelClient, tmp_path: Path) -> None:
-    folder = model_folder.write(tmp_path / "a", b"y" * 5_000_000)
-    version = await push(client, folder, "latest")
-    reading = client.read_blob(version.files[2].digest)
-    data = await anext(reading)
-    await client.delete(version.name)
-    data += b"".join([chunk async for chunk in reading])
-    assert data == (folder / version.files[2].path).read_bytes()
-
-
 async def test_versions_and_pins_survive_a_restart(root: Path, tmp_path: Path) -> None:
     from wan22_registry.registry import serve
     from wan22_registry.settings import RegistrySettings
@@ -144,16 +135,56 @@ async def test_damage_is_found_and_named(client: ModelClient, root: Path, tmp_pa
         await client.get_version(version.name)
 
 
-async def test_publishing_what_was_not_pushed_names_the_file(client: ModelClient) -> None:
-    file = model_pb2.File(path="a.json", digest="sha256:" + "a" * 64, size_bytes=1)
-    request = model_pb2.PublishVersionRequest(model="m", variant=T2V, files=[file], tags=["latest"])
+async def publishing_error(client: ModelClient, *files: model_pb2.File, **fields: Any) -> Wan22Error:
+    request = model_pb2.PublishVersionRequest(**{"model": "m", "variant": T2V, "files": files, **fields})
     async with open_channel(client.target) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await model_pb2_grpc.ModelServiceStub(channel).PublishVersion(request)
-    error = from_rpc_error(caught.value)
+    return from_rpc_error(caught.value)
+
+
+async def test_publishing_what_was_not_pushed_names_the_file(client: ModelClient) -> None:
+    error = await publishing_error(client, model_pb2.File(path="a.json", digest="sha256:" + "a" * 64, size_bytes=1))
     assert isinstance(error, FailedPrecondition)
     assert error.reason is Reason.BLOB_MISSING
     assert "a.json" in error.message
+
+
+async def test_what_cannot_be_published_is_refused_and_nothing_is_listed(client: ModelClient, tmp_path: Path) -> None:
+    version = await push(client, model_folder.write(tmp_path / "m"), model="n")
+    good, _, weights = version.files
+
+    def named(path: str, like: model_pb2.File = good) -> model_pb2.File:
+        return model_pb2.File(path=path, digest=like.digest, size_bytes=like.size_bytes)
+
+    size = model_pb2.File(path="a.json", digest=good.digest, size_bytes=good.size_bytes + 1)
+    odd = model_pb2.File(path="a.json", digest="sha256:../../index.json", size_bytes=1)
+    cases: list[tuple[list[model_pb2.File], dict[str, Any], str]] = [
+        ([], {}, "files is empty"),
+        ([named("../a.json")], {}, "relative path"),
+        ([named("model.pth")], {}, "only .safetensors and .json"),
+        ([named("a.json"), named("a.json")], {}, "a.json twice"),
+        ([named("a.json"), named("a.json/b.json")], {}, "a.json and files below it"),
+        ([named("a.safetensors")], {}, "safetensors header"),
+        ([named("w.json", weights)], {}, "not JSON"),
+        ([size], {}, "declared with 3 bytes, its blob has 2"),
+        ([odd], {}, "files.digest"),
+        ([good], {"model": "Upper"}, "model is 'Upper'"),
+        ([good], {"tags": ["a b"]}, "tags is 'a b'"),
+        ([good], {"variant": "t2v-13b"}, "variant is 't2v-13b': use one of i2v-a14b"),
+    ]
+    for files, fields, words in cases:
+        error = await publishing_error(client, *files, **fields)
+        assert isinstance(error, InvalidRequest)
+        assert words in error.message
+    assert [model.name for model in await client.list_models()] == ["models/n"]
+
+
+async def test_versions_are_listed_newest_first_also_within_a_second(client: ModelClient, tmp_path: Path) -> None:
+    names = [(await push(client, model_folder.write(tmp_path / f"{n}", b"%d" % n), f"v{n}")).name for n in range(4)]
+    await push(client, tmp_path / "1", "again")  # a tag more makes it no newer
+    (model,) = await client.list_models()
+    assert [version.name for version in model.versions] == names[::-1]
 
 
 async def test_many_pushes_at_once_all_become_versions(client: ModelClient, tmp_path: Path) -> None:
