@@ -1,0 +1,31 @@
+"""Work in threads whose results come in order, with few of them in memory at a time."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AHEAD = 2
+"""Results that may wait beside those being made."""
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yields `function` of each item, made by a thread a core; at most that many and AHEAD are held at once."""
+    threads = len(os.sched_getaffinity(0))
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="pack") as pool:
+        try:
+            for item in items:
+                if len(waiting) >= threads + AHEAD:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(function, item))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

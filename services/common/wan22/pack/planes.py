@@ -1,0 +1,86 @@
+"""The codec `planes+zstd`: weights' exponents take few values and compress well, their mantissas do not.
+
+Each little-endian word of w bytes is rotated left by one bit, which puts the exponent of bfloat16 and float32 into the
+top byte (words of one byte stay as they are). Stored are the lower bytes of all words, plane by plane from the lowest;
+then a 4-byte length of each frame; then the top bytes, 131,072 a frame, each frame a standard one of zstd (RFC 8878)
+with its content size. Frames decode on their own, on a CPU or many at once on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from wan22.pack.malformed import MalformedFile
+
+FRAME_BYTES = 128 << 10
+"""One block of zstd, with a Huffman table of its own."""
+PARAMETERS = zstandard.ZstdCompressionParameters.from_level(
+    1, strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, window_log=17
+)
+"""Looks for almost no repeats: what it finds among exponents is chance, and costs more than Huffman coding them."""
+_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
+
+
+def encode(data: bytes, word: int) -> bytes:
+    """The stored form of whole words."""
+    compressor = zstandard.ZstdCompressor(compression_params=PARAMETERS)
+    if word == 1:
+        frames = [compressor.compress(data[start : start + FRAME_BYTES]) for start in range(0, len(data), FRAME_BYTES)]
+        return b"".join([_lengths(frames), *frames])
+    words = np.frombuffer(data, dtype=_TYPES[word])
+    lower, frames = np.empty((word - 1, len(words)), np.uint8), []
+    for start in range(0, len(words), FRAME_BYTES):  # a frame's words stay in the processor's cache
+        part = words[start : start + FRAME_BYTES]
+        rotated = (part << 1) | (part >> (8 * word - 1))
+        planes = rotated.view(np.uint8).reshape(-1, word)
+        lower[:, start : start + len(part)] = planes[:, :-1].T
+        frames.append(compressor.compress(np.ascontiguousarray(planes[:, -1]).data))
+    return b"".join([lower.tobytes(), _lengths(frames), *frames])
+
+
+def decode(stored: bytes, length: int, word: int) -> bytes | memoryview:
+    """The `length` bytes that were encoded, whatever `stored` claims. Raises MalformedFile."""
+    count = length // word
+    frames = -(-count // FRAME_BYTES)
+    lower_end, lengths_end = count * (word - 1), count * (word - 1) + 4 * frames
+    if len(stored) < lengths_end:
+        raise MalformedFile(f"it has {len(stored)} bytes, its planes and frame lengths need {lengths_end}")
+    lengths = np.frombuffer(stored, "<u4", frames, lower_end).tolist()
+    if lengths_end + sum(lengths) != len(stored):
+        raise MalformedFile(f"its frames are said to end at {lengths_end + sum(lengths)} of {len(stored)} bytes")
+    lower = np.frombuffer(stored, np.uint8, lower_end).reshape(word - 1, count)
+    words = np.empty(count, _TYPES[word])
+    decompressor, view, begin = zstandard.ZstdDecompressor(), memoryview(stored), lengths_end
+    for number, size in enumerate(lengths):
+        start = number * FRAME_BYTES
+        part = words[start : start + FRAME_BYTES]
+        top = _decode_frame(decompressor, view[begin : begin + size], len(part), number)
+        begin += size
+        planes = np.empty((len(part), word), np.uint8)
+        planes[:, -1] = np.frombuffer(top, np.uint8)
+        planes[:, :-1] = lower[:, start : start + len(part)].T
+        rotated = planes.view(_TYPES[word])[:, 0]
+        part[:] = rotated if word == 1 else (rotated >> 1) | (rotated << (8 * word - 1))
+    return words.view(np.uint8).data
+
+
+def _decode_frame(decompressor: zstandard.ZstdDecompressor, frame: memoryview, wanted: int, number: int) -> bytes:
+    try:
+        # asked first: the library would make room for whatever a frame claims
+        claimed = zstandard.get_frame_parameters(frame).content_size
+        if claimed != wanted:
+            raise MalformedFile(f"frame {number} claims {claimed} bytes, not {wanted}")
+        content = decompressor.decompress(frame, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise MalformedFile(f"frame {number} does not decode: {error}") from None
+    if len(content) != wanted:
+        raise MalformedFile(f"frame {number} has {len(content)} bytes, not {wanted}")
+    return content
+
+
+def _lengths(frames: Sequence[bytes]) -> bytes:
+    return np.array([len(frame) for frame in frames], dtype="<u4").tobytes()

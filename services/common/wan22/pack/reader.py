@@ -1,0 +1,95 @@
+"""Reads a pack: extent by extent, each against its digest, or back into the safetensors file it was made of."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from wan22.pack import planes
+from wan22.pack.layout import Codec, Extent, Layout, parse_layout, read_count, table_end
+from wan22.pack.malformed import MalformedFile
+from wan22.pack.ordered import in_order
+from wan22.pack.safetensors_header import SafetensorsHeader, header_end, parse_header
+
+PREFIX_BYTES = 64
+
+
+class PackedFile:
+    """An open pack; use as a context manager. Its methods may run in several threads."""
+
+    layout: Layout
+
+    def __init__(self, path: Path) -> None:
+        """Raises MalformedFile for a file whose header or table is damaged, FileNotFoundError."""
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(self._descriptor).st_size
+            count = read_count(os.pread(self._descriptor, PREFIX_BYTES, 0), size)
+            self.layout = parse_layout(os.pread(self._descriptor, table_end(count), 0), size)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def safetensors_header(self) -> SafetensorsHeader:
+        """The source's header, held against its size. Raises MalformedFile."""
+        raw, size = b"", self.layout.source_size
+        for extent in self.layout.extents:
+            raw += self.decode(extent)
+            if len(raw) >= (end := header_end(raw, size)):
+                return parse_header(raw[:end], size)
+        raise MalformedFile(f"its source has {size} bytes, which hold no safetensors header")
+
+    def decode(self, extent: Extent) -> bytes | memoryview:
+        """An extent's bytes of the source. Raises MalformedFile naming the extent when they are not what was packed."""
+        stored = os.pread(self._descriptor, extent.size, extent.offset)
+        actual = hashlib.sha256(stored).digest()
+        if actual != extent.digest:
+            text = f"{_name(extent)} has digest sha256:{actual.hex()}, not sha256:{extent.digest.hex()}"
+            raise MalformedFile(text)
+        if extent.codec is Codec.NONE:
+            return stored
+        try:
+            return planes.decode(stored, extent.length, extent.word)
+        except MalformedFile as error:
+            raise MalformedFile(f"{_name(extent)} is none of {extent.codec.name}: {error}") from None
+
+    def decode_all(self) -> Iterator[tuple[Extent, bytes | memoryview]]:
+        """Every extent in order, decoded by a thread a core; few are in memory at a time. Raises MalformedFile."""
+
+        def decode(extent: Extent) -> tuple[Extent, bytes | memoryview]:
+            return extent, self.decode(extent)
+
+        return in_order(decode, self.layout.extents)
+
+
+def unpack_file(packed: Path, target: Path, on_bytes: Callable[[int], object]) -> None:
+    """Writes the safetensors file that was packed, byte for byte; `on_bytes` hears how many bytes are written so far.
+
+    Not durable, and half-written where it raises: MalformedFile for a damaged pack.
+    """
+    digest, done = hashlib.sha256(), 0
+    with PackedFile(packed) as pack, target.open("wb") as out:
+        for _, data in pack.decode_all():
+            out.write(data)
+            digest.update(data)
+            done += len(data)
+            on_bytes(done)
+        if digest.digest() != pack.layout.source_digest:
+            expected = pack.layout.source_digest.hex()
+            raise MalformedFile(f"it unpacks to sha256:{digest.hexdigest()}, and was made of sha256:{expected}")
+
+
+def _name(extent: Extent) -> str:
+    return f"the extent at {extent.offset} (bytes {extent.begin} to {extent.begin + extent.length} of the source)"
