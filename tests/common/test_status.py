@@ -1,8 +1,19 @@
+import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from wan22.errors import KINDS, Code, InvalidRequest, Reason, ResourceExhausted, UnknownError, Violation, Wan22Error
-from wan22.status import from_status, to_status
+from wan22.errors import (
+    KINDS,
+    Code,
+    InvalidRequest,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+    UnknownError,
+    Violation,
+    Wan22Error,
+)
+from wan22.status import from_rpc_error, from_status, to_status
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.__name__)
@@ -40,3 +51,12 @@ def test_an_unknown_code_or_reason_of_a_newer_peer_is_no_error_of_ours() -> None
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason="FROM_THE_FUTURE", domain="wan22.dev"))
     back = from_status(status)
     assert (type(back), back.reason, back.message) == (UnknownError, Reason.UNSPECIFIED, "Who are you?")
+
+
+def test_a_write_that_a_dying_connection_broke_is_unavailable_and_so_tried_again() -> None:
+    broken = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), details="Internal error from Core"
+    )
+    error = from_rpc_error(broken)
+    assert isinstance(error, Unavailable)
+    assert error.reason is Reason.UNSPECIFIED

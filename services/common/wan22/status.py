@@ -7,7 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from wan22.errors import DOMAIN, KINDS, Code, InvalidRequest, Reason, UnknownError, Violation, Wan22Error
+from wan22.errors import DOMAIN, KINDS, Code, InvalidRequest, Reason, Unavailable, UnknownError, Violation, Wan22Error
+
+BROKEN_WRITE = "Internal error from Core"
+"""What grpc.aio itself says, as INTERNAL, when a stream ends under a write (github.com/grpc/grpc/issues/36066)."""
 
 
 def to_status(error: Wan22Error) -> status_pb2.Status:
@@ -48,7 +51,9 @@ def from_status(status: status_pb2.Status) -> Wan22Error:
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> Wan22Error:
-    """Turns what a stub raised into the error that the server raised."""
+    """Turns what a stub raised into the error that the server raised; Unavailable where a connection broke."""
+    if error.details() == BROKEN_WRITE:
+        return Unavailable("The connection broke while a stream was sent.")
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has code(), details(), trailing_metadata()
     if status is None:
         number: int = error.code().value[0]
