@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from wan22.errors import InvalidRequest, Reason
 from wan22.model_client import ModelClient
+from wan22.pack.writer import pack_file
 from wan22_registry.model_files import MAX_JSON_BYTES, check_content, check_path
 
 from . import model_folder
@@ -20,7 +21,7 @@ ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     "path",
     [
         *("/a.json", "../a.json", "a/../b.json", "a//b.json", "./a.json", "a\\b.json", "a\n.json", "a.json/"),
-        *("", "x" * 300, "model.bin", "model.pt", "model.pth", "model.ckpt", "a.py", "json"),
+        *("", "x" * 300, "model.bin", "model.pt", "model.pth", "model.ckpt", "a.py", "json", "a.pack", "a.json.pack"),
     ],
 )
 def test_paths_that_leave_the_folder_or_are_no_weights_are_refused(path: str) -> None:
@@ -94,6 +95,30 @@ def test_what_a_file_says_of_itself_makes_no_long_error(tmp_path: Path) -> None:
     assert len(caught.value.message) < 1000
 
 
+@pytest.fixture
+def pack(tmp_path: Path) -> bytes:
+    """Of a file with one tensor of 24 bytes; two extents, or one."""
+    (tmp_path / "w.safetensors").write_bytes(safetensors({"w": ENTRY}, b"\0" * 24))
+    pack_file(tmp_path / "w.safetensors", tmp_path / "pack", lambda _: None)
+    return (tmp_path / "pack").read_bytes()
+
+
+def test_a_pack_is_taken_and_a_damaged_one_is_refused(tmp_path: Path, pack: bytes) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(pack)
+    check_content("w.safetensors.pack", path)
+    for content, why in [
+        (pack[:-1], "header says"),
+        (b"PK" + pack[2:], "does not begin with a pack's header"),
+        (pack[:64] + b"\1" + pack[65:], "do not have the digest that stands behind them"),
+        (pack[:4096] + b"\1" + pack[4097:], "the extent at 4096 .* has digest"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(InvalidRequest, match=why) as caught:
+            check_content("w.safetensors.pack", path)
+        assert caught.value.reason is Reason.FORBIDDEN_FILE
+
+
 def test_a_true_header_is_taken_with_its_metadata(tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(safetensors({"__metadata__": {"format": "pt"}, "w": ENTRY}, b"\0" * 24))
@@ -116,7 +141,7 @@ def test_any_header_is_taken_or_refused_and_nothing_else(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed"
     path.write_bytes(content)
-    for name in ("w.safetensors", "c.json"):
+    for name in ("w.safetensors", "w.safetensors.pack", "c.json"):
         try:
             check_content(name, path)
         except InvalidRequest as error:

@@ -162,9 +162,10 @@ async def test_what_cannot_be_published_is_refused_and_nothing_is_listed(client:
     cases: list[tuple[list[model_pb2.File], dict[str, Any], str]] = [
         ([], {}, "files is empty"),
         ([named("../a.json")], {}, "relative path"),
-        ([named("model.pth")], {}, "only .safetensors and .json"),
+        ([named("model.pth")], {}, "only .safetensors, .safetensors.pack and .json"),
         ([named("a.json"), named("a.json")], {}, "a.json twice"),
         ([named("a.json"), named("a.json/b.json")], {}, "a.json and files below it"),
+        ([named("a.safetensors"), named("a.safetensors.pack")], {}, "a.safetensors both plain and packed"),
         ([named("a.safetensors")], {}, "safetensors header"),
         ([named("w.json", weights)], {}, "not JSON"),
         ([size], {}, "declared with 3 bytes, its blob has 2"),

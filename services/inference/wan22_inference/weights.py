@@ -19,6 +19,7 @@ from wan22.variants import VARIANTS
 from wan22_inference.compute import Compute
 from wan22_inference.engine.model import Model, load_model
 from wan22_inference.engine.progress import check_stop
+from wan22_inference.engine.weight_file import SUFFIXES
 from wan22_inference.signals import Signal
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Weights:
         async with ModelClient(self._registry) as client:
             version = await self._find(client)
             self.version = version.name
-            self.bytes_total = sum(f.size_bytes for f in version.files if f.path.endswith(".safetensors"))
+            self.bytes_total = sum(f.size_bytes for f in version.files if f.path.endswith(SUFFIXES))
             if version.variant not in VARIANTS:
                 raise FailedPrecondition(
                     f"{version.name} is of the variant {version.variant!r}, which this worker does not know: use one "

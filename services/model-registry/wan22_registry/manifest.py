@@ -12,7 +12,11 @@ from wan22.v1 import model_pb2
 ARTIFACT_TYPE = "application/vnd.wan22.model.v1+json"
 CONFIG_TYPE = "application/vnd.wan22.model.config.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-FILE_TYPES = {"json": "application/json", "safetensors": "application/vnd.wan22.safetensors"}
+FILE_TYPES = {
+    "json": "application/json",
+    "safetensors": "application/vnd.wan22.safetensors",
+    "pack": "application/vnd.wan22.pack.v1",
+}
 """Media type of a layer by the ending of its path."""
 TITLE = "org.opencontainers.image.title"
 

@@ -180,6 +180,8 @@ def _check_files(files: Sequence[model_pb2.File]) -> list[model_pb2.File]:
     for first, second in itertools.pairwise(ordered):
         if first.path == second.path:
             raise InvalidRequest(f"files has {first.path} twice.", field="files")
+        if second.path == first.path + ".pack":
+            raise InvalidRequest(f"files has {first.path} both plain and packed.", field="files")
     folders = {str(folder) for file in files for folder in PurePosixPath(file.path).parents}
     for file in ordered:
         if file.path in folders:

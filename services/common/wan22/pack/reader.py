@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ from wan22.pack import planes
 from wan22.pack.layout import Codec, Extent, Layout, parse_layout, read_count, table_end
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.ordered import in_order
-from wan22.pack.safetensors_header import SafetensorsHeader, header_end, parse_header
+from wan22.pack.safetensors_header import LENGTH_BYTES, SafetensorsHeader, header_end, parse_header
 
 PREFIX_BYTES = 64
 
@@ -44,11 +44,11 @@ class PackedFile:
 
     def safetensors_header(self) -> SafetensorsHeader:
         """The source's header, held against its size. Raises MalformedFile."""
-        raw, size = b"", self.layout.source_size
+        raw, size = bytearray(), self.layout.source_size
         for extent in self.layout.extents:
             raw += self.decode(extent)
-            if len(raw) >= (end := header_end(raw, size)):
-                return parse_header(raw[:end], size)
+            if len(raw) >= (end := header_end(raw[:LENGTH_BYTES], size)):
+                return parse_header(bytes(raw[:end]), size)
         raise MalformedFile(f"its source has {size} bytes, which hold no safetensors header")
 
     def decode(self, extent: Extent) -> bytes | memoryview:
@@ -65,13 +65,40 @@ class PackedFile:
         except MalformedFile as error:
             raise MalformedFile(f"{_name(extent)} is none of {extent.codec.name}: {error}") from None
 
-    def decode_all(self) -> Iterator[tuple[Extent, bytes | memoryview]]:
+    def decode_all(self) -> Generator[tuple[Extent, bytes | memoryview], None, None]:
         """Every extent in order, decoded by a thread a core; few are in memory at a time. Raises MalformedFile."""
 
         def decode(extent: Extent) -> tuple[Extent, bytes | memoryview]:
             return extent, self.decode(extent)
 
         return in_order(decode, self.layout.extents)
+
+
+class SourceStream:
+    """The source of a pack from its start on, to be read in order as a file is."""
+
+    def __init__(self, extents: Iterator[tuple[Extent, bytes | memoryview]]) -> None:
+        self._extents = extents
+        self._rest = memoryview(b"")
+
+    def skip(self, count: int) -> None:
+        """Goes on that many bytes later."""
+        while count and self._fill():
+            step = min(count, len(self._rest))
+            self._rest, count = self._rest[step:], count - step
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills the buffer's begin and returns how many bytes it got; 0 at the end."""
+        if not self._fill():
+            return 0
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+    def _fill(self) -> bool:
+        if not self._rest:
+            self._rest = next((memoryview(data) for _, data in self._extents), self._rest)
+        return bool(self._rest)
 
 
 def unpack_file(packed: Path, target: Path, on_bytes: Callable[[int], object]) -> None:

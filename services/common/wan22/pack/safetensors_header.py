@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from wan22.pack.malformed import MalformedFile
 
@@ -44,7 +44,7 @@ class SafetensorsHeader:
     """Bytes of the header with its length."""
 
 
-def header_end(prefix: bytes, file_size: int) -> int:
+def header_end(prefix: bytes | bytearray, file_size: int) -> int:
     """Where the header ends, by a file's first 8 bytes. Raises MalformedFile."""
     if len(prefix) < LENGTH_BYTES:
         raise MalformedFile(f"it has {file_size} bytes, and a safetensors header begins with {LENGTH_BYTES}")
@@ -52,6 +52,13 @@ def header_end(prefix: bytes, file_size: int) -> int:
     if length > min(MAX_HEADER_BYTES, file_size - LENGTH_BYTES):
         raise MalformedFile(f"its safetensors header is said to have {length} bytes, the file has {file_size}")
     return LENGTH_BYTES + length
+
+
+def read_header(file: BinaryIO, size: int) -> SafetensorsHeader:
+    """The header of an open safetensors file. Raises MalformedFile."""
+    prefix = file.read(LENGTH_BYTES)
+    end = header_end(prefix, size)
+    return parse_header(prefix + file.read(end - len(prefix)), size)
 
 
 def parse_header(raw: bytes, file_size: int) -> SafetensorsHeader:

@@ -15,7 +15,7 @@ from wan22.pack import planes
 from wan22.pack.layout import EXTENT_BYTES, Codec, Extent, Layout, aligned, first_offset
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.ordered import in_order
-from wan22.pack.safetensors_header import SafetensorsHeader, header_end, parse_header
+from wan22.pack.safetensors_header import SafetensorsHeader, read_header
 
 WORDS = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1}
 """Bytes of a word of the dtypes whose exponents are worth compressing."""
@@ -59,13 +59,6 @@ def pack_file(source: Path, target: Path, on_bytes: Callable[[int], object]) -> 
         out.seek(0)
         out.write(layout.to_bytes())
     return layout
-
-
-def read_header(file: BinaryIO, size: int) -> SafetensorsHeader:
-    """The header of an open safetensors file. Raises MalformedFile."""
-    prefix = file.read(8)
-    end = header_end(prefix, size)
-    return parse_header(prefix + file.read(end - len(prefix)), size)
 
 
 def _pieces(header: SafetensorsHeader) -> Sequence[_Piece]:

@@ -13,9 +13,9 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.model_files import ModelFiles, misfit
-from wan22_inference.engine.safetensors_file import read_tensors
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
+from wan22_inference.engine.weight_file import read_tensors
 
 OnBytes = Callable[[int], None]
 """Told how many further bytes of the model's files are in memory."""
@@ -99,9 +99,4 @@ def _fill(
 
 def _read(files: ModelFiles, component: str, on_bytes: OnBytes) -> Iterator[tuple[str, Tensor]]:
     for file in files.weights(component):
-        path, told = files.paths[file], 0
-        for name, tensor in read_tensors(path, file):
-            yield name, tensor
-            told += tensor.nbytes
-            on_bytes(tensor.nbytes)
-        on_bytes(path.stat().st_size - told)
+        yield from read_tensors(files.paths[file], file, on_bytes)

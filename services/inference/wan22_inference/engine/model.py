@@ -33,7 +33,7 @@ class Model:
 def load_model(variant: Variant, paths: Mapping[str, Path], device: torch.device, on_bytes: OnBytes) -> Model:
     """Loads a version's files (path within the model -> local file), telling `on_bytes` as it goes.
 
-    `on_bytes` hears as many bytes in all as the safetensors files have. Raises FailedPrecondition (MODEL_MISFIT) naming
+    `on_bytes` hears as many bytes in all as the files of weights have. Raises FailedPrecondition (MODEL_MISFIT) naming
     what is missing or too much, DataLoss for a damaged file.
     """
     files = ModelFiles(paths)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wan22.errors import FailedPrecondition, Reason
+from wan22_inference.engine.weight_file import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,8 @@ class ModelFiles:
     paths: Mapping[str, Path]
 
     def weights(self, component: str) -> list[str]:
-        """The component's safetensors files, sorted; refused when there is none."""
-        names = sorted(
-            name for name in self.paths if name.startswith(f"{component}/") and name.endswith(".safetensors")
-        )
+        """The component's files of weights, sorted; refused when there is none."""
+        names = sorted(name for name in self.paths if name.startswith(f"{component}/") and name.endswith(SUFFIXES))
         if not names:
             raise misfit(f"{component}/ has no .safetensors file")
         return names
