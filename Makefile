@@ -59,6 +59,7 @@ lint: setup ## Checks style, types, imports between packages, and protos
 	$(BIN)/mypy $(SOURCES) tests tools hatch_build.py
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_tree.py
+	$(BIN)/python tools/render_benchmarks.py --check
 	@$(BIN)/python tools/copy_googleapis.py build/googleapis
 	$(BIN)/buf lint
 

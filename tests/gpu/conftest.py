@@ -3,12 +3,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+ROW_FIELDS = ("id", "what", "value", "unit", "goal", "peer", "floor", "error", "peak_bytes")
+"""Of a benchmark's row; what a test does not measure is null."""
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +25,21 @@ def cuda() -> torch.device:
 
 @pytest.fixture(scope="session")
 def figures() -> Iterator[list[dict[str, Any]]]:
-    """What the tests measured, one row each; written as JSON to the file that WAN22_FIGURES names, if it does."""
+    """What the tests measured, a row each; written as JSON to the file that WAN22_FIGURES names, if it does."""
     rows: list[dict[str, Any]] = []
     yield rows
     file = os.environ.get("WAN22_FIGURES")
     if file and rows:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        versions = {name: _version(name) for name in ("torch", "diffusers", "fa3-fwd")}
-        text = json.dumps({"device": device, "versions": versions, "rows": rows}, indent=2)
-        Path(file).write_text(text + "\n")
+        result = {
+            "name": "engine",
+            "commit": os.environ.get("WAN22_COMMIT"),
+            "date": datetime.now(UTC).date().isoformat(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "versions": {name: _version(name) for name in ("torch", "triton", "diffusers", "fa3-fwd")},
+            "command": "python -m pytest -m gpu tests/gpu",
+            "rows": [dict.fromkeys(ROW_FIELDS) | row for row in rows],
+        }
+        Path(file).write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _version(package: str) -> str | None:
