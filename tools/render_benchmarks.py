@@ -1,4 +1,4 @@
-"""Renders docs/benchmarks.md from docs/benchmarks/*.json and their template; --check says whether it is true to them."""
+"""Renders docs/benchmarks.md from docs/benchmarks/*.json and a template; --check says whether it is true to them."""
 
 from __future__ import annotations
 

@@ -60,3 +60,14 @@ def test_a_write_that_a_dying_connection_broke_is_unavailable_and_so_tried_again
     error = from_rpc_error(broken)
     assert isinstance(error, Unavailable)
     assert error.reason is Reason.UNSPECIFIED
+
+
+def test_a_text_that_quotes_a_huge_value_is_cut_and_says_so() -> None:
+    error = InvalidRequest("x" * 50_000, violations=[Violation("f" * 5000, "描" * 50_000) for _ in range(14)])
+    status = to_status(error)
+    assert len(status.SerializeToString()) < 5000
+    back = from_status(status)
+    assert back.message.endswith("x… (50000 characters)")
+    assert isinstance(back, InvalidRequest)
+    assert len(back.violations) == 14
+    assert back.violations[0].description.endswith("描… (50000 characters)")

@@ -157,6 +157,13 @@ async def test_a_variant_without_a_worker_is_served_and_says_what_it_waits_for(c
     await client.cancel(made.name)
 
 
+async def test_a_huge_value_is_refused_in_a_text_that_arrives(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="is '生生"):
+        await client.get("生" * 100_000)
+    with pytest.raises(NotFound, match="is not served here"):
+        await client.create(variant="x" * 1000, prompt=PROMPT)
+
+
 async def test_an_unknown_variant_is_not_found_and_the_served_ones_are_listed(client: Client) -> None:
     with pytest.raises(NotFound, match="i2v-a14b-tiny, t2v-a14b-tiny, ti2v-5b-tiny") as caught:
         await client.create(variant="s2v-14b", prompt=PROMPT)

@@ -9,26 +9,37 @@ from grpc_status import rpc_status
 
 from wan22.errors import DOMAIN, KINDS, Code, InvalidRequest, Reason, Unavailable, UnknownError, Violation, Wan22Error
 
+MESSAGE_BYTES = 1200
+"""Most UTF-8 bytes of an error's text, and of all its violations: they travel percent-encoded and in base64."""
+FIELD_BYTES = 100
 BROKEN_WRITE = "Internal error from Core"
 """What grpc.aio itself says, as INTERNAL, when a stream ends under a write (github.com/grpc/grpc/issues/36066)."""
 
 
 def to_status(error: Wan22Error) -> status_pb2.Status:
     """Packs an error with its details."""
-    status = status_pb2.Status(code=int(error.code), message=error.message)
+    status = status_pb2.Status(code=int(error.code), message=_bounded(error.message, MESSAGE_BYTES))
     if error.reason is not Reason.UNSPECIFIED or error.metadata:
         info = error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.metadata)
         status.details.add().Pack(info)
     if isinstance(error, InvalidRequest) and error.violations:
         bad = error_details_pb2.BadRequest()
         for violation in error.violations:
-            bad.field_violations.add(field=violation.field, description=violation.description)
+            description = _bounded(violation.description, MESSAGE_BYTES // len(error.violations))
+            bad.field_violations.add(field=_bounded(violation.field, FIELD_BYTES), description=description)
         status.details.add().Pack(bad)
     if error.retry_after is not None:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+def _bounded(text: str, size: int) -> str:
+    """The text, or its start and how long it was: gRPC drops a status whose metadata has more than 8 KiB."""
+    if len(text.encode()) <= size:
+        return text
+    return f"{text.encode()[:size].decode(errors='ignore')}… ({len(text)} characters)"
 
 
 def from_status(status: status_pb2.Status) -> Wan22Error:
