@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from wan22.errors import InternalError
 from wan22.v1 import generation_pb2
@@ -17,7 +17,8 @@ from wan22_gateway.store import claims, generations
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
-from wan22_gateway.store.schema import events
+from wan22_gateway.store.schema import attempts, events, workers
+from wan22_gateway.store.schema import generations as generation_table
 
 from . import rows
 
@@ -117,39 +118,57 @@ OPERATIONS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as opened:
+        yield opened
+
+
+@pytest.fixture
+def one_database(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Database]:
+    """One store for all examples: opening one takes longer than an example."""
+
+    async def open_one() -> Database:
+        return Database(tmp_path / "store")
+
+    database = runner.run(open_one())
+    yield database
+    runner.run(database.close())
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(OPERATIONS, max_size=12))
-def test_any_order_of_events_keeps_the_rules(operations: list[str]) -> None:
-    async def run(folder: Path) -> None:
-        database = Database(folder)
-        try:
-            generation, _ = await database.write(_unclaimed)
-            fence = Fence(generation, 0, 0)
-            seen = [State.QUEUED]
-            for operation in operations:
-                fence = await database.write(_apply, operation, fence)
-                state = State((await database.read(row, generation)).state)
-                if state != seen[-1]:
-                    assert state in NEXT[seen[-1]], f"{seen[-1]} -> {state}"
-                    seen.append(state)
-            final = await database.read(row, generation)
-            assert (final.state == State.SUCCEEDED) == (final.video_key is not None)
-            assert (final.state in FINAL) == (final.end_time is not None)
-            if final.state in FINAL:
-                assert final.claimed_worker is None
-            sequences = await database.read(_sequences, generation)
-            assert sequences == list(range(1, final.last_sequence + 1))
-        finally:
-            await database.close()
+def test_any_order_of_events_keeps_the_rules(
+    runner: asyncio.Runner, one_database: Database, operations: list[str]
+) -> None:
+    async def run(database: Database) -> None:
+        generation = await database.write(_only_one)
+        fence = Fence(generation, 0, 0)
+        seen = [State.QUEUED]
+        for operation in operations:
+            fence = await database.write(_apply, operation, fence)
+            state = State((await database.read(row, generation)).state)
+            if state != seen[-1]:
+                assert state in NEXT[seen[-1]], f"{seen[-1]} -> {state}"
+                seen.append(state)
+        final = await database.read(row, generation)
+        assert (final.state == State.SUCCEEDED) == (final.video_key is not None)
+        assert (final.state in FINAL) == (final.end_time is not None)
+        if final.state in FINAL:
+            assert final.claimed_worker is None
+        sequences = await database.read(_sequences, generation)
+        assert sequences == list(range(1, final.last_sequence + 1))
 
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(run(Path(folder)))
+    runner.run(run(one_database))
 
 
-def _unclaimed(tx: Transaction) -> tuple[str, None]:
+def _only_one(tx: Transaction) -> str:
+    """A store with one queued generation and one idle worker."""
+    for table in (events, attempts, generation_table, workers):
+        tx.execute(delete(table))
     rows.add_pool(tx)
     rows.add_worker(tx)
-    return rows.add_generation(tx), None
+    return rows.add_generation(tx)
 
 
 def _sequences(tx: Transaction, generation: str) -> list[int]:
