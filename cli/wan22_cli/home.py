@@ -59,8 +59,13 @@ class Home:
         return self.path / "registry"
 
     @property
+    def packing(self) -> Path:
+        """What imports have packed and not yet pushed."""
+        return self.path / "packing"
+
+    @property
     def cache(self) -> Path:
-        """Blobs that workers have pulled."""
+        """Blobs that workers and exports have pulled."""
         return self.path / "cache"
 
     @property

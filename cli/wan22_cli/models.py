@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from wan22.cache import Cache
 from wan22.model_client import ModelClient
+from wan22.model_folder import infer_variant
 from wan22.v1.model_pb2 import Version
 from wan22.variants import VARIANTS, model_of
-from wan22_cli import failures, options
+from wan22_cli import failures, options, packing
+from wan22_cli.home import Home
 from wan22_cli.terminal import file_size, note, notes, out, print_json, print_table, utc_time
 
 app = typer.Typer(no_args_is_help=True, help="List, import, check and remove model versions.")
@@ -76,31 +80,73 @@ def get(reference: Reference, registry: options.Registry = None, json: options.J
 @app.command("import")
 def import_(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A model as diffusers lays it out.")],
-    variant: Annotated[str, typer.Option(help="Whose architecture it is.")],
+    variant: Annotated[
+        str | None, typer.Option(help="Whose architecture it is. Default: the one that its transformers show.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Its name. Default: the one that `wan22 up VARIANT` uses.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated. Default: latest.")] = None,
     registry: options.Registry = None,
     json: options.Json = False,
 ) -> None:
-    """Pushes a folder of safetensors and JSON; an interrupted import goes on where it stopped."""
-    if variant not in VARIANTS:
+    """Packs and pushes a folder of safetensors and JSON; an interrupted import goes on where it stopped."""
+    if variant is not None and variant not in VARIANTS:
         raise typer.BadParameter(
             f"{variant!r} is no variant: use one of {', '.join(VARIANTS)}.", param_hint="--variant"
         )
 
     async def command() -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        of_variant = await asyncio.to_thread(infer_variant, folder) if variant is None else variant
+        with _progress() as progress:
             task = progress.add_task("importing", total=None)
             async with _client(registry) as client:
                 version = await client.push_folder(
                     folder,
-                    model=model or model_of(variant),
-                    variant=variant,
+                    model=model or model_of(of_variant),
+                    variant=of_variant,
                     tags=tag or ["latest"],
+                    packer=packing.packer(Home.from_environment().packing, of_variant),
                     progress=lambda done, total: progress.update(task, completed=done, total=total),
                 )
         print_json(version) if json else out.print(version.name, soft_wrap=True)
+
+    failures.run(command())
+
+
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    return Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
+
+
+@app.command()
+def export(
+    reference: Reference,
+    folder: Annotated[Path, typer.Argument(help="Where to; a new or empty folder.")],
+    registry: options.Registry = None,
+    json: options.Json = False,
+) -> None:
+    """Writes a version's files as they were imported, weights as safetensors; what is pulled stays in the cache."""
+
+    async def command() -> None:
+        target = packing.export(folder)
+        with _progress() as progress:
+            task = progress.add_task("pulling", total=None)
+            async with _client(registry) as client:
+                version = await _find(client, reference)
+                cached = await Cache(Home.from_environment().cache).pull(
+                    version,
+                    client,
+                    progress=lambda done, total: progress.update(task, completed=done, total=total),
+                )
+            try:
+                progress.update(task, description="writing", completed=0)
+                sizes = {file.path: file.size_bytes for file in version.files}
+                await target.write(cached, lambda path: progress.advance(task, sizes[path]))
+            finally:
+                cached.close()
+        if json:
+            print_json({"exported": version.name, "folder": str(folder)})
+        else:
+            out.print(f"{version.name} is in {folder}.", soft_wrap=True)
 
     failures.run(command())
 

@@ -9,6 +9,7 @@ from typing import Self
 from wan22.channels import open_channel
 from wan22.client import Client
 from wan22.model_client import ModelClient
+from wan22.model_packing import Packer
 from wan22.v1 import pool_pb2, pool_pb2_grpc
 from wan22.variants import model_of
 from wan22_testing.service_process import ServiceProcess
@@ -41,9 +42,15 @@ class Installation:
         return Client(self.gateway.address)
 
     async def push(self, variant: str, folder: Path) -> str:
-        """Pushes a model folder and returns the version's name."""
+        """Pushes a model folder, packed, and returns the version's name."""
         async with ModelClient(self.registry.address) as models:
-            version = await models.push_folder(folder, model=model_of(variant), variant=variant, tags=["latest"])
+            version = await models.push_folder(
+                folder,
+                model=model_of(variant),
+                variant=variant,
+                tags=["latest"],
+                packer=Packer(self.folder / "packing", variant),
+            )
         self._versions[variant] = version.name
         return version.name
 

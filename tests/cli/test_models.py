@@ -91,6 +91,33 @@ async def test_verify_names_a_damaged_file(registry: ServiceProcess, wan22: Wan2
     assert damaged.err.endswith(f"not {file['digest']}: import the model again.\n")
 
 
+async def test_the_variant_shows_in_the_folder_and_is_asked_for_where_it_does_not(
+    registry: ServiceProcess, wan22: Wan22Command, version: str
+) -> None:
+    at = ["--registry", registry.address]
+    assert (await wan22("models", "import", str(shared_folder(TINY)), *at)).out.strip() == version
+    (wan22.folder / "model").mkdir()
+    (wan22.folder / "model" / "model_index.json").write_text("{}")
+    unknown = await wan22("models", "import", "model", *at)
+    assert unknown.exit_code == 2
+    assert "Pass --variant, one of t2v-a14b" in unknown.err
+
+
+async def test_an_export_gives_back_what_was_imported(
+    registry: ServiceProcess, wan22: Wan22Command, version: str
+) -> None:
+    result = await wan22("models", "export", MODEL, "out", "--registry", registry.address)
+    assert (result.exit_code, result.out) == (0, f"{version} is in out.\n")
+    folder = shared_folder(TINY)
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert sorted(path.relative_to(wan22.folder / "out") for path in (wan22.folder / "out").rglob("*.*")) == names
+    for name in names:
+        assert (wan22.folder / "out" / name).read_bytes() == (folder / name).read_bytes()
+    again = await wan22("models", "export", MODEL, "out", "--registry", registry.address, "--json")
+    assert again.exit_code == 2
+    assert "out is not an empty folder" in again.err
+
+
 async def test_a_pickle_is_refused_by_name(registry: ServiceProcess, wan22: Wan22Command) -> None:
     folder = wan22.folder / "model"
     folder.mkdir()

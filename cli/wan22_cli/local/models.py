@@ -11,6 +11,7 @@ from typing import Self
 from wan22.errors import FailedPrecondition, NotFound
 from wan22.model_client import ModelClient
 from wan22.variants import model_of
+from wan22_cli import packing
 from wan22_cli.local.child_process import bound_command
 from wan22_cli.local.plan import Plan
 from wan22_cli.local.screen import Screen
@@ -53,7 +54,11 @@ class Models:
         try:
             await self._run_tiny_models(folder, variant)
             version = await self._client.push_folder(
-                folder / variant, model=model_of(variant), variant=variant, tags=["latest"]
+                folder / variant,
+                model=model_of(variant),
+                variant=variant,
+                tags=["latest"],
+                packer=packing.packer(self._plan.home.packing, variant),
             )
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)

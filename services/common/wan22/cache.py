@@ -9,18 +9,17 @@ removed one would give a blob two locks.
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from wan22.digests import Sha256, digest_file
-from wan22.durable_files import sync_folder, to_its_end, write_all
-from wan22.errors import DataLoss, OutOfRange, Reason, ResourceExhausted, Unavailable
+from wan22.durable_files import room_on_disk, sync_folder, to_its_end, write_all
+from wan22.errors import DataLoss, OutOfRange, Reason, Unavailable
 from wan22.model_client import ByteCount, ModelClient, Progress
 from wan22.v1 import model_pb2
 
@@ -171,7 +170,7 @@ class CachedBlob:
             position, digest = out.tell(), await digest_file(self._part)
 
             def append(data: bytes) -> None:
-                with _room_on_disk(self.path.parent):
+                with room_on_disk(self.path.parent):
                     write_all(out.fileno(), data)
                 digest.update(data)
 
@@ -215,14 +214,3 @@ class CachedBlob:
         except FileNotFoundError:
             return None
         return (found.st_ino, found.st_mtime_ns) if found.st_size == self._file.size_bytes else None
-
-
-@contextmanager
-def _room_on_disk(folder: Path) -> Iterator[None]:
-    """Turns the error of a full disk into ResourceExhausted naming the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        raise ResourceExhausted(f"The disk of {folder} is full: free space on it.", retry_after=10) from error

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from wan22.errors import ResourceExhausted
 
 Result = TypeVar("Result")
 TEMPORARY_SUFFIX = ".new"
@@ -42,6 +46,17 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def room_on_disk(folder: Path) -> Iterator[None]:
+    """Turns the error of a full disk into ResourceExhausted naming the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise ResourceExhausted(f"The disk of {folder} is full: free space on it.", retry_after=10) from error
 
 
 async def to_its_end(function: Callable[..., Result], *args: Any) -> Result:

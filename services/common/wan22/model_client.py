@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wan22.channels import CHUNK_BYTES, open_channel
 from wan22.client_calls import TRANSIENT, Calls
-from wan22.digests import digest_file
 from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, OutOfRange, Reason
+from wan22.local_file import LocalFile
 from wan22.model_folder import read_model_folder
 from wan22.v1 import model_pb2
 from wan22.v1.model_pb2 import Model, Version
 from wan22.v1.model_pb2_grpc import ModelServiceStub
 
 if TYPE_CHECKING:
+    from wan22.model_packing import Packer  # needs the extra `pack`, which not every user of this client has
     from wan22.v1.model_pb2_grpc import ModelServiceAsyncStub  # is in the stub file only
 
 log = logging.getLogger(__name__)
 CALL_SECONDS = 60.0
 BLOB_SECONDS = 3600.0
 """Deadline of one blob: 100 GB at 30 MB/s."""
+WEIGHTS = ".safetensors"
 PUBLISH_TRIES = 3
 """A blob that was there can be deleted with another version before ours names it."""
 
@@ -51,19 +52,6 @@ class ByteCount:
         self.within(0)
 
 
-@dataclass(frozen=True)
-class LocalFile:
-    """A file to push."""
-
-    path: Path
-    file: model_pb2.File
-
-    @property
-    def blob(self) -> model_pb2.Blob:
-        """What the registry keeps of it."""
-        return model_pb2.Blob(digest=self.file.digest, size_bytes=self.file.size_bytes)
-
-
 class ModelClient:
     """A connection to a registry at host:port; use as an async context manager. Errors are those of wan22.errors.
 
@@ -84,29 +72,39 @@ class ModelClient:
         await self._channel.close()
 
     async def push_folder(
-        self, folder: Path, *, model: str, variant: str, tags: Sequence[str], progress: Progress | None = None
+        self,
+        folder: Path,
+        *,
+        model: str,
+        variant: str,
+        tags: Sequence[str],
+        packer: Packer | None = None,
+        progress: Progress | None = None,
     ) -> Version:
         """Pushes what the registry lacks of a diffusers-format folder, publishes it, and returns the version.
 
-        Raises InvalidRequest (FORBIDDEN_FILE) naming a file that no model may have; what may be left out
-        (`wan22.model_folder`) is left out and logged.
+        With a packer, weights are stored packed. Raises InvalidRequest (FORBIDDEN_FILE) naming a file that no model may
+        have; what may be left out (`wan22.model_folder`) is left out and logged.
         """
         listed = await asyncio.to_thread(read_model_folder, folder)
         if listed.left_out:
             log.info("Left out of %s: %s.", model, ", ".join(str(p.relative_to(folder)) for p in listed.left_out))
-        files = [await _describe(folder, path) for path in listed.files]
-        publish = model_pb2.PublishVersionRequest(
-            model=model, variant=variant, files=[local.file for local in files], tags=tags
-        )
+        files = [await LocalFile.describe(folder, path) for path in listed.files]
         for tries_left in reversed(range(PUBLISH_TRIES)):
-            await self._push_missing(files, progress)
+            count = ByteCount(sum(local.file.size_bytes for local in files), progress)
+            stored = await self._push_files(files, packer, count)
+            publish = model_pb2.PublishVersionRequest(model=model, variant=variant, files=stored, tags=tags)
             try:
-                return await self._calls.unary(self._stub.PublishVersion, publish, deadline=CALL_SECONDS)
+                version = await self._calls.unary(self._stub.PublishVersion, publish, deadline=CALL_SECONDS)
             except FailedPrecondition as error:
                 if error.reason is not Reason.BLOB_MISSING or not tries_left:
                     raise
                 log.warning("Pushing again what is missing by now: %s", error.message)
-        raise AssertionError("the last try returns or raises")
+            else:
+                break
+        if packer:
+            packer.forget(files)
+        return version
 
     async def resolve(self, reference: str) -> Version:
         """The version of `MODEL[:TAG][@sha256:DIGEST]`. Raises NotFound naming the tags that there are."""
@@ -159,17 +157,44 @@ class ModelClient:
             else:
                 return
 
-    async def _push_missing(self, files: Sequence[LocalFile], progress: Progress | None) -> None:
-        blobs = {local.file.digest: local.blob for local in files}
-        request = model_pb2.FindMissingBlobsRequest(blobs=blobs.values())
-        answer = await self._calls.unary(self._stub.FindMissingBlobs, request, deadline=CALL_SECONDS)
-        missing = {blob.digest for blob in answer.missing}
-        count = ByteCount(sum(local.file.size_bytes for local in files), progress)
+    async def _push_files(
+        self, files: Sequence[LocalFile], packer: Packer | None, count: ByteCount
+    ) -> Sequence[model_pb2.File]:
+        """Pushes what is missing and returns the files as they are stored."""
+        packed = [local for local in files if packer and local.path.suffix == WEIGHTS]
+        plain = [local for local in files if local not in packed]
+        await self._push_missing(plain, count)
+        stored = [local.file for local in plain]
+        if packer:
+            stored += [await self._push_packed(local, packer, count) for local in packed]
+        return stored
+
+    async def _push_missing(self, files: Sequence[LocalFile], count: ByteCount) -> None:
+        missing = await self._missing([local.blob for local in files])
         for local in files:
             if local.file.digest in missing:
                 await self._push_blob(local, count.within)
                 missing.discard(local.file.digest)
             count.finish(local.file.size_bytes)
+
+    async def _push_packed(self, source: LocalFile, packer: Packer, count: ByteCount) -> model_pb2.File:
+        """Half of the progress is packing, half pushing."""
+        size = source.file.size_bytes
+        stored = packer.pushed_before(source)
+        if stored is None or await self._missing([model_pb2.Blob(digest=stored.digest, size_bytes=stored.size_bytes)]):
+            async with packer.packed(source, lambda done: count.within(done // 2)) as local:
+                stored = local.file
+                whole = stored.size_bytes
+                await self._push_blob(local, lambda sent: count.within((size + size * sent // whole) // 2))
+        count.finish(size)
+        return stored
+
+    async def _missing(self, blobs: Sequence[model_pb2.Blob]) -> set[str]:
+        """Digests of those that the registry lacks."""
+        unique = {blob.digest: blob for blob in blobs}
+        request = model_pb2.FindMissingBlobsRequest(blobs=unique.values())
+        answer = await self._calls.unary(self._stub.FindMissingBlobs, request, deadline=CALL_SECONDS)
+        return {blob.digest for blob in answer.missing}
 
     async def _push_blob(self, local: LocalFile, sent: Callable[[int], object]) -> None:
         """Pushes one blob; each try starts where the registry says that the last one, or somebody else's, stopped."""
@@ -199,12 +224,6 @@ class ModelClient:
                 log.warning("What an earlier push of %s left is damaged: pushing it from its start.", local.path)
             else:
                 return
-
-
-async def _describe(folder: Path, path: Path) -> LocalFile:
-    size = (await asyncio.to_thread(path.stat)).st_size
-    digest = str(await digest_file(path))
-    return LocalFile(path, model_pb2.File(path=path.relative_to(folder).as_posix(), digest=digest, size_bytes=size))
 
 
 async def _parts(

@@ -9,18 +9,32 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from wan22.pack import planes
+from wan22.pack.cast import CastReader
 from wan22.pack.layout import EXTENT_BYTES, Codec, Extent, Layout, aligned, first_offset
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.ordered import in_order
-from wan22.pack.safetensors_header import SafetensorsHeader, read_header
+from wan22.pack.safetensors_header import SafetensorsHeader, StoredTensor
 
 WORDS = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1}
 """Bytes of a word of the dtypes whose exponents are worth compressing."""
 LEAST_GAIN = 1 / 32
 """What compression must save to be worth decoding."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A pack that has been written."""
+
+    layout: Layout
+    read_digest: str
+    """SHA-256 of the file that was read, hex; the layout's is of what was packed, another where tensors were cast."""
+
+
+def keep(_: StoredTensor) -> bool:
+    """Casts nothing."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -31,34 +45,37 @@ class _Piece:
     """0 where nothing is to be gained."""
 
 
-def pack_file(source: Path, target: Path, on_bytes: Callable[[int], object]) -> Layout:
+def pack_file(
+    source: Path, target: Path, on_bytes: Callable[[int], object], cast: Callable[[StoredTensor], bool] = keep
+) -> Packed:
     """Writes the pack of a safetensors file; `on_bytes` hears how many bytes of the source have been packed so far.
 
-    Holds an extent or two a core in memory. Not durable, and half-written where it raises: MalformedFile for a source
-    that is no safetensors file or changes meanwhile, or what `on_bytes` raises.
+    float32 tensors that `cast` chooses are packed as bfloat16. Holds an extent or two a core in memory. Not durable,
+    and half-written where it raises: MalformedFile for a source that is no safetensors file or changes meanwhile, or
+    what `on_bytes` raises.
     """
     with source.open("rb") as file, target.open("wb") as out:
         size = os.fstat(file.fileno()).st_size
-        pieces = _pieces(read_header(file, size))
+        reader = CastReader(file, size, cast)
+        pieces = _pieces(reader.header)
         digest, extents = hashlib.sha256(), []
         offset, done = first_offset(len(pieces)), 0
-        file.seek(0)
 
         def encode(item: tuple[_Piece, bytes]) -> tuple[Extent, bytes]:
             return _encode(*item)
 
-        for extent, stored in in_order(encode, _read(file, pieces, digest.update)):
+        for extent, stored in in_order(encode, _read(reader, pieces, digest.update)):
             out.seek(offset)
             out.write(stored)
             extents.append(dataclasses.replace(extent, offset=offset))
             offset = aligned(offset + len(stored))
             done += extent.length
-            on_bytes(done)
-        layout = Layout(size, digest.digest(), tuple(extents), offset)
+            on_bytes(size * done // reader.size)
+        layout = Layout(reader.size, digest.digest(), tuple(extents), offset)
         out.truncate(offset)
         out.seek(0)
         out.write(layout.to_bytes())
-    return layout
+    return Packed(layout, reader.source_digest.hexdigest())
 
 
 def _pieces(header: SafetensorsHeader) -> Sequence[_Piece]:
@@ -74,7 +91,7 @@ def _pieces(header: SafetensorsHeader) -> Sequence[_Piece]:
 
 
 def _read(
-    file: BinaryIO, pieces: Sequence[_Piece], hashed: Callable[[bytes], object]
+    file: CastReader, pieces: Sequence[_Piece], hashed: Callable[[bytes], object]
 ) -> Iterator[tuple[_Piece, bytes]]:
     for piece in pieces:
         data = file.read(piece.length)
