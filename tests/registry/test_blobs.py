@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wan22.digests import Sha256
-from wan22.errors import DataLoss, OutOfRange, Reason, Unavailable
+from wan22.errors import DataLoss, OutOfRange, Reason, ResourceExhausted, Unavailable
 from wan22_registry.blobs import UNPUBLISHED_SECONDS, BlobStore
 
 CONTENT = b"content"
@@ -125,3 +125,28 @@ async def test_a_start_removes_what_no_push_can_go_on_with(blobs: BlobStore, tmp
     assert set(blobs.drop_parts()) == {parts["old"], parts["stored"]}
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {parts["half"], blobs.path(DIGEST)}
     assert blobs.partial_size(names["half"]) == 1
+
+
+async def test_a_quota_counts_blobs_parts_and_pushes_under_way(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path, quota=100)
+    await store(blobs, b"a" * 40)
+    other = str(Sha256(b"b" * 30))
+    with pytest.raises(DataLoss):
+        async with blobs.push(other, 30, 0) as push:
+            push.append(b"b" * 10)  # 10 of 30 stay as a part
+    third = str(Sha256(b"c" * 50))
+    async with blobs.push(third, 50, 0) as push:
+        with pytest.raises(
+            ResourceExhausted, match="may keep 100 bytes and has 100, so that 1 more find no room"
+        ) as caught:
+            await store(blobs, b"d")
+        with pytest.raises(ResourceExhausted, match="has 90, so that 30 more"):  # its own part does not count
+            async with blobs.push(other, 30, 10):
+                pass
+        await store(blobs, b"a" * 40)  # what is here needs no room
+        push.append(b"c" * 50)
+    assert caught.value.reason is Reason.REGISTRY_FULL
+    assert blobs.partial_size(other) == 10
+    blobs.collect(set(), {third})
+    await store(blobs, b"b" * 30)
+    assert blobs.size(other) == 30

@@ -12,6 +12,8 @@ from wan22.errors import DataLoss, InvalidRequest, OutOfRange, Reason, ResourceE
 from wan22.model_client import ModelClient
 from wan22.status import from_rpc_error
 from wan22.v1 import model_pb2, model_pb2_grpc
+from wan22_registry.registry import serve
+from wan22_registry.settings import RegistrySettings
 from wan22_testing.service_process import ServiceProcess
 
 from . import model_folder
@@ -147,3 +149,18 @@ async def test_a_full_disk_is_said_and_leaves_the_registry_working(small_disk: P
             await client.push_folder(model_folder.write(tmp_path / "t", b"t"), model="t", variant=T2V, tags=["latest"])
     finally:
         process.kill()
+
+
+async def test_a_registry_beyond_its_quota_says_so_and_takes_again_what_fits(tmp_path: Path) -> None:
+    settings = RegistrySettings(root=tmp_path / "registry", port=0, health_port=0, quota_bytes=2_000_000)
+    async with serve(settings) as server, ModelClient(f"127.0.0.1:{server.port}") as client:
+        first = await client.push_folder(
+            model_folder.write(tmp_path / "a", b"a" * 1_500_000), model="m", variant=T2V, tags=["latest"]
+        )
+        second = model_folder.write(tmp_path / "b", b"b" * 1_500_000)
+        with pytest.raises(ResourceExhausted, match="delete versions, or raise its quota") as caught:
+            await client.push_folder(second, model="m", variant=T2V, tags=["latest"])
+        assert caught.value.reason is Reason.REGISTRY_FULL
+        assert (await client.resolve("m")).name == first.name
+        await client.delete(first.name)
+        await client.push_folder(second, model="m", variant=T2V, tags=["latest"])

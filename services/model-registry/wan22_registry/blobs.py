@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wan22.digests import Sha256
 from wan22.durable_files import TEMPORARY_SUFFIX, replace_file, to_its_end
-from wan22.errors import NotFound, Reason, Unavailable
+from wan22.errors import NotFound, Reason, ResourceExhausted, Unavailable
 from wan22_registry.blob_push import BlobPush
 
 UNPUBLISHED_SECONDS = 24 * 3600
@@ -27,14 +27,17 @@ class BlobStore:
     or waits for that counts as missing, so that it is pushed again.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, quota: int | None = None) -> None:
+        """`quota` is the most bytes of blobs, if there is a bound."""
         self._root = root
+        self._quota = quota
         self._folder = root / "blobs" / "sha256"
         self._parts = root / "parts"
         for folder in (self._folder, self._parts):
             folder.mkdir(parents=True, exist_ok=True)
         self._used: Counter[str] = Counter()
-        self._pushed: set[str] = set()
+        self._pushed: dict[str, int] = {}
+        """Size of each blob that is being pushed."""
         self._damaged: set[str] = set()
         self._doomed: set[str] = set()
 
@@ -78,11 +81,16 @@ class BlobStore:
 
     @asynccontextmanager
     async def push(self, digest: str, size: int, offset: int) -> AsyncIterator[BlobPush]:
-        """Opens a push. Raises Unavailable (BLOB_BUSY) while another caller pushes the same blob."""
+        """Opens a push.
+
+        Raises Unavailable (BLOB_BUSY) while another caller pushes the same blob, ResourceExhausted (REGISTRY_FULL) for
+        one that the quota leaves no room for; nothing of it is taken then.
+        """
         if digest in self._pushed:
             text = f"{digest} is being pushed by another caller: wait for it."
             raise Unavailable(text, reason=Reason.BLOB_BUSY, retry_after=BUSY_RETRY_SECONDS)
-        self._pushed.add(digest)
+        self._check_quota(digest, size)
+        self._pushed[digest] = size
         push = BlobPush(self._part(digest), self.path(digest), digest, size)
         try:
             with self.use(digest):
@@ -96,7 +104,7 @@ class BlobStore:
             raise
         finally:
             push.close()
-            self._pushed.discard(digest)
+            del self._pushed[digest]
 
     def write(self, content: bytes) -> str:
         """Stores a small blob durably, over a damaged one too, and returns its digest."""
@@ -155,6 +163,19 @@ class BlobStore:
             part.unlink()
         return gone
 
+    def _check_quota(self, digest: str, size: int) -> None:
+        """Parts count as what has come of them, blobs that are being pushed as what they will be."""
+        if self._quota is None or self.size(digest) == size:
+            return
+        name = digest.removeprefix("sha256:")
+        pushed = {pushed.removeprefix("sha256:"): bytes_ for pushed, bytes_ in self._pushed.items()}
+        files = [*os.scandir(self._folder), *os.scandir(self._parts)]
+        kept = sum(_size(file) for file in files if file.name != name and file.name not in pushed)
+        kept += sum(pushed.values())
+        if kept + size > self._quota:
+            text = f"This registry may keep {self._quota} bytes and has {kept}, so that {size} more find no room:"
+            raise ResourceExhausted(f"{text} delete versions, or raise its quota.", reason=Reason.REGISTRY_FULL)
+
     def _part(self, digest: str) -> Path:
         return self._parts / digest.removeprefix("sha256:")
 
@@ -162,3 +183,10 @@ class BlobStore:
 def _age(path: Path) -> float:
     """Seconds since it was written."""
     return time.time() - path.stat().st_mtime
+
+
+def _size(file: os.DirEntry[str]) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # collected, or a part that has become a blob
+        return 0

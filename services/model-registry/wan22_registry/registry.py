@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
     """Runs a registry while the context lasts. Raises FailedPrecondition when another process owns the layout."""
     with layout_lock.own(settings.root):
-        blobs = BlobStore(settings.root)
+        blobs = BlobStore(settings.root, settings.quota_bytes)
         versions = Versions(settings.root, blobs)
         dropped = [*blobs.remove_temporaries(), *blobs.drop_parts()]
         collected = versions.collect(set())

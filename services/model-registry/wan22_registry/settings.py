@@ -23,5 +23,7 @@ class RegistrySettings(Settings):
     """Port of grpc.health.v1, plaintext."""
     root: Path = Field(default_factory=lambda: home() / "registry")
     """Folder of the OCI layout; one registry process owns it."""
+    quota_bytes: int | None = Field(None, gt=0)
+    """Most bytes of blobs, pushes under way included; without it the disk is the bound."""
     reflection: bool = False
     """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""
