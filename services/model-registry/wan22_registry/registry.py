@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 from wan22.server import Server
@@ -12,6 +13,7 @@ from wan22.v1 import model_pb2_grpc
 from wan22_registry import layout_lock
 from wan22_registry.blobs import BlobStore
 from wan22_registry.model_servicer import ModelServicer
+from wan22_registry.scrubber import Scrubber
 from wan22_registry.settings import RegistrySettings
 from wan22_registry.versions import Versions
 
@@ -40,4 +42,19 @@ async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
             log.info("Serving %s on port %d: %d versions.", settings.root, server.port, count)
             if dropped or collected:
                 log.info("Removed %d unfinished files and %d blobs of no version.", len(dropped), len(collected))
-            yield server
+            with scrubbing(settings, blobs, versions):
+                yield server
+
+
+@contextmanager
+def scrubbing(settings: RegistrySettings, blobs: BlobStore, versions: Versions) -> Iterator[None]:
+    """Re-reads what is stored while the context lasts, if the settings ask for it."""
+    if not settings.scrub_bytes_per_second:
+        yield
+        return
+    scrubber = Scrubber(blobs, versions, settings.scrub_bytes_per_second)
+    task = asyncio.create_task(scrubber.run(settings.scrub_interval_hours * 3600))
+    try:
+        yield
+    finally:
+        task.cancel()

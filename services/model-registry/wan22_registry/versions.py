@@ -71,6 +71,10 @@ class Versions:
                 return entry
         raise NotFound(f"{wanted} is not in this registry: see `wan22 models list`.")
 
+    def has(self, entry: Entry) -> bool:
+        """Whether a version that was listed is still there, whatever its tags."""
+        return any(other.name == entry.name for other in self._index.entries)
+
     def resolve(self, reference: str) -> Entry:
         """One version by `MODEL[:TAG][@sha256:DIGEST]`. Raises NotFound saying what there is instead."""
         wanted = VersionReference.parse(reference)
