@@ -10,7 +10,7 @@ import pytest
 
 from wan22.channels import open_channel
 from wan22.client import Client
-from wan22.errors import NotFound, Reason, Unavailable, Wan22Error
+from wan22.errors import FailedPrecondition, NotFound, Reason, Unavailable, Wan22Error
 from wan22.v1 import generation_pb2, inference_pb2, pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
 from wan22.v1.inference_pb2 import GenerateEvent
@@ -19,7 +19,18 @@ from wan22_gateway.settings import GatewaySettings
 from wan22_testing import tiny_tokenizer
 
 from . import rows
-from .scripted_worker import DIGEST, VIDEO, Script, ScriptedWorkerServicer, Start, accepted, chunk, finished, serve
+from .scripted_worker import (
+    DIGEST,
+    VIDEO,
+    Script,
+    ScriptedWorkerServicer,
+    Start,
+    accepted,
+    chunk,
+    finished,
+    serve,
+    whole,
+)
 
 T2V = "t2v-a14b-tiny"
 
@@ -122,14 +133,34 @@ async def test_other_parameters_than_ours_are_no_attempt(tmp_path: Path) -> None
     assert len(worker.cancelled) == 1
 
 
-async def test_another_incarnation_than_was_claimed_is_another_attempt(tmp_path: Path) -> None:
+async def test_another_process_than_was_claimed_loses_nothing_that_had_not_started(tmp_path: Path) -> None:
+    def script(start: Start) -> list[GenerateEvent | Wan22Error]:
+        return [accepted(start, incarnation="i2"), *whole(start)[1:]]
+
+    done, events, worker = await outcome(tmp_path, script)
+    assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 1)
+    assert len(worker.starts) == 1
+    assert not any(event.HasField("attempt_end") for event in events)
+
+
+async def test_another_process_than_was_started_is_another_attempt(tmp_path: Path) -> None:
     def script(start: Start) -> list[GenerateEvent | Wan22Error]:
         return [accepted(start), Unavailable("the process is killed")]
 
-    done, events, worker = await outcome(tmp_path, script, lambda start: [accepted(start, incarnation="i2")])
+    def again(start: Start) -> list[GenerateEvent | Wan22Error]:
+        return [accepted(start, incarnation="i2")]
+
+    done, events, worker = await outcome(tmp_path, script, again)
     assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 2)
     assert [event.attempt_end.attempt for event in events if event.HasField("attempt_end")] == [1]
     assert len(worker.cancelled) == 1
+
+
+async def test_a_number_that_the_worker_has_forgotten_is_not_used_again(tmp_path: Path) -> None:
+    released = FailedPrecondition("attempt 1 was released", reason=Reason.ATTEMPT_RELEASED)
+    done, _, worker = await outcome(tmp_path, lambda _: [released])
+    assert done.state == Generation.SUCCEEDED
+    assert [start.attempt.number for start in worker.starts] == [1, 2]
 
 
 async def test_an_attempt_that_the_store_gave_up_is_stopped_and_freed_on_the_worker(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
@@ -76,7 +76,7 @@ async def test_an_older_epoch_or_attempt_writes_nothing(database: Database) -> N
         assert not await database.write(lifecycle.succeed, fence, VIDEO)
         assert not await database.write(lifecycle.fail, fence, InternalError("x"))
         assert not await database.write(lifecycle.cancelled, fence)
-        assert not await database.write(lifecycle.requeue, fence, "x", died=True)
+        assert not await database.write(lifecycle.requeue, fence, "x")
         assert not await database.write(lifecycle.progress, fence, generation_pb2.Progress())
         assert not await database.write(lifecycle.start, fence, "workers/w1", "uid")
     assert await database.read(row, generation) == before
@@ -104,7 +104,9 @@ async def test_a_lost_worker_gives_the_generation_back_with_the_same_place(datab
     generation, claimed = await database.write(claim)
     later = await database.write(rows.add_generation)
     await database.write(start, claimed)
-    await database.write(lifecycle.requeue, claimed.fence, "gone", died=True)
+    await database.write(lifecycle.note_death, claimed.fence)
+    await database.write(lifecycle.requeue, claimed.fence, "gone")
+    assert not await database.write(start, claimed)  # the claim is over, though nobody has a newer one
     again = await database.write(claims.claim_next, "owner", 15.0)
     assert again is not None
     assert again.fence.generation == generation != later
@@ -137,6 +139,7 @@ def one_database(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Database]:
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(["claim", "start", "requeue", "start", "claim", "start"])
 @given(st.lists(OPERATIONS, max_size=12))
 def test_any_order_of_events_keeps_the_rules(
     runner: asyncio.Runner, one_database: Database, operations: list[str]
@@ -193,7 +196,7 @@ def _apply(tx: Transaction, operation: str, fence: Fence) -> Fence:
         case "cancelled":
             lifecycle.cancelled(tx, fence)
         case "requeue":
-            lifecycle.requeue(tx, fence, "lost", died=False)
+            lifecycle.requeue(tx, fence, "lost")
         case "request_cancel":
             lifecycle.request_cancel(tx, fence.generation)
         case _:

@@ -178,10 +178,11 @@ class AttemptRunner:
     async def _accepted(self, accepted: inference_pb2.GenerateEvent.Accepted, row: GenerationRow) -> bool:
         """Records the start; False when the attempt must not go on."""
         if accepted.incarnation != self._claim.incarnation:  # a process that knows nothing of the attempt's past
-            await self._ask_to_cancel()
-            gone = outcome.restarted(self._claim)
-            await self._database.write(outcome.lost, self._claim, gone)
-            return False
+            renewed = await self._database.write(outcome.restarted, self._claim, accepted.incarnation)
+            if renewed is None:
+                await self._ask_to_cancel()
+                return False
+            self._claim = renewed
         expected = complete_from_message(generation_pb2.Parameters.FromString(row.parameters)).digest
         if accepted.parameters_digest != expected:
             log.error("%s understood other parameters than these: not used for them.", self._claim.worker)
@@ -216,6 +217,9 @@ class AttemptRunner:
         """Decides what a broken stream means."""
         if isinstance(error, Aborted) and error.reason is Reason.STALE_OWNER:
             log.info("generations/%s has a newer owner.", self._fence.generation)
+            return _Next.DONE
+        if error.reason is Reason.ATTEMPT_RELEASED:
+            await self._database.write(outcome.spent, self._claim)
             return _Next.DONE
         if error.reason in REFUSALS:
             state = REFUSALS[error.reason]

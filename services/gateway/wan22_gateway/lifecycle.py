@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
-from sqlalchemy import ColumnElement, and_, case, insert, select, update
+from sqlalchemy import ColumnElement, and_, case, func, insert, select, update
 
 from wan22.errors import Wan22Error
 from wan22.status import to_status
@@ -47,9 +47,10 @@ class Fence:
 
     @property
     def condition(self) -> ColumnElement[bool]:
-        """True for the generation's row while this fence is the newest."""
+        """True for the generation's row while this fence is the newest and its claim stands."""
         return and_(
             generations.c.id == self.generation,
+            generations.c.claimed_worker.is_not(None),
             generations.c.claimed_attempt == self.attempt,
             generations.c.owner_epoch == self.owner_epoch,
         )
@@ -171,16 +172,18 @@ def request_cancel(tx: Transaction, generation: str) -> None:
     tx.notify(f"generation/{generation}")
 
 
-def requeue(tx: Transaction, fence: Fence, reason: str, *, died: bool) -> bool:
-    """RUNNING -> QUEUED: the worker is lost; the generation keeps its place. False when the fence is old.
+def note_death(tx: Transaction, fence: Fence) -> None:
+    """Records that the worker's process ended under the attempt, which counts towards quarantine."""
+    tx.execute(update(attempts).where(_attempt_row(fence)).values(outcome="died"))
 
-    `died` says that the worker's process ended under it, which counts towards quarantine; a lost connection does not.
-    """
+
+def requeue(tx: Transaction, fence: Fence, reason: str) -> bool:
+    """RUNNING -> QUEUED: the worker is lost; the generation keeps its place. False when the fence is old."""
     if _move(tx, fence.condition, State.QUEUED, progress=None) is None:
         return False
     ended = generation_pb2.AttemptEnd(attempt=fence.attempt, reason=reason)
     append_event(tx, fence.generation, attempt_end=ended)
-    _end_attempt(tx, fence, "died" if died else "lost")
+    _end_attempt(tx, fence, "lost")
     return True
 
 
@@ -193,7 +196,11 @@ def release_claim(tx: Transaction, fence: Fence) -> None:
     tx.notify("queue")
 
 
+def _attempt_row(fence: Fence) -> ColumnElement[bool]:
+    return and_(attempts.c.generation == fence.generation, attempts.c.number == fence.attempt)
+
+
 def _end_attempt(tx: Transaction, fence: Fence, outcome: str) -> None:
-    row = and_(attempts.c.generation == fence.generation, attempts.c.number == fence.attempt)
-    tx.execute(update(attempts).where(row, attempts.c.outcome.is_(None)).values(end_time=tx.now, outcome=outcome))
+    outcome_of = func.coalesce(attempts.c.outcome, outcome)  # a death noted before stays
+    tx.execute(update(attempts).where(_attempt_row(fence)).values(end_time=tx.now, outcome=outcome_of))
     release_claim(tx, fence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -60,9 +61,30 @@ async def store(
         log.info("generations/%s ended otherwise before its video was stored: dropped.", fence.generation)
 
 
-def restarted(claim: Claim) -> Loss:
-    """The loss of a worker whose process is another one than was claimed."""
-    return Loss(f"{claim.worker} ended and was started again", died=True)
+def restarted(tx: Transaction, claim: Claim, incarnation: str) -> Claim | None:
+    """Takes note that another process than was claimed answers for the worker.
+
+    A generation that had not started loses nothing: the claim, which is returned, is the new process's from now on. One
+    that was RUNNING has lost its worker: None.
+    """
+    row = row_of(tx, claim.fence)
+    if row is None:
+        return None
+    if row.state == State.RUNNING:
+        lost(tx, claim, Loss(f"{claim.worker} ended and was started again", died=True))
+        return None
+    of_claim = update(generations).where(claim.fence.condition)
+    tx.execute(of_claim.values(claimed_incarnation=incarnation))
+    tx.execute(update(workers).where(workers.c.name == claim.worker).values(incarnation=incarnation))
+    return replace(claim, incarnation=incarnation)
+
+
+def spent(tx: Transaction, claim: Claim) -> None:
+    """Takes a worker's word that this number was used and released before: the next try has a higher one."""
+    row = row_of(tx, claim.fence)
+    if row is not None and row.state == State.QUEUED:
+        tx.execute(update(generations).where(claim.fence.condition).values(attempt_count=claim.fence.attempt))
+    lost(tx, claim, Loss(f"{claim.worker} no longer holds it", died=False))
 
 
 def lost(tx: Transaction, claim: Claim, gone: Loss) -> None:
@@ -75,16 +97,22 @@ def lost(tx: Transaction, claim: Claim, gone: Loss) -> None:
     elif row.state == State.QUEUED:
         lifecycle.release_claim(tx, claim.fence)
     else:
-        lifecycle.requeue(tx, claim.fence, gone.reason, died=gone.died)
-        _quarantine_if_deadly(tx, claim.fence, row.pool)
+        if gone.died:
+            lifecycle.note_death(tx, claim.fence)
+        if gone.died and (deadly := _is_deadly(tx, claim.fence, row.pool)) is not None:
+            lifecycle.fail(tx, claim.fence, deadly)
+        else:
+            lifecycle.requeue(tx, claim.fence, gone.reason)
 
 
-def _quarantine_if_deadly(tx: Transaction, fence: Fence, pool: str) -> None:
+def _is_deadly(tx: Transaction, fence: Fence, pool: str) -> FailedPrecondition | None:
+    """Why a generation is put in quarantine: too many processes died under it, and not of one bad worker alone."""
     count, on = claims.deaths(tx, fence.generation)
-    if count >= MAX_DEATHS and on >= min(2, len(pools.workers_of(tx, pool))):
-        text = f"{count} processes of {on} workers died under generations/{fence.generation}: it is not tried again."
-        evidence = {"deaths": str(count), "workers": str(on)}
-        lifecycle.fail(tx, fence, FailedPrecondition(text, reason=Reason.QUARANTINED, metadata=evidence))
+    if count < MAX_DEATHS or on < min(2, len(pools.workers_of(tx, pool))):
+        return None
+    text = f"{count} processes of {on} workers died under generations/{fence.generation}: it is not tried again."
+    evidence = {"deaths": str(count), "workers": str(on)}
+    return FailedPrecondition(text, reason=Reason.QUARANTINED, metadata=evidence)
 
 
 def refused(tx: Transaction, claim: Claim, worker_state: str) -> None:

@@ -121,7 +121,8 @@ class AttemptBook:
         seen = self._seen.get(key.generation)
         if seen is not None and seen.released and seen.fence.number == key.number:
             raise FailedPrecondition(
-                f"{key} was released: its outcome is durable. Use a higher number for another try."
+                f"{key} was released: its outcome is durable. Use a higher number for another try.",
+                reason=Reason.ATTEMPT_RELEASED,
             )
 
     def begin(self, generation: str, fence: Fence) -> HeldAttempt:

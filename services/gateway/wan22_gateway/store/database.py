@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event, insert, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 from wan22.errors import FailedPrecondition, Reason, ResourceExhausted, Unavailable, Wan22Error
@@ -74,7 +74,7 @@ class Database:
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._loop = asyncio.get_running_loop()
-        self._first_error: DBAPIError | None = None
+        self._first_error: OperationalError | None = None
         self._writer = threading.Thread(target=self._write_forever, name="store-writer")
         self._writer.start()
 
@@ -149,11 +149,11 @@ class Database:
                         with connection.begin_nested():
                             item.result = self._call(item, transaction)
                         topics |= transaction.topics
-                    except DBAPIError:
+                    except OperationalError:
                         raise
                     except Exception as error:  # noqa: BLE001  # handed to the caller, whose write alone is undone
                         item.error = error
-        except DBAPIError as error:
+        except OperationalError as error:
             # SQLite may have rolled all back by itself, so that undoing the savepoint failed too: tell of the first.
             failure = _explain(self._first_error or error)
             log.warning("A commit of %d writes failed: %s", len(group), failure.message)
@@ -166,7 +166,7 @@ class Database:
         self._first_error = None
         try:
             return item.function(transaction)
-        except DBAPIError as error:
+        except OperationalError as error:
             self._first_error = error
             raise
 
@@ -194,7 +194,7 @@ class _Write:
             self._future.set_result(self.result)
 
 
-def _explain(error: DBAPIError) -> Wan22Error:
+def _explain(error: OperationalError) -> Wan22Error:
     if "full" in str(error.orig):
         return ResourceExhausted(
             f"The gateway's store cannot grow: {error.orig}. Free space on its disk.", retry_after=10
