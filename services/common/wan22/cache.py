@@ -20,6 +20,7 @@ from pathlib import Path
 from wan22.digests import Sha256, digest_file
 from wan22.durable_files import room_on_disk, sync_folder, to_its_end, write_all
 from wan22.errors import DataLoss, OutOfRange, Reason, Unavailable
+from wan22.eviction import PART, make_room
 from wan22.model_client import ByteCount, ModelClient, Progress
 from wan22.v1 import model_pb2
 
@@ -55,7 +56,9 @@ class CachedVersion:
 class Cache:
     """A cache folder; any number of processes may use it at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, quota: int | None = None) -> None:
+        """`quota` is the most bytes of blobs, if there is a bound."""
+        self._quota = quota
         self._blobs = root / "blobs" / "sha256"
         self._locks = root / "locks"
         for folder in (self._blobs, self._locks):
@@ -67,9 +70,11 @@ class Cache:
         """Brings what is missing, verifies everything, and holds it.
 
         Raises DataLoss (DIGEST_MISMATCH) naming the file and both digests when the registry's copy is damaged; a
-        damaged copy in the cache is replaced. Raises ResourceExhausted on a full disk, Unavailable when another
-        process holds a blob's lock without pulling it.
+        damaged copy in the cache is replaced. Raises ResourceExhausted on a full disk, and where what is in use leaves
+        no room under the quota; Unavailable when another process holds a blob's lock without pulling it.
         """
+        if self._quota is not None:
+            await to_its_end(self._make_room, version, self._quota)
         count = ByteCount(version.size_bytes, progress)
         blobs: dict[str, Path] = {}
         held: list[int] = []
@@ -88,6 +93,13 @@ class Cache:
             raise
         return CachedVersion(version, {file.path: blobs[file.digest] for file in version.files}, held)
 
+    def _make_room(self, version: model_pb2.Version, quota: int) -> None:
+        sizes = {file.digest.removeprefix("sha256:"): file.size_bytes for file in version.files}
+        missing = [name for name in sizes if not (self._blobs / name).exists()]
+        here = sum(_size(self._blobs / f"{name}{PART}") for name in missing)
+        needed = sum(sizes[name] for name in missing) - here
+        make_room(self._blobs, self._locks, needed=needed, quota=quota, keep=sizes.keys())
+
 
 class CachedBlob:
     """One blob of the folder, by this process's descriptor of its lock."""
@@ -95,7 +107,7 @@ class CachedBlob:
     def __init__(self, path: Path, lock: Path, file: model_pb2.File) -> None:
         self.path = path
         self.lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._part = path.with_name(path.name + ".part")
+        self._part = path.with_name(path.name + PART)
         self._file = file
 
     async def hold(self, client: ModelClient, report: Callable[[int], object]) -> None:
@@ -105,6 +117,7 @@ class CachedBlob:
             await self._take(fcntl.LOCK_SH, report)
             here = self._identity()
             if here is not None and (here == pulled or await self._has_its_digest(report)):
+                os.utime(self.lock, ns=(time.time_ns(),) * 2)  # what eviction goes by, finer than the kernel's own
                 return
             # given up first: two processes that each waited with a shared lock for the exclusive one would wait on
             fcntl.flock(self.lock, fcntl.LOCK_UN)
@@ -205,7 +218,7 @@ class CachedBlob:
         )
 
     def _part_size(self) -> int:
-        return self._part.stat().st_size if self._part.exists() else 0
+        return _size(self._part)
 
     def _identity(self) -> Identity | None:
         """Which file the blob is now; None when it is not there with its size."""
@@ -214,3 +227,11 @@ class CachedBlob:
         except FileNotFoundError:
             return None
         return (found.st_ino, found.st_mtime_ns) if found.st_size == self._file.size_bytes else None
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

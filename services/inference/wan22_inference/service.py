@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from wan22.cache import Cache
 from wan22.server import Server
 from wan22.v1 import inference_pb2, inference_pb2_grpc
 from wan22_inference.compute import Compute
@@ -40,7 +41,7 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
     weights = Weights(
         settings.model,
         registry=settings.registry,
-        cache=settings.cache,
+        cache=Cache(settings.cache, settings.cache_quota_bytes),
         device=choose_device(settings.device),
         compute=compute,
     )

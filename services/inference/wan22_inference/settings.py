@@ -37,6 +37,8 @@ class WorkerSettings(Settings):
     """host:port of the model registry."""
     cache: Path = Field(default_factory=lambda: home() / "cache")
     """Folder of model files, shared by the machine's workers."""
+    cache_quota_bytes: int | None = Field(None, gt=0)
+    """Most bytes of it: what was used longest ago goes; without it the disk is the bound."""
     scratch: Path = Field(default_factory=lambda: home() / "scratch")
     """Folder for unreleased results; each worker uses a folder of its own in it, and empties that at its start."""
     device: str = "auto"

@@ -31,10 +31,10 @@ FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 class Weights:
     """Pulls and loads one version, as often as it takes; tells how far it is."""
 
-    def __init__(self, reference: str, *, registry: str, cache: Path, device: torch.device, compute: Compute) -> None:
+    def __init__(self, reference: str, *, registry: str, cache: Cache, device: torch.device, compute: Compute) -> None:
         self._reference = reference
         self._registry = registry
-        self._cache = Cache(cache)
+        self._cache = cache
         self._device = device
         self._compute = compute
         self.model: Model | None = None
