@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -18,33 +17,43 @@ STEP_BYTES = 4 << 20
 
 
 class CastReader:
-    """The cast file, to be read in order from its start; the source itself where no tensor is chosen.
-
-    Every byte of the source is hashed on the way.
-    """
+    """The cast file, to be read in order from its start; the source itself where no tensor is chosen."""
 
     def __init__(self, source: BinaryIO, source_size: int, chosen: Callable[[StoredTensor], bool]) -> None:
         """Raises MalformedFile for a source that is no safetensors file."""
         prefix = source.read(LENGTH_BYTES)
         raw = prefix + source.read(header_end(prefix, source_size) - len(prefix))
-        tensors = parse_header(raw, source_size).tensors
-        cast = {tensor.name for tensor in tensors if tensor.dtype == "F32" and chosen(tensor)}
-        new = _new_header(raw, tensors, cast) if cast else raw
-        self.size = len(new) + sum(_size(tensor, cast) for tensor in tensors)
-        self.header: SafetensorsHeader = parse_header(new, self.size)
-        self.source_digest = hashlib.sha256(raw)
+        self.header: SafetensorsHeader = parse_header(raw, source_size)
+        self.size = source_size
+        self.digest = self.source_digest = hashlib.sha256()
+        """Of what has been read of the cast file, and of the source."""
         self._source = source
-        self._pieces = self._read_all(new, tensors, cast)
-        self._ready: deque[bytes] = deque()
+        self._pieces: Iterator[bytes] | None = None
+        self._ready: list[bytes] = []
+        cast = {tensor.name for tensor in self.header.tensors if tensor.dtype == "F32" and chosen(tensor)}
+        if cast:
+            tensors = self.header.tensors
+            new = _new_header(raw, tensors, cast)
+            self.size = len(new) + sum(_size(tensor, cast) for tensor in tensors)
+            self.header = parse_header(new, self.size)
+            self.source_digest = hashlib.sha256(raw)
+            self._pieces = self._read_all(new, tensors, cast)
+        else:
+            source.seek(0)
 
     def read(self, count: int) -> bytes:
         """The next bytes, fewer only at the end. Raises MalformedFile for a source that has become shorter."""
+        data = self._source.read(count) if self._pieces is None else self._take(self._pieces, count)
+        self.digest.update(data)
+        return data
+
+    def _take(self, pieces: Iterator[bytes], count: int) -> bytes:
         have = sum(map(len, self._ready))
-        while have < count and (piece := next(self._pieces, None)) is not None:
+        while have < count and (piece := next(pieces, None)) is not None:
             self._ready.append(piece)
             have += len(piece)
         data = b"".join(self._ready)
-        self._ready = deque([data[count:]] if len(data) > count else [])
+        self._ready = [data[count:]] if len(data) > count else []
         return data[:count]
 
     def _read_all(self, header: bytes, tensors: tuple[StoredTensor, ...], cast: set[str]) -> Iterator[bytes]:

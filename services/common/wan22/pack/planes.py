@@ -33,12 +33,17 @@ def encode(data: bytes, word: int) -> bytes:
         return b"".join([_lengths(frames), *frames])
     words = np.frombuffer(data, dtype=_TYPES[word])
     lower, frames = np.empty((word - 1, len(words)), np.uint8), []
+    room = np.empty((2, FRAME_BYTES), _TYPES[word])
     for start in range(0, len(words), FRAME_BYTES):  # a frame's words stay in the processor's cache
         part = words[start : start + FRAME_BYTES]
-        rotated = (part << 1) | (part >> (8 * word - 1))
-        planes = rotated.view(np.uint8).reshape(-1, word)
-        lower[:, start : start + len(part)] = planes[:, :-1].T
-        frames.append(compressor.compress(np.ascontiguousarray(planes[:, -1]).data))
+        rotated, carried = room[:, : len(part)]
+        np.left_shift(part, 1, out=rotated)
+        np.right_shift(part, 8 * word - 1, out=carried)
+        rotated |= carried
+        planes = rotated.view(np.uint8)
+        for plane in range(word - 1):
+            lower[plane, start : start + len(part)] = planes[plane::word]
+        frames.append(compressor.compress(np.ascontiguousarray(planes[word - 1 :: word]).data))
     return b"".join([lower.tobytes(), _lengths(frames), *frames])
 
 
@@ -53,18 +58,24 @@ def decode(stored: bytes, length: int, word: int) -> bytes | memoryview:
     if lengths_end + sum(lengths) != len(stored):
         raise MalformedFile(f"its frames are said to end at {lengths_end + sum(lengths)} of {len(stored)} bytes")
     lower = np.frombuffer(stored, np.uint8, lower_end).reshape(word - 1, count)
-    words = np.empty(count, _TYPES[word])
+    words, room = np.empty(count, _TYPES[word]), np.empty(FRAME_BYTES, _TYPES[word])
     decompressor, view, begin = zstandard.ZstdDecompressor(), memoryview(stored), lengths_end
     for number, size in enumerate(lengths):
         start = number * FRAME_BYTES
         part = words[start : start + FRAME_BYTES]
-        top = _decode_frame(decompressor, view[begin : begin + size], len(part), number)
+        top = np.frombuffer(_decode_frame(decompressor, view[begin : begin + size], len(part), number), np.uint8)
         begin += size
-        planes = np.empty((len(part), word), np.uint8)
-        planes[:, -1] = np.frombuffer(top, np.uint8)
-        planes[:, :-1] = lower[:, start : start + len(part)].T
-        rotated = planes.view(_TYPES[word])[:, 0]
-        part[:] = rotated if word == 1 else (rotated >> 1) | (rotated << (8 * word - 1))
+        if word == 1:
+            part[:] = top
+            continue
+        rotated = room[: len(part)]
+        planes = rotated.view(np.uint8)
+        for plane in range(word - 1):
+            planes[plane::word] = lower[plane, start : start + len(part)]
+        planes[word - 1 :: word] = top
+        np.right_shift(rotated, 1, out=part)
+        rotated <<= 8 * word - 1
+        part |= rotated
     return words.view(np.uint8).data
 
 
