@@ -17,8 +17,9 @@ from torch import Tensor
 from wan22.variants import VARIANTS
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.noise import latent_shape
+from wan22_inference.engine.progress import Check
 from wan22_inference.engine.timesteps import Timesteps
-from wan22_inference.engine.transformer import Check, Transformer
+from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_testing.random_weights import random_transformer_weights
 

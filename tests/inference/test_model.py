@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.components import load_transformer
 from wan22_inference.engine.model import Model, load_model
 from wan22_inference.engine.model_files import ModelFiles
+from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_names
 from wan22_testing.tiny_models import TINY_VARIANTS, shared_folder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -40,8 +42,8 @@ def test_every_weight_is_loaded_and_every_byte_is_told(variant: str) -> None:
     assert len(model.transformers) == VARIANTS[variant].experts
     for module, component in [(model.transformers[0], "transformer"), (model.vae, "vae")]:
         stored, state = load_file(folder / component / WEIGHTS), module.state_dict()
-        if component == "transformer":
-            state = {checkpoint_names(name)[0]: tensor for name, tensor in state.items()}
+        names = partial(vae_names, config=model.vae.config) if component == "vae" else checkpoint_names
+        state = {names(name)[0]: tensor for name, tensor in state.items()}
         assert stored.keys() == state.keys()
         assert all(torch.equal(stored[name], state[name]) for name in stored)
         assert not any(parameter.requires_grad for parameter in module.parameters())

@@ -8,7 +8,7 @@ import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from wan22_inference.engine.mp4 import Mp4Writer
-from wan22_inference.engine.vae import Frame
+from wan22_inference.engine.vae.frames import Frame
 
 
 def write(path: Path, frames: list[Frame], fps: int = 16) -> None:

@@ -11,11 +11,11 @@ from wan22.solvers import Solver
 from wan22.variants import VARIANTS
 from wan22_inference.engine.condition import FirstFrame, TextOnly
 from wan22_inference.engine.noise import draw_noise, latent_shape, make_generator
-from wan22_inference.engine.progress import Progress, Stage
+from wan22_inference.engine.progress import Check, Progress, Stage
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import Schedule, make_schedule
 from wan22_inference.engine.timesteps import Timesteps
-from wan22_inference.engine.transformer import Check, TextContext
+from wan22_inference.engine.transformer import TextContext
 
 NOISE = torch.ones(1, 1, 1, 2, 2)
 PROMPT, NEGATIVE = torch.full((1, 512, 4), 2.0), torch.full((1, 512, 4), 1.0)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
@@ -15,6 +14,9 @@ from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
+from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
+from wan22_inference.engine.vae.config import read_vae_config
+from wan22_inference.engine.vae.vae import Vae
 from wan22_inference.engine.weight_file import read_tensors
 
 OnBytes = Callable[[int], None]
@@ -49,11 +51,14 @@ def load_transformer(
     return module
 
 
-def load_vae(files: ModelFiles, device: torch.device, on_bytes: OnBytes) -> AutoencoderKLWan:
-    """The VAE of vae/, in float32: encoding in less is visibly worse."""
+def load_vae(files: ModelFiles, device: torch.device, decode_dtype: torch.dtype, on_bytes: OnBytes) -> Vae:
+    """The VAE of vae/, whether named as diffusers or as the official repository does it; it encodes in float32."""
+    config = read_vae_config(files.config("vae"))
     with torch.device("meta"):
-        module = AutoencoderKLWan.from_config(files.config("vae"))
-    _fill(module, files, "vae", device, on_bytes=on_bytes)
+        module = Vae(config, decode_dtype)
+    names = {name: vae_checkpoint_names(name, config) for name in module.state_dict()}
+    _fill(module, files, "vae", device, on_bytes=on_bytes, names=names)
+    module.to_channels_last()
     return module
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from wan22.variants import TEMPORAL_STRIDE
-from wan22_inference.engine import vae as vae_module
+from wan22_inference.engine.progress import Check
 from wan22_inference.engine.timesteps import Timesteps
+from wan22_inference.engine.vae.vae import Vae
 
 
 class Condition(Protocol):
@@ -83,8 +83,10 @@ def _one_for_all(latents: Tensor, timestep: Tensor) -> Timesteps:
     return Timesteps(timestep.reshape(1), (latents.shape[2],))
 
 
-def image_channels(vae: AutoencoderKLWan, first: Tensor, last: Tensor | None, num_frames: int) -> ImageChannels:
+def image_channels(vae: Vae, first: Tensor, last: Tensor | None, num_frames: int, check: Check) -> ImageChannels:
     """The condition of i2v: images (1, 3, H, W) in [-1, 1] at the ends of a video that is else grey, encoded.
+
+    `check` is called before each latent frame; it may raise to end the work.
 
     Source: WanImageToVideoPipeline.prepare_latents of diffusers; wan/image2video.py of the official repository.
     """
@@ -92,7 +94,7 @@ def image_channels(vae: AutoencoderKLWan, first: Tensor, last: Tensor | None, nu
     video[:, :, 0] = first
     if last is not None:
         video[:, :, -1] = last
-    encoded = vae_module.encode(vae, video)
+    encoded = vae.encode(video, check)
     return ImageChannels(torch.cat([_known_frames(encoded, last_is_known=last is not None), encoded], dim=1))
 
 
@@ -109,6 +111,6 @@ def _known_frames(encoded: Tensor, *, last_is_known: bool) -> Tensor:
     return mask
 
 
-def first_frame(vae: AutoencoderKLWan, image: Tensor | None) -> FirstFrame:
+def first_frame(vae: Vae, image: Tensor | None, check: Check) -> FirstFrame:
     """The condition of ti2v: the image (1, 3, H, W) in [-1, 1] as the first latent frame, if there is one."""
-    return FirstFrame(None if image is None else vae_module.encode(vae, image.unsqueeze(2)))
+    return FirstFrame(None if image is None else vae.encode(image.unsqueeze(2), check))

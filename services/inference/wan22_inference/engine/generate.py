@@ -11,16 +11,16 @@ from torch import Tensor
 from wan22.errors import Reason, ResourceExhausted
 from wan22.parameters import Parameters
 from wan22_inference.engine import condition as conditions
-from wan22_inference.engine import vae
 from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.images import read_image
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.noise import draw_noise, latent_shape, make_generator
+from wan22_inference.engine.pace import Pace
 from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
-from wan22_inference.engine.vae import Frame
+from wan22_inference.engine.vae.frames import Frame
 
 
 def generate(
@@ -54,9 +54,7 @@ def make_frames(
     try:
         latents = _make_latents(model, parameters, images, report=report, should_stop=should_stop)
         report(Progress(Stage.DECODING))
-        for frame in vae.decode(model.vae, latents):
-            check_stop(should_stop)
-            yield frame
+        yield from model.vae.decode(latents, Pace(model.device, should_stop).check)
     except torch.OutOfMemoryError as error:
         size = f"{parameters.width} x {parameters.height} x {parameters.num_frames} frames"
         raise ResourceExhausted(
@@ -72,7 +70,7 @@ def _make_latents(
     report(Progress(Stage.ENCODING_TEXT))
     text = _encode_text(model, parameters, guided=any(expert.guidance_scale > 1.0 for expert in experts))
     check_stop(should_stop)
-    condition = _encode_images(model, parameters, images, report)
+    condition = _encode_images(model, parameters, images, report=report, should_stop=should_stop)
     shape = latent_shape(model.variant, parameters.width, parameters.height, parameters.num_frames)
     generator = make_generator(parameters.seed)
     noise = draw_noise(shape, generator).to(model.device)
@@ -102,7 +100,9 @@ def _encode_text(model: Model, parameters: Parameters, *, guided: bool) -> Text:
     return Text(prompt, negative)
 
 
-def _encode_images(model: Model, parameters: Parameters, images: Mapping[str, bytes], report: Report) -> Condition:
+def _encode_images(
+    model: Model, parameters: Parameters, images: Mapping[str, bytes], *, report: Report, should_stop: ShouldStop
+) -> Condition:
     fitted = {
         field: read_image(images[media], field, parameters.width, parameters.height).to(model.device)
         for field, media in (("image", parameters.image), ("last_image", parameters.last_image))
@@ -110,8 +110,10 @@ def _encode_images(model: Model, parameters: Parameters, images: Mapping[str, by
     }
     if fitted:
         report(Progress(Stage.ENCODING_IMAGE))
+    check = Pace(model.device, should_stop).check
     if model.variant.image == "required":
-        return conditions.image_channels(model.vae, fitted["image"], fitted.get("last_image"), parameters.num_frames)
+        first, last = fitted["image"], fitted.get("last_image")
+        return conditions.image_channels(model.vae, first, last, parameters.num_frames, check)
     if model.variant.image == "optional":
-        return conditions.first_frame(model.vae, fitted.get("image"))
+        return conditions.first_frame(model.vae, fitted.get("image"), check)
     return conditions.TextOnly()

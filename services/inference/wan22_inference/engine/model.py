@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan
 
 from wan22.variants import Variant
 from wan22_inference.engine.components import OnBytes, load_text_encoder, load_tokenizer, load_transformer, load_vae
@@ -16,6 +15,8 @@ from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
+from wan22_inference.engine.vae.config import read_vae_config
+from wan22_inference.engine.vae.vae import Vae
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Model:
     text_encoder: TextEncoder
     transformers: tuple[Transformer, ...]
     """The high-noise expert and the low-noise one, or the only one."""
-    vae: AutoencoderKLWan
+    vae: Vae
 
 
 def load_model(variant: Variant, paths: Mapping[str, Path], device: torch.device, on_bytes: OnBytes) -> Model:
@@ -46,7 +47,7 @@ def load_model(variant: Variant, paths: Mapping[str, Path], device: torch.device
         device=device,
         text_encoder=TextEncoder(tokenizer, load_text_encoder(files, device, dtype, on_bytes)),
         transformers=tuple(load_transformer(files, name, device, dtype, on_bytes) for name in components),
-        vae=load_vae(files, device, on_bytes),
+        vae=load_vae(files, device, dtype, on_bytes),
     )
 
 
@@ -61,9 +62,9 @@ def _check_configs(variant: Variant, files: ModelFiles, transformers: tuple[str,
         _check(variant, component, "in_channels", config.in_channels, variant.in_channels)
         _check(variant, component, "out_channels", config.out_channels, variant.latent_channels)
         _check(variant, component, "text_dim", config.text_dim, text_dim)
-    vae = files.config("vae")
-    _check(variant, "vae", "z_dim", vae.get("z_dim"), variant.latent_channels)
-    _check(variant, "vae", "scale_factor_spatial", vae.get("scale_factor_spatial", 8), variant.spatial_stride)
+    vae = read_vae_config(files.config("vae"))
+    _check(variant, "vae", "z_dim", vae.latent_channels, variant.latent_channels)
+    _check(variant, "vae", "scale_factor_spatial", vae.spatial_stride, variant.spatial_stride)
     unused = [name for name in files.paths if name.startswith("transformer_2/") and variant.experts == 1]
     if unused:
         raise misfit(f"{unused[0]} belongs to a second expert, which {variant.name} does not have")

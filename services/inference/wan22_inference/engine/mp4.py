@@ -10,7 +10,7 @@ import av
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 
-from wan22_inference.engine.vae import Frame
+from wan22_inference.engine.vae.frames import Frame
 
 CRF = "16"
 """Visually lossless for H.264: the video is watched, and may be edited."""

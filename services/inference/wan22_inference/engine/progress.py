@@ -30,6 +30,8 @@ class Progress:
 
 Report = Callable[[Progress], None]
 ShouldStop = Callable[[], bool]
+Check = Callable[[], None]
+"""Called between portions of work; it may raise to end it."""
 
 
 def check_stop(should_stop: ShouldStop) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from wan22.errors import InternalError, Reason
 from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.pace import Pace
-from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage
+from wan22_inference.engine.progress import Check, Progress, Report, ShouldStop, Stage
 from wan22_inference.engine.schedule import Schedule
 from wan22_inference.engine.timesteps import Timesteps
-from wan22_inference.engine.transformer import Check, TextContext
+from wan22_inference.engine.transformer import TextContext
 
 
 class Velocity(Protocol):

@@ -5,7 +5,6 @@ The same function as wan/modules/model.py of the official repository and WanTran
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +12,11 @@ import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 
 from wan22_inference.engine.operations import gelu, modulated_norm
+from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rope import rotary
 from wan22_inference.engine.timesteps import Timesteps, sinusoid
 from wan22_inference.engine.transformer_block import Block
 from wan22_inference.engine.transformer_config import PATCH, TransformerConfig
-
-Check = Callable[[], None]
-"""Called before each block; it may raise to end the forward."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Transformer(nn.Module):
     def forward(self, latents: Tensor, timesteps: Timesteps, text: TextContext, check: Check) -> Tensor:
         """The velocity (B, out_channels, T, h, w) in the compute dtype of latents (B, in_channels, T, h, w).
 
-        h and w are even. All of the batch have the same timesteps.
+        h and w are even. All of the batch have the same timesteps. `check` is called before each block.
         """
         _, _, frames, height, width = latents.shape
         grid = (frames // PATCH[0], height // PATCH[1], width // PATCH[2])
