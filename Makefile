@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# More arguments for pip, such as --extra-index-url https://download.pytorch.org/whl/cpu for a torch without CUDA.
+# More arguments for pip, such as --extra-index-url URL where a torch without CUDA is at hand.
 PIP_ARGS ?=
 # Also the tools that build the package in isolation are pinned (pip reads the first variable up to 25, the second after).
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -23,7 +23,7 @@ help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "torch from PyPI brings CUDA: 6 GB installed. For a build without it:"
-	@echo '  make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"'
+	@echo '  make demo PIP_ARGS="--extra-index-url URL"'
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv is on PATH: install one, or set PYTHON=."; exit 1; }

@@ -12,7 +12,7 @@ from wan22.errors import InvalidRequest
 from wan22.parameter_messages import complete_from_message, from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve, size_for_image
 from wan22.solvers import Solver
-from wan22.variants import MAX_AREA, NEGATIVE_PROMPT, VARIANTS
+from wan22.variants import MAX_AREA, NEGATIVE_PROMPT, VARIANTS, Variant
 
 T2V, I2V, TI2V = (VARIANTS[name] for name in ("t2v-a14b", "i2v-a14b", "ti2v-5b"))
 IMAGE = "media/" + "a" * 64
@@ -130,8 +130,8 @@ def test_images_go_where_the_variant_takes_them() -> None:
         (TI2V, 1280 * 704, (1000, 1000), (960, 928)),
     ],
 )
-def test_the_size_follows_the_image(variant: object, area: int, image: Size, size: Size) -> None:
-    assert size_for_image(variant, image, area) == size  # type: ignore[arg-type]
+def test_the_size_follows_the_image(variant: Variant, area: int, image: Size, size: Size) -> None:
+    assert size_for_image(variant, image, area) == size
 
 
 @given(st.sampled_from(sorted(VARIANTS)), st.integers(1, 20_000), st.integers(1, 20_000))

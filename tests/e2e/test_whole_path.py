@@ -100,7 +100,7 @@ async def test_a_watch_resumed_in_the_middle_sees_each_event_once(client: Client
                 seen.append(event)
                 if len(seen) % 3 == 0:
                     break  # the connection is given up in the middle
-        await part.aclose()  # type: ignore[attr-defined]
+        await part.aclose()  # type: ignore[attr-defined]  # an async generator, typed as an iterator
         if seen[-1].WhichOneof("event") == "state_change" and seen[-1].state_change.state == Generation.SUCCEEDED:
             break
     assert [event.sequence for event in seen] == list(range(1, len(seen) + 1))

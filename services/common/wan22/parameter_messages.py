@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from wan22.errors import InvalidRequest
@@ -14,9 +14,6 @@ from wan22.v1 import generation_pb2
 def from_message(message: generation_pb2.Parameters) -> RequestedParameters:
     """What a request says; an absent field becomes None. Raises InvalidRequest for a solver that has no name here."""
     given: dict[str, Any] = {descriptor.name: value for descriptor, value in message.ListFields()}
-    for field in fields(RequestedParameters):  # a present field of default value is not in ListFields of older runtimes
-        if field.name != "prompt" and message.HasField(field.name):  # type: ignore[arg-type]
-            given[field.name] = getattr(message, field.name)
     given.setdefault("prompt", "")
     if "solver" in given:
         given["solver"] = _solver(message.solver)

@@ -82,8 +82,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         states = [State(generation_pb2.Generation.State.Name(state)) for state in request.states]
 
         def read(tx: Transaction) -> generation_pb2.ListGenerationsResponse:
-            filters = {"states": states, "variant": request.variant, "labels": dict(request.labels)}
-            rows = generations.page(tx, TENANT, **filters, before=before, limit=size + 1)  # type: ignore[arg-type]
+            rows = generations.page(
+                tx,
+                TENANT,
+                states=states,
+                variant=request.variant,
+                labels=dict(request.labels),
+                before=before,
+                limit=size + 1,
+            )
             response = generation_pb2.ListGenerationsResponse()
             response.generations.extend(generation_message(tx, row) for row in rows[:size])
             if len(rows) > size:
