@@ -20,6 +20,7 @@ def cuda() -> torch.device:
     assert torch.cuda.is_available(), (
         "these tests are for a CUDA device: run them by `make test-gpu` where there is one"
     )
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # torch's; else its memory statistics refuse to be reset
     return torch.device("cuda:0")
 
 
