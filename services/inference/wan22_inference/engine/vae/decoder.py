@@ -16,8 +16,8 @@ class Decoder(nn.Module):
     """A decoder with uninitialised weights: build it on the meta device and fill it from a checkpoint.
 
     `post_quant_conv`, `conv_in` and `middle` run on whole frames, since attention sees all of one; the levels can run
-    tile by tile. In both VAEs a latent reaches pixels of 12.25 latents around it through them (measured; the test of
-    tiling holds it); a tile reads 14 to each side, since each level's share is rounded up to whole pixels.
+    tile by tile. In both VAEs a latent reaches pixels of 12.25 latents around it through them (measured; a test
+    holds it); a tile reads 14 to each side, since each level's share is rounded up to whole pixels.
     """
 
     def __init__(self, config: VaeConfig, dtype: torch.dtype) -> None:
