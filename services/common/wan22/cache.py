@@ -18,7 +18,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from wan22.digests import Sha256, digest_file
-from wan22.durable_files import room_on_disk, sync_folder, to_its_end, write_all
+from wan22.durable_files import room_on_disk, sync, to_its_end, write_all
 from wan22.errors import DataLoss, OutOfRange, Reason, Unavailable
 from wan22.eviction import PART, make_room
 from wan22.model_client import ByteCount, ModelClient, Progress
@@ -204,7 +204,7 @@ class CachedBlob:
             self._part.unlink()
             raise self._damaged(client.target, position, digest)
         self._part.rename(self.path)
-        await to_its_end(sync_folder, self.path.parent)
+        await to_its_end(sync, self.path.parent)
 
     def _damaged(self, registry: str, position: int, digest: Sha256) -> DataLoss:
         size, wanted = self._file.size_bytes, self._file.digest

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from wan22.errors import Wan22Error
-from wan22.server import configure_logging, until_stopped
+from wan22.program import run_service
+from wan22.server import until_stopped
 from wan22_gateway.gateway import serve
 from wan22_gateway.settings import GatewaySettings
 
@@ -19,14 +18,7 @@ async def run(settings: GatewaySettings) -> None:
 
 def main() -> int:
     """Returns the exit code."""
-    settings = GatewaySettings.load("wan22_gateway")
-    configure_logging("gateway")
-    try:
-        asyncio.run(run(settings))
-    except Wan22Error as error:
-        sys.stderr.write(f"wan22_gateway: {error.message}\n")
-        return 1
-    return 0
+    return run_service("wan22_gateway", "gateway", GatewaySettings, run)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from wan22.digests import Sha256
+from wan22.durable_files import replace_file
 from wan22.errors import DataLoss, FailedPrecondition, Reason, Violation
 from wan22.model_client import ModelClient
 from wan22.prompts import clean
@@ -67,11 +68,9 @@ class PromptLengths:
                 text = f"{model_version} has no {TOKENIZER_FILE}: import the model again from a complete folder."
                 raise FailedPrecondition(text, reason=Reason.MODEL_MISFIT)
             data = b"".join([chunk async for chunk in models.read_blob(file.digest)])
-        actual = "sha256:" + hashlib.sha256(data).hexdigest()
+        actual = str(Sha256(data))
         if actual != file.digest:
             text = f"{file.path} of {model_version} has digest {actual}, not {file.digest}: verify the registry."
             raise DataLoss(text, reason=Reason.DIGEST_MISMATCH)
-        temporary = path.with_suffix(".new")
-        await asyncio.to_thread(temporary.write_bytes, data)
-        temporary.rename(path)
+        await asyncio.to_thread(replace_file, path, data)
         log.info("Fetched the tokenizer of %s.", model_version)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import obstore
 from obstore.store import LocalStore
 
 from wan22.channels import CHUNK_BYTES
+from wan22.durable_files import sync
 from wan22.errors import DataLoss
 
 
@@ -35,7 +35,8 @@ class Results:
     async def put(self, key: str, content: Path | bytes) -> None:
         """Stores an object durably, replacing an earlier one of that key."""
         await obstore.put_async(self._store, key, content)
-        await asyncio.to_thread(_sync, self._folder / key)  # the object store renames into place, but does not fsync
+        await asyncio.to_thread(sync, self._folder / key)  # the object store renames into place, but does not fsync
+        await asyncio.to_thread(sync, (self._folder / key).parent)
 
     async def read(self, key: str, size: int, offset: int = 0) -> AsyncIterator[bytes]:
         """Yields an object of a known size from an offset, in chunks of at most 1 MiB. Raises DataLoss."""
@@ -62,12 +63,3 @@ class Results:
         """Removes an object; one that is not there is no error."""
         with suppress(FileNotFoundError):
             await obstore.delete_async(self._store, key)
-
-
-def _sync(path: Path) -> None:
-    for target in (path, path.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import zlib
 from pathlib import Path
 
+from wan22.digests import digest_file
 from wan22.errors import Unavailable
 from wan22.v1 import generation_pb2
 
@@ -30,7 +30,7 @@ class Spool:
 
     async def check(self, video: generation_pb2.Video) -> None:
         """Compares the whole with its size and digest. Raises Unavailable and empties itself when they differ."""
-        digest = await asyncio.to_thread(self._digest)
+        digest = str(await digest_file(self.path))
         if (self.size, digest) != (video.size_bytes, video.digest):
             text = f"The video arrived with {self.size} bytes and {digest}, not {video.size_bytes} and {video.digest}."
             self.remove()
@@ -45,7 +45,3 @@ class Spool:
         with self.path.open("ab") as file:
             file.truncate(self.size)  # of an append that failed half-way
             file.write(data)
-
-    def _digest(self) -> str:
-        with self.path.open("rb") as file:
-            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from wan22.errors import Wan22Error
-from wan22.server import configure_logging, until_stopped
+from wan22.program import run_service
+from wan22.server import until_stopped
 from wan22_inference.service import serve
 from wan22_inference.settings import WorkerSettings
 
@@ -21,14 +20,7 @@ async def run(settings: WorkerSettings) -> None:
 
 def main() -> int:
     """Returns the exit code."""
-    settings = WorkerSettings.load("wan22_inference")
-    configure_logging("worker")
-    try:
-        asyncio.run(run(settings))
-    except Wan22Error as error:
-        sys.stderr.write(f"wan22_inference: {error.message}\n")
-        return 1
-    return 0
+    return run_service("wan22_inference", "worker", WorkerSettings, run)
 
 
 if __name__ == "__main__":

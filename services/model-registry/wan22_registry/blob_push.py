@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from wan22.digests import Sha256
-from wan22.durable_files import sync_folder, write_all
+from wan22.durable_files import sync, write_all
 from wan22.errors import DataLoss, InvalidRequest, OutOfRange, Reason
 
 PIECE_BYTES = 1 << 20
@@ -58,7 +58,7 @@ class BlobPush:
             raise DataLoss(text, reason=Reason.DIGEST_MISMATCH, metadata=metadata)
         os.fsync(self._open_part())
         self._part.rename(self._target)
-        sync_folder(self._target.parent)
+        sync(self._target.parent)
 
     def discard(self) -> None:
         """Forgets what came."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
+from wan22.folder_lock import lock_folder
 from wan22.server import Server
 from wan22.v1 import model_pb2_grpc
-from wan22_registry import layout_lock
 from wan22_registry.blobs import BlobStore
 from wan22_registry.model_servicer import ModelServicer
 from wan22_registry.scrubber import Scrubber
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
     """Runs a registry while the context lasts. Raises FailedPrecondition when another process owns the layout."""
-    with layout_lock.own(settings.root):
+    lock = lock_folder(settings.root, "layout", "registry", "--root")
+    try:
         blobs = BlobStore(settings.root, settings.quota_bytes)
         versions = Versions(settings.root, blobs)
         dropped = [*blobs.remove_temporaries(), *blobs.drop_parts()]
@@ -44,6 +46,8 @@ async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
                 log.info("Removed %d unfinished files and %d blobs of no version.", len(dropped), len(collected))
             with scrubbing(settings, blobs, versions):
                 yield server
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import queue
@@ -21,7 +20,8 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engi
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
-from wan22.errors import FailedPrecondition, Reason, ResourceExhausted, Unavailable, Wan22Error
+from wan22.errors import ResourceExhausted, Unavailable, Wan22Error
+from wan22.folder_lock import lock_folder
 from wan22_gateway.store import migrate
 from wan22_gateway.store.schema import identity
 
@@ -61,8 +61,7 @@ class Database:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _take_lock(folder / "lock")
+        self._lock = lock_folder(folder, "store", "gateway", "--store")
         self.path = folder / "store.sqlite"
         migrate.upgrade(f"sqlite:///{self.path}")
         self._writer_engine = _engine(self.path, size=1, begin="BEGIN IMMEDIATE")
@@ -221,18 +220,3 @@ def _engine(path: Path, *, size: int, begin: str) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
-
-
-def _take_lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 64).decode().strip() or "unknown"
-        os.close(descriptor)
-        text = f"The store {path.parent} belongs to the running gateway with process id {holder}"
-        text += ": stop it, or use another --store."
-        raise FailedPrecondition(text, reason=Reason.STORE_IN_USE, metadata={"holder": holder}) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
