@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable
 INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard protos/wan22/v1/*.proto)
 SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inference/wan22_inference \
-	services/model-registry/wan22_registry cli/wan22_cli testing/wan22_testing
+	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-gpu lint format proto constraints clean

@@ -22,7 +22,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     for row in result["rows"]:
         unit = "" if row["unit"] == "1" else f" {row['unit']}"
-        ratio = row["value"] / row["peer"] if row["peer"] else None
+        ratio = row["value"] / row["peer"] if row["value"] and row["peer"] else None
         cells = [
             row["id"] or "",
             row["what"],
@@ -44,7 +44,11 @@ def _number(value: float | None, unit: str) -> str:
 def _goal(row: dict[str, Any], unit: str) -> str:
     if row["goal"] is None:
         return ""
-    return f"at most {row['goal']:g}{unit}: {'met' if row['value'] <= row['goal'] else '**missed**'}"
+    if row["value"] is None:
+        return f"{row['goal']:g}{unit}: not measured"
+    least = row.get("at_least", False)
+    met = row["value"] >= row["goal"] if least else row["value"] <= row["goal"]
+    return f"at {'least' if least else 'most'} {row['goal']:g}{unit}: {'met' if met else '**missed**'}"
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import os
 import typer
 
 from wan22.settings import Settings, unknown_variables
+from wan22_bench.app import app as bench
 from wan22_cli import failures, generations, models
 from wan22_cli.generate import generate
 from wan22_cli.terminal import note
@@ -25,6 +26,7 @@ app.command()(generate)
 app.command()(variants)
 app.add_typer(generations.app, name="generations")
 app.add_typer(models.app, name="models")
+app.add_typer(bench, name="bench")
 
 
 @app.callback()

@@ -1,0 +1,1 @@
+"""Turns WanPool and WanModel resources into pools of workers, scaled by predicted work."""
