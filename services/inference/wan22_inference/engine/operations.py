@@ -1,52 +1,97 @@
-"""What a block does between its matrix products and its attention: the plain forms, one function each.
+"""What a block does between its matrix products and its attention, and the choice of what computes it.
 
 Modulation comes as R rows for R runs of tokens on end (`lengths`, whose sum is L), so that nothing is made for each
-token. Norms and modulation compute in float32 and round once, to x's dtype.
+token. Norms, sums and modulation compute in float32 and round once, to the compute dtype or to quantised rows.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
+from typing import Protocol
+
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor
 
-from wan22_inference.engine.rope import Rotary, rotate
+from wan22_inference.engine import plain_operations
+from wan22_inference.engine.rope import Rotary
+from wan22_inference.engine.rows8 import Operand, Rows8
+
+log = logging.getLogger(__name__)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """LayerNorm of x (B, L, dim) with float32 weight and bias (dim,); x's dtype."""
-    return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
+class Operations(Protocol):
+    """One way to compute them: engine/plain_operations.py or engine/fused_operations.py."""
+
+    def norm(
+        self, x: Tensor, scale: Tensor, shift: Tensor, lengths: tuple[int, ...], eps: float, *, fp8: bool
+    ) -> Operand:
+        """LayerNorm(x) * scale + shift of x (B, L, dim), scale and shift (R, dim) float32; quantised where `fp8`."""
+        ...
+
+    def add_norm(
+        self,
+        x: Tensor,
+        y: Tensor,
+        gate: Tensor | None,
+        scale: Tensor,
+        shift: Tensor,
+        lengths: tuple[int, ...],
+        eps: float,
+        *,
+        fp8: bool,
+    ) -> Operand:
+        """Writes x + y * gate over x, y like x, gate (R, dim) float32 or none, and returns the norm of the sum."""
+        ...
+
+    def add_gated(self, x: Tensor, y: Tensor, gate: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        """The sum x + y * gate, written over x (B, L, dim); y is like x, gate (R, dim) float32."""
+        ...
+
+    def norm_heads(self, x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
+        """RMSNorm over all channels of x (B, L, dim), weight (dim,), cut into heads: (B, L, H, D). May overwrite x."""
+        ...
+
+    def norm_rotate_heads(self, x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary) -> Tensor:
+        """As norm_heads, then the rotary embedding; rounded once, after both. May overwrite x."""
+        ...
+
+    def linear_gelu(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """GELU, in its tanh form, of the product of x (..., in) and weight (out, in), plus bias (out,)."""
+        ...
+
+    def gelu_rows(self, x: Tensor) -> Rows8:
+        """GELU, in its tanh form, of x (..., K), quantised."""
+        ...
+
+    def quantise(self, x: Tensor) -> Rows8:
+        """The rows of x (..., K) quantised as quantise_rows does it."""
+        ...
+
+    def matmul_rows(self, x: Rows8, weight: Rows8, bias: Tensor) -> Tensor:
+        """The product of x (..., in) and weight (out, in), plus bias (out,), in the bias's dtype."""
+        ...
 
 
-def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor, lengths: tuple[int, ...], eps: float) -> Tensor:
-    """LayerNorm(x) * (1 + scale) + shift for x (B, L, dim), scale and shift (R, dim) float32; x's dtype."""
-    normed = torch.empty_like(x)
-    for run, out, weight, bias in zip(*_runs(lengths, x, normed), 1 + scale, shift, strict=True):
-        out.copy_(F.layer_norm(run.float(), weight.shape, weight, bias, eps))
-    return normed
+@functools.cache
+def operations(device: torch.device) -> Operations:
+    """What computes on a device: chosen once, logged, and the same for the life of the process."""
+    refusal = _refuse_fused(device)
+    if refusal is None:
+        from wan22_inference.engine import fused_operations  # noqa: PLC0415  # imports triton
+
+        log.info("Operations between products, on %s: fused kernels.", device)
+        return fused_operations
+    log.info("Operations between products, on %s: plain ones (%s).", device, refusal)
+    return plain_operations
 
 
-def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """The sum x + y * gate, written over x (B, L, dim); y is like x, gate (R, dim) float32."""
-    for run, addend, factor in zip(*_runs(lengths, x, y), gate, strict=True):
-        run.addcmul_(addend, factor)
-    return x
-
-
-def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
-    """RMSNorm over all channels of x (B, L, dim) with weight (dim,), then cut into heads: (B, L, H, D)."""
-    return torch.unflatten(F.rms_norm(x, weight.shape, weight, eps), 2, (num_heads, -1))
-
-
-def norm_rotate_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary) -> Tensor:
-    """As norm_heads, then the rotary embedding; rounded once, after both."""
-    return rotate(norm_heads(x.float(), weight.float(), num_heads, eps), by).to(x.dtype)
-
-
-def gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form."""
-    return F.gelu(x, approximate="tanh")
-
-
-def _runs(lengths: tuple[int, ...], *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    return [torch.split(tensor, list(lengths), dim=1) for tensor in tensors]
+def _refuse_fused(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return "the fused ones need a CUDA device"
+    if torch.cuda.get_device_capability(device) < (8, 9):
+        return "the fused ones need the compute capability 8.9"
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    return None

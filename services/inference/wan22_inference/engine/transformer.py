@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 
-from wan22_inference.engine.operations import gelu, modulated_norm
+from wan22_inference.engine.operations import operations
+from wan22_inference.engine.plain_operations import gelu
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rope import rotary
 from wan22_inference.engine.timesteps import Timesteps, sinusoid
-from wan22_inference.engine.transformer_block import Block
+from wan22_inference.engine.transformer_block import Block, BlockKind
 from wan22_inference.engine.transformer_config import PATCH, TransformerConfig
 
 
@@ -32,16 +33,18 @@ class Transformer(nn.Module):
 
     Matrix products and the residual stream are of `dtype`. Modulation, norms of the stream and the time embedding are
     float32 whatever it is: the official model's are, and diffusers' too but for its projection of the time embedding.
+    With `fp8` the linear layers of the blocks hold quantised weights, as engine/linear.py says.
     """
 
-    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: TransformerConfig, dtype: torch.dtype, *, fp8: bool = False) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
         self.patch_embedding = PatchEmbedding(config, dtype)
         self.time_embedding = TimeEmbedding(config)
         self.text_embedding = TextEmbedding(config, dtype)
-        self.blocks: list[Block] = nn.ModuleList(Block(config, dtype) for _ in range(config.num_layers))  # type: ignore[assignment]  # iterates as such
+        kind = BlockKind(dtype, fp8)
+        self.blocks: list[Block] = nn.ModuleList(Block(config, kind) for _ in range(config.num_layers))  # type: ignore[assignment]  # iterates as such
         self.head = Head(config, dtype)
 
     def text_context(self, embeddings: Tensor) -> TextContext:
@@ -122,7 +125,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, time: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """(B, L, dim) to (B, L, 4 x out_channels)."""
         shift, scale = (self.modulation + time.unsqueeze(1)).unbind(1)
-        out: Tensor = self.linear(modulated_norm(x, scale, shift, lengths, self.eps))
+        out: Tensor = self.linear(operations(x.device).norm(x, 1 + scale, shift, lengths, self.eps, fp8=False))
         return out
 
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from wan22_inference.engine.attention import attention
-from wan22_inference.engine.operations import (
-    add_gated,
-    gelu,
-    layer_norm,
-    modulated_norm,
-    norm_heads,
-    norm_rotate_heads,
-)
+from wan22_inference.engine.linear import Fp8Linear, Linear, LinearLayer
+from wan22_inference.engine.operations import operations
 from wan22_inference.engine.rope import Rotary
+from wan22_inference.engine.rows8 import Operand
 from wan22_inference.engine.transformer_config import TransformerConfig
+
+
+@dataclass(frozen=True)
+class BlockKind:
+    """What the blocks compute in."""
+
+    dtype: torch.dtype
+    """Of the residual stream, attention and whatever is not float32 anyway."""
+    fp8: bool
+    """Whether weights of the linear layers, and what is multiplied by them, are quantised by rows."""
+
+    def linear(self, in_features: int, out_features: int) -> LinearLayer:
+        """A layer with uninitialised weights."""
+        return (Fp8Linear if self.fp8 else Linear)(in_features, out_features, self.dtype)
 
 
 class Block(nn.Module):
@@ -25,14 +36,15 @@ class Block(nn.Module):
     float32 and rounded once. Modulation and norms are float32.
     """
 
-    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: TransformerConfig, kind: BlockKind) -> None:
         super().__init__()
         self.eps = config.eps
+        self.fp8 = kind.fp8
         self.modulation = nn.Parameter(torch.empty(1, 6, config.dim, dtype=torch.float32))
-        self.self_attention = SelfAttention(config, dtype)
+        self.self_attention = SelfAttention(config, kind)
         self.cross_norm = nn.LayerNorm(config.dim, config.eps, dtype=torch.float32)
-        self.cross_attention = CrossAttention(config, dtype)
-        self.feed_forward = FeedForward(config, dtype)
+        self.cross_attention = CrossAttention(config, kind)
+        self.feed_forward = FeedForward(config, kind)
 
     def forward(
         self, x: Tensor, time: Tensor, lengths: tuple[int, ...], rotary: Rotary, text: tuple[Tensor, Tensor]
@@ -42,36 +54,39 @@ class Block(nn.Module):
         `time` (R, 6, dim) float32 is the timesteps' part of the modulation, one row for each run of `lengths` tokens;
         `text` is what cross_attention.context made of the text.
         """
+        ops, eps, fp8 = operations(x.device), self.eps, self.fp8
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(1)
-        branch = self.self_attention(modulated_norm(x, scale, shift, lengths, self.eps), rotary)
-        x = add_gated(x, branch, gate, lengths)
-        x += self.cross_attention(layer_norm(x, self.cross_norm.weight, self.cross_norm.bias, self.eps), text)
-        branch = self.feed_forward(modulated_norm(x, ffn_scale, ffn_shift, lengths, self.eps))
-        return add_gated(x, branch, ffn_gate, lengths)
+        weight, bias = (row.expand(len(lengths), -1) for row in (self.cross_norm.weight, self.cross_norm.bias))
+        normed = ops.norm(x, 1 + scale, shift, lengths, eps, fp8=fp8)
+        normed = ops.add_norm(x, self.self_attention(normed, rotary), gate, weight, bias, lengths, eps, fp8=fp8)
+        branch = self.cross_attention(normed, text)
+        normed = ops.add_norm(x, branch, None, 1 + ffn_scale, ffn_shift, lengths, eps, fp8=fp8)
+        return ops.add_gated(x, self.feed_forward(normed), ffn_gate, lengths)
 
 
 class _Attention(nn.Module):
     """The projections of an attention, and the norms of queries and keys over all heads together."""
 
-    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: TransformerConfig, kind: BlockKind) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.eps = config.eps
-        self.query = nn.Linear(config.dim, config.dim, dtype=dtype)
-        self.key = nn.Linear(config.dim, config.dim, dtype=dtype)
-        self.value = nn.Linear(config.dim, config.dim, dtype=dtype)
-        self.out = nn.Linear(config.dim, config.dim, dtype=dtype)
-        self.query_norm = nn.RMSNorm(config.dim, config.eps, dtype=dtype)
-        self.key_norm = nn.RMSNorm(config.dim, config.eps, dtype=dtype)
+        self.query = kind.linear(config.dim, config.dim)
+        self.key = kind.linear(config.dim, config.dim)
+        self.value = kind.linear(config.dim, config.dim)
+        self.out = kind.linear(config.dim, config.dim)
+        self.query_norm = nn.RMSNorm(config.dim, config.eps, dtype=kind.dtype)
+        self.key_norm = nn.RMSNorm(config.dim, config.eps, dtype=kind.dtype)
 
 
 class SelfAttention(_Attention):
     """Every token of the video looks at every other."""
 
-    def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
+    def forward(self, x: Operand, rotary: Rotary) -> Tensor:
         """X and the result are (B, L, dim)."""
-        q = norm_rotate_heads(self.query(x), self.query_norm.weight, self.num_heads, self.eps, rotary)
-        k = norm_rotate_heads(self.key(x), self.key_norm.weight, self.num_heads, self.eps, rotary)
+        ops = operations(rotary.cos.device)
+        q = ops.norm_rotate_heads(self.query(x), self.query_norm.weight, self.num_heads, self.eps, rotary)
+        k = ops.norm_rotate_heads(self.key(x), self.key_norm.weight, self.num_heads, self.eps, rotary)
         v = self.value(x).unflatten(2, (self.num_heads, -1))
         out: Tensor = self.out(attention(q, k, v).flatten(2))
         return out
@@ -82,12 +97,14 @@ class CrossAttention(_Attention):
 
     def context(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, 512, H, D) of an embedded text (B, 512, dim); the same in all steps."""
-        key = norm_heads(self.key(text), self.key_norm.weight, self.num_heads, self.eps)
+        ops = operations(text.device)
+        key = ops.norm_heads(self.key(text), self.key_norm.weight, self.num_heads, self.eps)
         return key, self.value(text).unflatten(2, (self.num_heads, -1))
 
-    def forward(self, x: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Operand, text: tuple[Tensor, Tensor]) -> Tensor:
         """X and the result are (B, L, dim); `text` is of `context`."""
-        q = norm_heads(self.query(x), self.query_norm.weight, self.num_heads, self.eps)
+        query = self.query(x)
+        q = operations(query.device).norm_heads(query, self.query_norm.weight, self.num_heads, self.eps)
         out: Tensor = self.out(attention(q, *text).flatten(2))
         return out
 
@@ -95,12 +112,12 @@ class CrossAttention(_Attention):
 class FeedForward(nn.Module):
     """Two matrix products with a GELU between them."""
 
-    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: TransformerConfig, kind: BlockKind) -> None:
         super().__init__()
-        self.linear_in = nn.Linear(config.dim, config.ffn_dim, dtype=dtype)
-        self.linear_out = nn.Linear(config.ffn_dim, config.dim, dtype=dtype)
+        self.linear_in = kind.linear(config.dim, config.ffn_dim)
+        self.linear_out = kind.linear(config.ffn_dim, config.dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """X and the result are (B, L, dim)."""
-        out: Tensor = self.linear_out(gelu(self.linear_in(x)))
+        out: Tensor = self.linear_out(self.linear_in.gelu(x))
         return out

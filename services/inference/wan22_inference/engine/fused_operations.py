@@ -1,0 +1,78 @@
+"""The fused forms of engine/operations.py, for CUDA devices that know float8: Triton kernels and cuBLAS's epilogues."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wan22_inference.engine.kernels import add_norm as sums
+from wan22_inference.engine.kernels import quantise_rows as rows
+from wan22_inference.engine.kernels.norm_rotate import norm_rotate
+from wan22_inference.engine.rope import Rotary
+from wan22_inference.engine.rows8 import Operand, Rows8
+
+
+def norm(x: Tensor, scale: Tensor, shift: Tensor, lengths: tuple[int, ...], eps: float, *, fp8: bool) -> Operand:
+    """See Operations."""
+    return sums.add_norm(x, None, None, (scale, shift), lengths, eps, fp8=fp8)
+
+
+def add_norm(
+    x: Tensor,
+    y: Tensor,
+    gate: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    lengths: tuple[int, ...],
+    eps: float,
+    *,
+    fp8: bool,
+) -> Operand:
+    """See Operations."""
+    return sums.add_norm(x, y, gate, (scale, shift), lengths, eps, fp8=fp8)
+
+
+def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """See Operations."""
+    sums.add_norm(x, y, gate, None, lengths, 0.0, fp8=False)
+    return x
+
+
+def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
+    """See Operations."""
+    return norm_rotate(x, weight, num_heads, eps, None)
+
+
+def norm_rotate_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary) -> Tensor:
+    """See Operations."""
+    return norm_rotate(x, weight, num_heads, eps, by)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See Operations; cuBLAS applies the GELU to its float32 sums."""
+    product = torch._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)  # noqa: SLF001  # has no other name
+    return product.view(*x.shape[:-1], -1)
+
+
+def gelu_rows(x: Tensor) -> Rows8:
+    """See Operations."""
+    return rows.quantise_rows(x, gelu=True)
+
+
+def quantise(x: Tensor) -> Rows8:
+    """See Operations."""
+    return rows.quantise_rows(x, gelu=False)
+
+
+def matmul_rows(x: Rows8, weight: Rows8, bias: Tensor) -> Tensor:
+    """See Operations; partial sums are kept in the tensor cores' own precision (fast accumulation)."""
+    product = torch._scaled_mm(  # noqa: SLF001  # has no other name
+        x.data.flatten(0, -2),
+        weight.data.t(),
+        x.scale.reshape(-1, 1),
+        weight.scale.reshape(1, -1),
+        bias=bias,
+        out_dtype=bias.dtype,
+        use_fast_accum=True,
+    )
+    return product.view(*x.data.shape[:-1], -1)

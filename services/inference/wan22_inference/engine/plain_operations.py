@@ -1,0 +1,83 @@
+"""The plain forms of engine/operations.py, by torch alone, on any device: what the fused ones are compared with."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own convention
+from torch import Tensor
+
+from wan22_inference.engine.rope import Rotary, rotate
+from wan22_inference.engine.rows8 import Operand, Rows8, quantise_rows
+
+
+def norm(x: Tensor, scale: Tensor, shift: Tensor, lengths: tuple[int, ...], eps: float, *, fp8: bool) -> Operand:
+    """See Operations."""
+    normed = torch.empty_like(x, dtype=torch.float32 if fp8 else x.dtype)
+    for run, out, weight, bias in zip(*_runs(lengths, x, normed), scale, shift, strict=True):
+        out.copy_(F.layer_norm(run.float(), weight.shape, weight, bias, eps))
+    return quantise(normed) if fp8 else normed
+
+
+def add_norm(
+    x: Tensor,
+    y: Tensor,
+    gate: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    lengths: tuple[int, ...],
+    eps: float,
+    *,
+    fp8: bool,
+) -> Operand:
+    """See Operations."""
+    if gate is None:
+        x += y
+    else:
+        add_gated(x, y, gate, lengths)
+    return norm(x, scale, shift, lengths, eps, fp8=fp8)
+
+
+def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """See Operations."""
+    for run, addend, factor in zip(*_runs(lengths, x, y), gate, strict=True):
+        run.addcmul_(addend, factor)
+    return x
+
+
+def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
+    """See Operations."""
+    return torch.unflatten(F.rms_norm(x, weight.shape, weight, eps), 2, (num_heads, -1))
+
+
+def norm_rotate_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary) -> Tensor:
+    """See Operations."""
+    return rotate(norm_heads(x.float(), weight.float(), num_heads, eps), by).to(x.dtype)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See Operations."""
+    return gelu(F.linear(x, weight, bias))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form."""
+    return F.gelu(x, approximate="tanh")
+
+
+def gelu_rows(x: Tensor) -> Rows8:
+    """See Operations."""
+    return quantise(gelu(x.float()))
+
+
+def quantise(x: Tensor) -> Rows8:
+    """See Operations."""
+    return quantise_rows(x)
+
+
+def matmul_rows(x: Rows8, weight: Rows8, bias: Tensor) -> Tensor:
+    """See Operations."""
+    return F.linear(x.float(), weight.float(), bias.float()).to(bias.dtype)
+
+
+def _runs(lengths: tuple[int, ...], *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    return [torch.split(tensor, list(lengths), dim=1) for tensor in tensors]
