@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from wan22_inference.engine.attention import Attend, choose, cudnn, flash_attention_3, sdpa
-
-from .forwards import error, seconds
+from wan22_testing.forwards import error, seconds
 
 needs_flash_attention_3 = pytest.mark.skipif(
     importlib.util.find_spec("fa3_fwd_interface") is None, reason="the package fa3-fwd is not installed"

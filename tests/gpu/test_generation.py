@@ -29,9 +29,8 @@ from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing import tiny_tokenizer
+from wan22_testing.forwards import Work, free_memory, peak_bytes
 from wan22_testing.random_weights import random_transformer_weights
-
-from .forwards import Work, free_memory, peak_bytes
 
 Figures = list[dict[str, Any]]
 MEDIA = "media/" + "0" * 64

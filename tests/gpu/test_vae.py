@@ -14,8 +14,7 @@ from torch import Tensor
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
-
-from .forwards import error, free_memory, full_float32, peak_bytes, seconds
+from wan22_testing.forwards import error, free_memory, full_float32, peak_bytes, seconds
 
 Figures = list[dict[str, Any]]
 VAE_22 = {

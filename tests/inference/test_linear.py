@@ -13,7 +13,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def filled(kind: type[Linear] | type[Fp8Linear]) -> Linear | Fp8Linear:
+def filled(kind: type[Linear | Fp8Linear]) -> Linear | Fp8Linear:
     """The same weight for both kinds: one that float8 holds exactly but for its scale."""
     layer = kind(64, 32, torch.float32)
     rows = quantise_rows(random(32, 64, seed=1))

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
-from torch import Tensor
+from torch import Tensor, nn
 
 from wan22.variants import VARIANTS
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.noise import latent_shape
 from wan22_inference.engine.progress import Check
+from wan22_inference.engine.rows8 import FP8, quantise_rows
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
@@ -45,7 +46,7 @@ class Work:
 
     @property
     def config(self) -> dict[str, Any]:
-        """diffusers' config."""
+        """Diffusers' config."""
         variant = VARIANTS[self.variant]
         heads = max(2, variant.dim // 128)
         return {
@@ -68,19 +69,20 @@ class Sides:
     latents: Tensor
     text: Tensor
 
-    def theirs(self, dtype: torch.dtype) -> Forward:
-        """diffusers' forward, eager, with the modules in float32 that it keeps so."""
+    def theirs(self, dtype: torch.dtype, prepare: Callable[[nn.Module], None] = lambda _: None) -> Forward:
+        """Diffusers' forward, eager unless `prepare` compiles it, with the modules in float32 that it keeps so."""
         with torch.device("meta"):
             module = WanTransformer3DModel.from_config(self.work.config)
         config = module.config
         module.rope = WanRotaryPosEmbed(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
-        kept = WanTransformer3DModel._keep_in_fp32_modules
+        kept = WanTransformer3DModel._keep_in_fp32_modules  # noqa: SLF001  # its loader looks there too
         state = {
             name: weight.to(torch.float32 if any(part in kept for part in name.split(".")) else dtype)
             for name, weight in self.weights.items()
         }
         module.load_state_dict(state, assign=True)
         module.to(self.latents.device).eval()
+        prepare(module)
         timestep = self._timesteps().values
         if VARIANTS[self.work.variant].experts == 1:  # ti2v's pipeline gives a timestep for each token
             counts = torch.tensor(self._timesteps().tokens(self.latents.shape[3] * self.latents.shape[4] // 4))
@@ -94,12 +96,20 @@ class Sides:
 
         return forward
 
-    def ours(self, dtype: torch.dtype, check: Check = lambda: None) -> Forward:
+    def ours(self, dtype: torch.dtype, check: Check = lambda: None, *, fp8: bool = False) -> Forward:
         """Our forward; the text's keys and values are made before, as once a generation."""
         with torch.device("meta"):
-            module = Transformer(read_transformer_config(self.work.config, str(self.work)), dtype)
-        wanted = module.state_dict()
-        state = {name: self.weights[checkpoint_names(name)[0]].to(meta.dtype) for name, meta in wanted.items()}
+            module = Transformer(read_transformer_config(self.work.config, str(self.work)), dtype, fp8=fp8)
+        state: dict[str, Tensor] = {}
+        for name, meta in module.state_dict().items():
+            if name in state:
+                continue  # a scale
+            weight = self.weights[checkpoint_names(name.removesuffix("_scale"))[0]]
+            if meta.dtype is FP8:
+                rows = quantise_rows(weight)
+                state |= {name: rows.data, f"{name}_scale": rows.scale}
+            else:
+                state[name] = weight.to(meta.dtype)
         module.load_state_dict(state, assign=True)
         module.requires_grad_(requires_grad=False).eval()
         with torch.inference_mode():
@@ -180,11 +190,10 @@ def free_memory(device: torch.device) -> None:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Convolutions without TF32, which is on for them by default; products have none."""
-    assert not torch.backends.cuda.matmul.allow_tf32
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    """Convolutions and products without TF32, which is on for convolutions by default."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
