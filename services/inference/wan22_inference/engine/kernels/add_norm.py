@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -13,31 +11,31 @@ from wan22_inference.engine.kernels.launch import ROWS_A_PROGRAM, row_shape
 from wan22_inference.engine.rows8 import FP8, Operand, Rows8
 
 
-@triton.jit  # type: ignore[untyped-decorator]  # triton's
+@triton.jit
 def _add_norm(
-    x_ptr: Any,
-    y_ptr: Any,
-    gate_ptr: Any,
-    scale_ptr: Any,
-    shift_ptr: Any,
-    out_ptr: Any,
-    row_scale_ptr: Any,
-    num_rows: Any,
-    run_start: Any,
-    run_length: Any,
-    length: Any,
-    dim: Any,
-    eps: Any,
+    x_ptr,
+    y_ptr,
+    gate_ptr,
+    scale_ptr,
+    shift_ptr,
+    out_ptr,
+    row_scale_ptr,
+    num_rows,
+    run_start,
+    run_length,
+    length,
+    eps,
     HAS_Y: tl.constexpr,
     HAS_GATE: tl.constexpr,
     HAS_NORM: tl.constexpr,
     QUANTISED: tl.constexpr,
+    DIM: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ) -> None:
     """Rows run_start to run_start + run_length of each of the batch, whose items have `length` rows."""
     channel = tl.arange(0, BLOCK)
-    inside = channel < dim
+    inside = channel < DIM
     if HAS_GATE:
         gate = tl.load(gate_ptr + channel, inside, 0.0)
     if HAS_NORM:
@@ -47,25 +45,25 @@ def _add_norm(
         index = tl.program_id(0) * ROWS + i
         if index < num_rows:
             row = (index // run_length).to(tl.int64) * length + run_start + index % run_length
-            x = tl.load(x_ptr + row * dim + channel, inside, 0.0)
+            x = tl.load(x_ptr + row * DIM + channel, inside, 0.0)
             if HAS_Y:
-                y = tl.load(y_ptr + row * dim + channel, inside, 0.0).to(tl.float32)
+                y = tl.load(y_ptr + row * DIM + channel, inside, 0.0).to(tl.float32)
                 if HAS_GATE:
                     y = y * gate
                 x = (x.to(tl.float32) + y).to(x.dtype)
-                tl.store(x_ptr + row * dim + channel, x, inside)
+                tl.store(x_ptr + row * DIM + channel, x, inside)
             if HAS_NORM:
                 wide = x.to(tl.float32)
-                mean = tl.sum(wide, 0) / dim
+                mean = tl.sum(wide, 0) / DIM
                 centred = tl.where(inside, wide - mean, 0.0)
-                variance = tl.sum(centred * centred, 0) / dim
+                variance = tl.sum(centred * centred, 0) / DIM
                 normed = centred * tl.rsqrt(variance + eps) * scale + shift
                 if QUANTISED:
                     row_scale = tl.max(tl.abs(normed), 0) / 448.0
                     row_scale = tl.where(row_scale == 0.0, 1.0, row_scale)
                     tl.store(row_scale_ptr + row, row_scale)
                     normed = normed / row_scale
-                tl.store(out_ptr + row * dim + channel, normed.to(out_ptr.dtype.element_ty), inside)
+                tl.store(out_ptr + row * DIM + channel, normed.to(out_ptr.dtype.element_ty), inside)
 
 
 def add_norm(
@@ -101,12 +99,12 @@ def add_norm(
             start,
             run_length,
             length,
-            dim,
             eps,
             HAS_Y=y is not None,
             HAS_GATE=gate is not None,
             HAS_NORM=norm is not None,
             QUANTISED=fp8,
+            DIM=dim,
             BLOCK=block,
             ROWS=ROWS_A_PROGRAM,
             num_warps=warps,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -12,23 +10,23 @@ from wan22_inference.engine.kernels.launch import ROWS_A_PROGRAM, row_shape
 from wan22_inference.engine.rope import Rotary
 
 
-@triton.jit  # type: ignore[untyped-decorator]  # triton's
+@triton.jit
 def _norm_rotate(
-    x_ptr: Any,
-    weight_ptr: Any,
-    cos_ptr: Any,
-    sin_ptr: Any,
-    num_rows: Any,
-    length: Any,
-    dim: Any,
-    eps: Any,
+    x_ptr,
+    weight_ptr,
+    cos_ptr,
+    sin_ptr,
+    num_rows,
+    length,
+    eps,
     PAIRS_A_HEAD: tl.constexpr,
     ROTATED: tl.constexpr,
+    DIM: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ) -> None:
     channel = tl.arange(0, BLOCK)
-    inside = channel < dim
+    inside = channel < DIM
     weight = tl.load(weight_ptr + channel, inside, 0.0).to(tl.float32)
     pair = tl.arange(0, BLOCK // 2)
     angle = pair % PAIRS_A_HEAD
@@ -36,9 +34,9 @@ def _norm_rotate(
         index = tl.program_id(0) * ROWS + i
         if index < num_rows:
             row = index.to(tl.int64)
-            x = tl.load(x_ptr + row * dim + channel, inside, 0.0)
+            x = tl.load(x_ptr + row * DIM + channel, inside, 0.0)
             wide = x.to(tl.float32)
-            normed = wide * tl.rsqrt(tl.sum(wide * wide, 0) / dim + eps) * weight
+            normed = wide * tl.rsqrt(tl.sum(wide * wide, 0) / DIM + eps) * weight
             if ROTATED:
                 token = row % length
                 cos = tl.load(cos_ptr + token * PAIRS_A_HEAD + angle)
@@ -46,7 +44,7 @@ def _norm_rotate(
                 even, odd = tl.split(tl.reshape(normed, (BLOCK // 2, 2)))
                 turned = tl.join(even * cos - odd * sin, even * sin + odd * cos)
                 normed = tl.reshape(turned, (BLOCK,))
-            tl.store(x_ptr + row * dim + channel, normed.to(x.dtype), inside)
+            tl.store(x_ptr + row * DIM + channel, normed.to(x.dtype), inside)
 
 
 def norm_rotate(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary | None) -> Tensor:
@@ -61,10 +59,10 @@ def norm_rotate(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotar
         x if by is None else by.sin,
         num_rows,
         length,
-        dim,
         eps,
         PAIRS_A_HEAD=dim // num_heads // 2,
         ROTATED=by is not None,
+        DIM=dim,
         BLOCK=block,
         ROWS=ROWS_A_PROGRAM,
         num_warps=warps,

@@ -1,0 +1,61 @@
+"""The kernels as a Hopper card gets them: Triton compiles them without one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+COMPILE = """
+import sys
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from wan22_inference.engine.kernels import add_norm, norm_rotate, quantise_rows
+
+def ptx(kernel, pointers, numbers, constants):
+    names = kernel.arg_names
+    signature = dict.fromkeys(names, "constexpr") | pointers | numbers
+    source = ASTSource(
+        kernel,
+        signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in pointers},
+    )
+    return compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 16}).asm["ptx"]
+
+row = {"DIM": 5120, "BLOCK": 8192}
+for out in ("*bf16", "*fp8e4nv"):
+    pointers = {"x_ptr": "*bf16", "y_ptr": "*bf16", "out_ptr": out}
+    pointers |= dict.fromkeys(("gate_ptr", "scale_ptr", "shift_ptr", "row_scale_ptr"), "*fp32")
+    numbers = dict.fromkeys(("num_rows", "run_start", "run_length", "length"), "i32") | {"eps": "fp32"}
+    flags = {"HAS_Y": True, "HAS_GATE": True, "HAS_NORM": True, "QUANTISED": out == "*fp8e4nv", "ROWS": 4}
+    sys.stdout.write(ptx(add_norm._add_norm, pointers, numbers, row | flags))
+pointers = {"x_ptr": "*bf16", "weight_ptr": "*bf16", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
+numbers = {"num_rows": "i32", "length": "i32", "eps": "fp32"}
+sys.stdout.write(
+    ptx(norm_rotate._norm_rotate, pointers, numbers, row | {"PAIRS_A_HEAD": 64, "ROTATED": True, "ROWS": 4})
+)
+pointers = {"x_ptr": "*bf16", "out_ptr": "*fp8e4nv", "scale_ptr": "*fp32"}
+sys.stdout.write(ptx(quantise_rows._quantise_rows, pointers, {}, {"GELU": True, "DIM": 13824, "BLOCK": 16384}))
+"""
+
+
+def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    kernels = result.stdout.split(".visible .entry ")[1:]
+    assert [kernel.partition("(")[0] for kernel in kernels] == [
+        "_add_norm",
+        "_add_norm",
+        "_norm_rotate",
+        "_quantise_rows",
+    ]
+    for kernel in kernels:
+        assert "ld.global.v4.b32" in kernel
+        assert "ld.global.b16" not in kernel
+        assert "st.global.v4.b32" in kernel
