@@ -7,6 +7,17 @@ import typer
 app = typer.Typer(no_args_is_help=True, help="Measure, beside the peers, what the documentation claims.")
 
 
+_PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
 @app.callback()
 def bench() -> None:
     """Keeps the group a group while it has one command."""
+
+
+@app.command(context_settings=_PASS_ON)
+def engine(context: typer.Context) -> None:
+    """Times forwards at full size on a CUDA device, beside diffusers; `--help` tells the options."""
+    from wan22_bench.engine.command import main  # noqa: PLC0415  # imports torch
+
+    main(context.args)

@@ -60,13 +60,6 @@ def test_one_row_of_scales_may_stand_for_all_runs() -> None:
     assert_close(fused, plain_operations.norm(x, rows, rows, (5, 7), EPS, fp8=False))
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
-def test_the_gated_sum_is_the_plain_one(lengths: tuple[int, ...]) -> None:
-    y, gate = random(2, 12, DIM, seed=1), random(len(lengths), DIM, seed=2)
-    fused = fused_operations.add_gated(random(2, 12, DIM), y, gate, lengths)
-    torch.testing.assert_close(fused, plain_operations.add_gated(random(2, 12, DIM), y, gate, lengths))
-
-
 def test_heads_are_normed_and_rotated_as_plainly() -> None:
     weight, by = random(DIM, seed=1), rotary((3, 2, 2), DIM // HEADS, torch.device("cpu"))
     fused = fused_operations.norm_rotate_heads(random(2, 12, DIM), weight, HEADS, EPS, by)

@@ -14,7 +14,7 @@ from wan22_inference.engine.rows8 import Operand, Rows8
 
 def norm(x: Tensor, scale: Tensor, shift: Tensor, lengths: tuple[int, ...], eps: float, *, fp8: bool) -> Operand:
     """See Operations."""
-    return sums.add_norm(x, None, None, (scale, shift), lengths, eps, fp8=fp8)
+    return sums.add_norm(x, None, None, scale, shift, lengths, eps, fp8=fp8)
 
 
 def add_norm(
@@ -29,13 +29,7 @@ def add_norm(
     fp8: bool,
 ) -> Operand:
     """See Operations."""
-    return sums.add_norm(x, y, gate, (scale, shift), lengths, eps, fp8=fp8)
-
-
-def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """See Operations."""
-    sums.add_norm(x, y, gate, None, lengths, 0.0, fp8=False)
-    return x
+    return sums.add_norm(x, y, gate, scale, shift, lengths, eps, fp8=fp8)
 
 
 def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:

@@ -45,10 +45,6 @@ class Operations(Protocol):
         """Writes x + y * gate over x, y like x, gate (R, dim) float32 or none, and returns the norm of the sum."""
         ...
 
-    def add_gated(self, x: Tensor, y: Tensor, gate: Tensor, lengths: tuple[int, ...]) -> Tensor:
-        """The sum x + y * gate, written over x (B, L, dim); y is like x, gate (R, dim) float32."""
-        ...
-
     def norm_heads(self, x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
         """RMSNorm over all channels of x (B, L, dim), weight (dim,), cut into heads: (B, L, H, D). May overwrite x."""
         ...

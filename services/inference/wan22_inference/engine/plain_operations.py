@@ -33,15 +33,9 @@ def add_norm(
     if gate is None:
         x += y
     else:
-        add_gated(x, y, gate, lengths)
+        for run, addend, factor in zip(*_runs(lengths, x, y), gate, strict=True):
+            run.addcmul_(addend, factor)
     return norm(x, scale, shift, lengths, eps, fp8=fp8)
-
-
-def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """See Operations."""
-    for run, addend, factor in zip(*_runs(lengths, x, y), gate, strict=True):
-        run.addcmul_(addend, factor)
-    return x
 
 
 def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 
-from wan22_inference.engine.operations import operations
 from wan22_inference.engine.plain_operations import gelu
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rope import rotary
+from wan22_inference.engine.stream import Stream
 from wan22_inference.engine.timesteps import Timesteps, sinusoid
 from wan22_inference.engine.transformer_block import Block, BlockKind
 from wan22_inference.engine.transformer_config import PATCH, TransformerConfig
@@ -62,11 +62,11 @@ class Transformer(nn.Module):
         lengths = timesteps.tokens(grid[1] * grid[2])
         time, modulation = self.time_embedding(timesteps.values)
         table = rotary(grid, self.config.head_dim, latents.device)
-        x = self.patch_embedding(latents.to(self.dtype))
+        stream = Stream(self.patch_embedding(latents.to(self.dtype)), lengths)
         for block, context in zip(self.blocks, text.blocks, strict=True):
             check()
-            x = block(x, modulation, lengths, table, context)
-        return from_patches(self.head(x, time, lengths), grid)
+            block(stream, modulation, table, context)
+        return from_patches(self.head(stream, time), grid)
 
 
 class PatchEmbedding(nn.Module):
@@ -122,10 +122,10 @@ class Head(nn.Module):
         patch = PATCH[0] * PATCH[1] * PATCH[2]
         self.linear = nn.Linear(config.dim, patch * config.out_channels, dtype=dtype)
 
-    def forward(self, x: Tensor, time: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    def forward(self, stream: Stream, time: Tensor) -> Tensor:
         """(B, L, dim) to (B, L, 4 x out_channels)."""
         shift, scale = (self.modulation + time.unsqueeze(1)).unbind(1)
-        out: Tensor = self.linear(operations(x.device).norm(x, 1 + scale, shift, lengths, self.eps, fp8=False))
+        out: Tensor = self.linear(stream.norm(1 + scale, shift, self.eps, fp8=False))
         return out
 
 

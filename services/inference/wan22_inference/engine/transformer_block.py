@@ -12,6 +12,7 @@ from wan22_inference.engine.linear import Fp8Linear, Linear, LinearLayer
 from wan22_inference.engine.operations import operations
 from wan22_inference.engine.rope import Rotary
 from wan22_inference.engine.rows8 import Operand
+from wan22_inference.engine.stream import Stream
 from wan22_inference.engine.transformer_config import TransformerConfig
 
 
@@ -46,22 +47,17 @@ class Block(nn.Module):
         self.cross_attention = CrossAttention(config, kind)
         self.feed_forward = FeedForward(config, kind)
 
-    def forward(
-        self, x: Tensor, time: Tensor, lengths: tuple[int, ...], rotary: Rotary, text: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """The stream x (B, L, dim) with this block's branches added, in place.
+    def forward(self, stream: Stream, time: Tensor, rotary: Rotary, text: tuple[Tensor, Tensor]) -> None:
+        """Adds this block's branches to the stream.
 
-        `time` (R, 6, dim) float32 is the timesteps' part of the modulation, one row for each run of `lengths` tokens;
+        `time` (R, 6, dim) float32 is the timesteps' part of the modulation, a row for each run of the stream's tokens;
         `text` is what cross_attention.context made of the text.
         """
-        ops, eps, fp8 = operations(x.device), self.eps, self.fp8
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(1)
-        weight, bias = (row.expand(len(lengths), -1) for row in (self.cross_norm.weight, self.cross_norm.bias))
-        normed = ops.norm(x, 1 + scale, shift, lengths, eps, fp8=fp8)
-        normed = ops.add_norm(x, self.self_attention(normed, rotary), gate, weight, bias, lengths, eps, fp8=fp8)
-        branch = self.cross_attention(normed, text)
-        normed = ops.add_norm(x, branch, None, 1 + ffn_scale, ffn_shift, lengths, eps, fp8=fp8)
-        return ops.add_gated(x, self.feed_forward(normed), ffn_gate, lengths)
+        weight, bias = (row.expand(len(time), -1) for row in (self.cross_norm.weight, self.cross_norm.bias))
+        stream.add(self.self_attention(stream.norm(1 + scale, shift, self.eps, fp8=self.fp8), rotary), gate)
+        stream.add(self.cross_attention(stream.norm(weight, bias, self.eps, fp8=self.fp8), text))
+        stream.add(self.feed_forward(stream.norm(1 + ffn_scale, ffn_shift, self.eps, fp8=self.fp8)), ffn_gate)
 
 
 class _Attention(nn.Module):

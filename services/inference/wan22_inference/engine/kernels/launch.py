@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import triton
 
-ROWS_A_PROGRAM = 4
-"""Rows that one program takes in turn, so that what is the same for all rows is read once for them."""
-CHANNELS_A_THREAD = 16
+
+@dataclass(frozen=True)
+class RowShape:
+    """How a program holds a row: in two parts, since lengths such as 5,120 are far from a power of two."""
+
+    main: int
+    """Channels of the first part, a power of two."""
+    rest: int
+    """Channels of the second part, a power of two; the row may end within it."""
+    warps: int
 
 
-def row_shape(dim: int) -> tuple[int, int]:
-    """The channels that a program holds, a power of two, and its warps."""
-    block = int(triton.next_power_of_2(dim))
-    return block, min(max(block // (32 * CHANNELS_A_THREAD), 1), 16)
+def row_shape(dim: int) -> RowShape:
+    """The shape for rows of `dim` channels, at least 2."""
+    main = int(triton.next_power_of_2(dim)) // 2
+    rest = int(triton.next_power_of_2(dim - main))
+    return RowShape(main, rest, min(max(main // 512, 1), 16))

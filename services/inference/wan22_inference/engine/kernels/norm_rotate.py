@@ -6,8 +6,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wan22_inference.engine.kernels.launch import ROWS_A_PROGRAM, row_shape
+from wan22_inference.engine.kernels.launch import row_shape
 from wan22_inference.engine.rope import Rotary
+
+
+@triton.jit
+def _rotated(x, cos_ptr, sin_ptr, first, inside, PAIRS_A_HEAD: tl.constexpr, SIZE: tl.constexpr):  # noqa: ANN202  # a tensor of Triton's
+    """Turns the pairs of x, SIZE channels of a token from the pair `first` on; `inside` says which pairs there are."""
+    angle = (first + tl.arange(0, SIZE // 2)) % PAIRS_A_HEAD
+    cos = tl.load(cos_ptr + angle, inside, 0.0)
+    sin = tl.load(sin_ptr + angle, inside, 0.0)
+    even, odd = tl.split(tl.reshape(x, (SIZE // 2, 2)))
+    return tl.reshape(tl.join(even * cos - odd * sin, even * sin + odd * cos), (SIZE,))
 
 
 @triton.jit
@@ -16,55 +26,48 @@ def _norm_rotate(
     weight_ptr,
     cos_ptr,
     sin_ptr,
-    num_rows,
     length,
     eps,
     PAIRS_A_HEAD: tl.constexpr,
     ROTATED: tl.constexpr,
     DIM: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
 ) -> None:
-    channel = tl.arange(0, BLOCK)
-    inside = channel < DIM
-    weight = tl.load(weight_ptr + channel, inside, 0.0).to(tl.float32)
-    pair = tl.arange(0, BLOCK // 2)
-    angle = pair % PAIRS_A_HEAD
-    for i in range(ROWS):
-        index = tl.program_id(0) * ROWS + i
-        if index < num_rows:
-            row = index.to(tl.int64)
-            x = tl.load(x_ptr + row * DIM + channel, inside, 0.0)
-            wide = x.to(tl.float32)
-            normed = wide * tl.rsqrt(tl.sum(wide * wide, 0) / DIM + eps) * weight
-            if ROTATED:
-                token = row % length
-                cos = tl.load(cos_ptr + token * PAIRS_A_HEAD + angle)
-                sin = tl.load(sin_ptr + token * PAIRS_A_HEAD + angle)
-                even, odd = tl.split(tl.reshape(normed, (BLOCK // 2, 2)))
-                turned = tl.join(even * cos - odd * sin, even * sin + odd * cos)
-                normed = tl.reshape(turned, (BLOCK,))
-            tl.store(x_ptr + row * DIM + channel, normed.to(x.dtype), inside)
+    row = tl.program_id(0).to(tl.int64)
+    a = tl.arange(0, MAIN)
+    b = MAIN + tl.arange(0, REST)
+    inside = b < DIM
+    x_a = tl.load(x_ptr + row * DIM + a).to(tl.float32)
+    x_b = tl.load(x_ptr + row * DIM + b, inside, 0.0).to(tl.float32)
+    factor = tl.rsqrt((tl.sum(x_a * x_a, 0) + tl.sum(x_b * x_b, 0)) / DIM + eps)
+    x_a = x_a * factor * tl.load(weight_ptr + a).to(tl.float32)
+    x_b = x_b * factor * tl.load(weight_ptr + b, inside, 0.0).to(tl.float32)
+    if ROTATED:
+        cos = cos_ptr + row % length * PAIRS_A_HEAD
+        sin = sin_ptr + row % length * PAIRS_A_HEAD
+        x_a = _rotated(x_a, cos, sin, 0, tl.arange(0, MAIN // 2) >= 0, PAIRS_A_HEAD, MAIN)
+        x_b = _rotated(x_b, cos, sin, MAIN // 2, MAIN // 2 + tl.arange(0, REST // 2) < DIM // 2, PAIRS_A_HEAD, REST)
+    tl.store(x_ptr + row * DIM + a, x_a.to(x_ptr.dtype.element_ty))
+    tl.store(x_ptr + row * DIM + b, x_b.to(x_ptr.dtype.element_ty), inside)
 
 
 def norm_rotate(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary | None) -> Tensor:
     """See Operations.norm_rotate_heads, and norm_heads without `by`; x (B, L, dim), contiguous, is overwritten."""
     batch, length, dim = x.shape
-    block, warps = row_shape(dim)
-    num_rows = batch * length
-    _norm_rotate[(triton.cdiv(num_rows, ROWS_A_PROGRAM),)](
+    shape = row_shape(dim)
+    _norm_rotate[(batch * length,)](
         x.view(-1),  # refuses what is not contiguous
         weight,
         x if by is None else by.cos,
         x if by is None else by.sin,
-        num_rows,
         length,
         eps,
         PAIRS_A_HEAD=dim // num_heads // 2,
         ROTATED=by is not None,
         DIM=dim,
-        BLOCK=block,
-        ROWS=ROWS_A_PROGRAM,
-        num_warps=warps,
+        MAIN=shape.main,
+        REST=shape.rest,
+        num_warps=shape.warps,
     )
     return x.view(batch, length, num_heads, -1)

@@ -12,18 +12,35 @@ from wan22_inference.engine.rows8 import FP8, Rows8
 
 
 @triton.jit
-def _quantise_rows(x_ptr, out_ptr, scale_ptr, GELU: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr) -> None:
+def _gelu(x):  # noqa: ANN202  # a tensor of Triton's
+    """The tanh form: x (1 + tanh(u)) / 2 is x sigmoid(2 u), with u = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+
+
+@triton.jit
+def _quantise_rows(
+    x_ptr,
+    out_ptr,
+    scale_ptr,
+    GELU: tl.constexpr,
+    DIM: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
-    channel = tl.arange(0, BLOCK)
-    inside = channel < DIM
-    x = tl.load(x_ptr + row * DIM + channel, inside, 0.0).to(tl.float32)
+    a = tl.arange(0, MAIN)
+    b = MAIN + tl.arange(0, REST)
+    inside = b < DIM
+    x_a = tl.load(x_ptr + row * DIM + a).to(tl.float32)
+    x_b = tl.load(x_ptr + row * DIM + b, inside, 0.0).to(tl.float32)
     if GELU:
-        # tanh form: x (1 + tanh(u)) / 2 is x sigmoid(2 u), with u = sqrt(2 / pi) (x + 0.044715 x^3)
-        x = x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
-    scale = tl.max(tl.abs(x), 0) / 448.0
-    scale = tl.where(scale == 0.0, 1.0, scale)
-    tl.store(scale_ptr + row, scale)
-    tl.store(out_ptr + row * DIM + channel, (x / scale).to(out_ptr.dtype.element_ty), inside)
+        x_a = _gelu(x_a)
+        x_b = _gelu(x_b)
+    largest = tl.maximum(tl.max(tl.abs(x_a), 0), tl.max(tl.abs(x_b), 0))
+    largest = tl.where(largest == 0.0, 448.0, largest)
+    tl.store(scale_ptr + row, largest / 448.0)
+    tl.store(out_ptr + row * DIM + a, (x_a * (448.0 / largest)).to(out_ptr.dtype.element_ty))
+    tl.store(out_ptr + row * DIM + b, (x_b * (448.0 / largest)).to(out_ptr.dtype.element_ty), inside)
 
 
 def quantise_rows(x: Tensor, *, gelu: bool) -> Rows8:
@@ -31,6 +48,15 @@ def quantise_rows(x: Tensor, *, gelu: bool) -> Rows8:
     dim = x.shape[-1]
     out = torch.empty_like(x, dtype=FP8)
     scale = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    block, warps = row_shape(dim)
-    _quantise_rows[(scale.numel(),)](x.view(-1), out, scale, GELU=gelu, DIM=dim, BLOCK=block, num_warps=warps)
+    shape = row_shape(dim)
+    _quantise_rows[(scale.numel(),)](
+        x.view(-1),  # refuses what is not contiguous
+        out,
+        scale,
+        GELU=gelu,
+        DIM=dim,
+        MAIN=shape.main,
+        REST=shape.rest,
+        num_warps=shape.warps,
+    )
     return Rows8(out, scale)
