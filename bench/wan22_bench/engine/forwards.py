@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from wan22_bench.engine.peers import Prepare, compiled, compiled_fp8
+from wan22_bench.engine.peers import Prepare, compiled, compiled_fp8, eager
+from wan22_bench.engine.peers import fp8 as torchao_fp8
 from wan22_bench.report import Row
 from wan22_testing.forwards import Sides, Work, error, free_memory, full_float32, make_sides, peak_bytes, seconds
 
@@ -92,7 +93,7 @@ def _time_row(goal: Goal, sides: Sides, relative_error: float | None, device: to
 def _error_row(work: Work, device: torch.device, *, fp8: bool) -> Row:
     """Relative errors to diffusers in float32, without TF32: means over the seeds."""
     ours, theirs = 0.0, 0.0
-    prepare = compiled_fp8 if fp8 else compiled
+    prepare = torchao_fp8 if fp8 else eager
     for seed in SEEDS:
         _start_over(device)
         sides = make_sides(work, seed, device)
@@ -103,7 +104,7 @@ def _error_row(work: Work, device: torch.device, *, fp8: bool) -> Row:
     kind = "fp8 linear layers" if fp8 else "bf16"
     return Row(
         id=None,
-        what=f"relative error to fp32, {work}, {kind}; peer: as for the times",
+        what=f"relative error to fp32, {work}, {kind}; peer: diffusers{', torchao' if fp8 else ''}",
         value=ours,
         unit="1",
         goal=theirs * (1.0 if fp8 else 1.05),

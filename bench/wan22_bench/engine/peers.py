@@ -23,20 +23,28 @@ def compiled(module: nn.Module) -> None:
     module.compile_repeated_blocks()  # type: ignore[operator]  # diffusers'
 
 
-def compiled_fp8(module: nn.Module) -> None:
-    """The same, and the blocks' linear layers quantised by rows by torchao, weights and activations."""
+def fp8(module: nn.Module) -> None:
+    """The blocks' linear layers quantised by rows by torchao, weights and activations; eager."""
     quantisation = importlib.import_module("torchao.quantization")
     config = quantisation.Float8DynamicActivationFloat8WeightConfig(granularity=quantisation.PerRow())
     quantisation.quantize_(module.blocks, config)
+
+
+def compiled_fp8(module: nn.Module) -> None:
+    """Both."""
+    fp8(module)
     compiled(module)
 
 
 def _use_flash_attention_3() -> None:
+    """diffusers has a way in for it, but not for a wheel of this name."""
+    module: Any = importlib.import_module("diffusers.models.transformers.transformer_wan")
+    plain = module.dispatch_attention_fn
     attend = importlib.import_module("fa3_fwd_interface").flash_attn_func
 
-    def dispatch(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-        out: Tensor = attend(query, key, value)
+    def dispatch(query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> Tensor:
+        out: Tensor = attend(query, key, value) if query.dtype is torch.bfloat16 else plain(query, key, value, **rest)
         return out
 
-    importlib.import_module("diffusers.models.transformers.transformer_wan").dispatch_attention_fn = dispatch  # type: ignore[attr-defined]  # its only way in for a wheel of another name
-    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)  # noqa: SLF001
+    if plain.__module__ != __name__:
+        module.dispatch_attention_fn = dispatch

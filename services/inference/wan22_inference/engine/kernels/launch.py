@@ -22,4 +22,4 @@ def row_shape(dim: int) -> RowShape:
     """The shape for rows of `dim` channels, at least 2."""
     main = int(triton.next_power_of_2(dim)) // 2
     rest = int(triton.next_power_of_2(dim - main))
-    return RowShape(main, rest, min(max(main // 512, 1), 16))
+    return RowShape(main, rest, 4 if main >= 2048 else 1)
