@@ -37,7 +37,7 @@ def compiled_fp8(module: nn.Module) -> None:
 
 
 def _use_flash_attention_3() -> None:
-    """diffusers has a way in for it, but not for a wheel of this name."""
+    """Diffusers has a way in for it, but not for a wheel of this name."""
     module: Any = importlib.import_module("diffusers.models.transformers.transformer_wan")
     plain = module.dispatch_attention_fn
     attend = importlib.import_module("fa3_fwd_interface").flash_attn_func
