@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ class Caller:
         chosen: Parameters,
         which: pb.Attempt,
         images: Mapping[str, bytes] | None = None,
+        checkpoint: bytes = b"",
         **start: Any,
     ) -> AsyncIterator[pb.GenerateEvent]:
         fields: dict[str, Any] = {"model_version": self.version, "parameters": to_message(chosen)} | start
@@ -49,6 +51,10 @@ class Caller:
             for offset in range(0, len(data), 1000):
                 chunk = pb.GenerateRequest.InputChunk(media=media, data=data[offset : offset + 1000])
                 requests.append(pb.GenerateRequest(input_chunk=chunk))
+        for offset in range(0, len(checkpoint), 10_000):
+            data = checkpoint[offset : offset + 10_000]
+            piece = pb.CheckpointChunk(offset=offset, data=data, crc32=zlib.crc32(data))
+            requests.append(pb.GenerateRequest(checkpoint_chunk=piece))
         async for event in self.send(*requests):
             yield event
 
@@ -133,3 +139,16 @@ def video_of(events: list[pb.GenerateEvent]) -> bytes:
 
 def kinds(events: list[pb.GenerateEvent]) -> list[str]:
     return [event.WhichOneof("event") or "" for event in events]
+
+
+def checkpoints_of(events: list[pb.GenerateEvent]) -> dict[int, tuple[pb.Checkpoint, bytes]]:
+    """What was announced, and the bytes that came, by step."""
+    announced = {event.checkpoint.step: event.checkpoint for event in events if event.HasField("checkpoint")}
+    data: dict[int, bytes] = dict.fromkeys(announced, b"")
+    for event in events:
+        if event.HasField("checkpoint_chunk"):
+            chunk = event.checkpoint_chunk
+            assert chunk.offset == len(data[chunk.step])
+            assert chunk.crc32 == zlib.crc32(chunk.data)
+            data[chunk.step] += chunk.data
+    return {step: (announced[step], data[step]) for step in announced}

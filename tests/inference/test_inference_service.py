@@ -19,6 +19,7 @@ from wan22.errors import (
     Unavailable,
 )
 from wan22.parameters import Parameters
+from wan22.recipe import Recipe
 from wan22.status import from_status
 from wan22.v1 import generation_pb2
 from wan22.v1 import inference_pb2 as pb
@@ -61,7 +62,8 @@ async def test_a_generation_streams_its_stages_and_then_its_video(
     assert events[-1].finished.video.digest == f"sha256:{hashlib.sha256(video).hexdigest()}"
     assert events[-1].finished.compute_seconds > 0
     path = tmp_path / "direct.mp4"
-    generate(tiny_model(VARIANT), chosen, {}, path, report=lambda _: None, should_stop=lambda: False)
+    recipe = Recipe.from_json(events[-1].finished.recipe)
+    generate(tiny_model(VARIANT), chosen, {}, path, report=lambda _: None, should_stop=lambda: False, recipe=recipe)
     assert video == path.read_bytes()
 
 
@@ -285,7 +287,10 @@ async def test_another_version_is_refused(registry: Registry, tmp_path: Path, pa
 async def test_chunks_are_at_most_a_mebibyte_and_checked(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "v.mp4").write_bytes(content)
-    events = [event async for event in _video(Finished(tmp_path / "v.mp4", len(content), "", 0.0), 5)]
+    events = [
+        event
+        async for event in _video(Finished(tmp_path / "v.mp4", len(content), "", 0.0, Recipe("v", "m", {}, {})), 5)
+    ]
     assert [len(event.video_chunk.data) for event in events] == [1 << 20, 1 << 20, len(content) - 5 - (2 << 20)]
     assert [event.video_chunk.offset for event in events] == [5, 5 + (1 << 20), 5 + (2 << 20)]
     assert video_of(events) == content[5:]

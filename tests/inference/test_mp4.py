@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
+from wan22.errors import InvalidRequest
+from wan22.mp4_boxes import read_recipe, read_xmp
+from wan22.recipe import Recipe
 from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.vae.frames import Frame
 
 
 def write(path: Path, frames: list[Frame], fps: int = 16) -> None:
     height, width, _ = frames[0].shape
-    with Mp4Writer(path, width=width, height=height, fps=fps) as video:
+    with Mp4Writer(path, width=width, height=height, fps=fps, recipe=None) as video:
         for frame in frames:
             video.write(frame)
 
@@ -100,3 +104,32 @@ def test_the_index_comes_before_the_frames(tmp_path: Path) -> None:
     write(tmp_path / "v.mp4", smooth(9))
     content = (tmp_path / "v.mp4").read_bytes()
     assert 0 < content.index(b"moov") < content.index(b"mdat")
+
+
+def test_the_file_says_that_a_model_made_it_and_holds_its_recipe(tmp_path: Path) -> None:
+    recipe = Recipe("t2v-a14b-tiny", "models/m/versions/sha256:00", {"prompt": "猫"}, {"library torch": "2"})
+    plain, told = tmp_path / "plain.mp4", tmp_path / "told.mp4"
+    frames = [np.zeros((64, 64, 3), np.uint8)] * 3
+    for path, held in ((plain, None), (told, recipe)):
+        with Mp4Writer(path, width=64, height=64, fps=8, recipe=held) as video:
+            for frame in frames:
+                video.write(frame)
+    assert read_recipe(told) == recipe
+    with pytest.raises(InvalidRequest, match="holds no recipe"):
+        read_recipe(plain)
+    for path in (plain, told):
+        packet = ET.fromstring(read_xmp(path) or "")  # noqa: S314  # our own
+        (mark,) = packet.iter("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+        assert mark.text == "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+        with av.open(str(path)) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 3
+
+
+@pytest.mark.parametrize("cut", [0, 4, 20, 200])
+def test_a_file_that_is_cut_short_is_no_recipe_and_no_crash(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "v.mp4"
+    with Mp4Writer(path, width=64, height=64, fps=8, recipe=Recipe("v", "m", {}, {})) as video:
+        video.write(np.zeros((64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:cut] if cut < 100 else path.read_bytes()[:-10])
+    with pytest.raises(InvalidRequest):
+        read_recipe(path)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from wan22.parameters import Parameters
+from wan22.recipe import Recipe
 from wan22.v1 import inference_pb2 as pb
 from wan22_inference.engine.generate import generate
 from wan22_inference.engine.model import Model
@@ -53,19 +54,20 @@ async def test_another_process_and_another_attempt_give_the_same_bytes(
     registry: Registry, tmp_path: Path, parameters: Callable[..., Parameters], tiny_model: Callable[[str], Model]
 ) -> None:
     chosen = parameters(VARIANT, num_frames=9)
-    here = tmp_path / "here.mp4"
-    generate(tiny_model(VARIANT), chosen, {}, here, report=lambda _: None, should_stop=lambda: False)
     async with process(tmp_path, registry) as (worker, caller):
         first = video_of(await to_the_end(caller.generate(chosen, attempt(1))))
         await caller.release(attempt(1))
         retried = video_of(await to_the_end(caller.generate(chosen, attempt(1, number=2, epoch=3))))
         other = video_of(await to_the_end(caller.generate(chosen, attempt(2))))
         before = await caller.worker()
+        recipe = Recipe.make(VARIANT, before.model_version, chosen, dict(before.numerics))
         worker.kill()
         worker.start()
         await worker.until()
         again = video_of(await to_the_end(caller.generate(chosen, attempt(1, number=3))))
         after = await caller.worker()
+    here = tmp_path / "here.mp4"
+    generate(tiny_model(VARIANT), chosen, {}, here, report=lambda _: None, should_stop=lambda: False, recipe=recipe)
     assert first == retried == other == again == here.read_bytes()
     assert (before.name, before.uid) == (after.name, after.uid) == ("workers/one", "slot-1")
     assert before.incarnation != after.incarnation

@@ -43,6 +43,7 @@ class RequestedParameters:
     image: str | None = None
     last_image: str | None = None
     solver: Solver | None = None
+    omit_prompt: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class Parameters:
     image: str | None
     last_image: str | None
     solver: Solver
+    omit_prompt: bool = False
 
     @property
     def digest(self) -> str:
@@ -101,6 +103,7 @@ def resolve(
         image=requested.image,
         last_image=requested.last_image,
         solver=_or(requested.solver, Solver.UNIPC),
+        omit_prompt=_or(requested.omit_prompt, False),
     )
     if not parameters.prompt.strip():
         problems.add("prompt", "is empty: say what to show")

@@ -7,7 +7,7 @@ import zlib
 from wan22.status import to_status
 from wan22.v1 import generation_pb2, inference_pb2
 from wan22_inference.engine.progress import Progress, Stage
-from wan22_inference.jobs import Failed, Finished
+from wan22_inference.jobs import Failed, Finished, StoredCheckpoint
 
 GenerateEvent = inference_pb2.GenerateEvent
 
@@ -36,10 +36,27 @@ def video_chunk(offset: int, data: bytes) -> inference_pb2.GenerateEvent:
     return GenerateEvent(video_chunk=generation_pb2.VideoChunk(offset=offset, data=data, crc32=zlib.crc32(data)))
 
 
+def checkpoint(stored: StoredCheckpoint, numerics_digest: str) -> inference_pb2.GenerateEvent:
+    """A checkpoint, whose chunks follow."""
+    message = inference_pb2.Checkpoint(
+        step=stored.step, size_bytes=stored.size_bytes, digest=stored.digest, numerics_digest=numerics_digest
+    )
+    return GenerateEvent(checkpoint=message)
+
+
+def checkpoint_chunk(step: int, offset: int, data: bytes) -> inference_pb2.GenerateEvent:
+    """A piece of it."""
+    chunk = inference_pb2.CheckpointChunk(step=step, offset=offset, data=data, crc32=zlib.crc32(data))
+    return GenerateEvent(checkpoint_chunk=chunk)
+
+
 def finished(outcome: Finished) -> inference_pb2.GenerateEvent:
     """The end of a success."""
     video = generation_pb2.Video(size_bytes=outcome.size_bytes, digest=outcome.digest)
-    return GenerateEvent(finished=GenerateEvent.Finished(video=video, compute_seconds=outcome.compute_seconds))
+    recipe = outcome.recipe.to_json()
+    return GenerateEvent(
+        finished=GenerateEvent.Finished(video=video, compute_seconds=outcome.compute_seconds, recipe=recipe)
+    )
 
 
 def failed(outcome: Failed) -> inference_pb2.GenerateEvent:

@@ -13,12 +13,13 @@ from wan22.errors import Aborted, DeadlineExceeded, InvalidRequest, OutOfRange, 
 from wan22.names import VersionName, check_generation
 from wan22.parameter_messages import complete_from_message
 from wan22.parameters import Parameters
+from wan22.recipe import numerics_digest
 from wan22.status import to_status
 from wan22.v1 import inference_pb2, inference_pb2_grpc
 from wan22_inference import event_messages
 from wan22_inference.attempts import Fence
-from wan22_inference.inputs import Inputs
-from wan22_inference.jobs import Failed, Finished
+from wan22_inference.inputs import Inputs, Resume
+from wan22_inference.jobs import Failed, Finished, StoredCheckpoint
 from wan22_inference.worker import Following, Worker
 
 INPUT_TIMEOUT = 30.0
@@ -39,15 +40,15 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[inference_pb2.GenerateEvent]:
         """Starts an attempt or re-attaches to it, and follows it."""
         requests = aiter(request_iterator)
-        following, offset = await self._open(requests)
+        following, start = await self._open(requests)
         try:
-            async for event in self._follow(following, offset):
+            async for event in self._follow(following, start.video_offset, start.checkpoint_step):
                 yield event
         finally:
             self._worker.leave(following)
 
-    async def _open(self, requests: Requests) -> tuple[Following, int]:
-        """Reads a call's input and gives it its attempt, and where the video is to start."""
+    async def _open(self, requests: Requests) -> tuple[Following, inference_pb2.GenerateRequest.Start]:
+        """Reads a call's input and gives it its attempt."""
         first = await _next(requests)
         if first is None or first.WhichOneof("part") != "start":
             raise InvalidRequest("The first message is not `start`: send it first.", field="start")
@@ -56,14 +57,14 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         if start.video_offset < 0:
             raise InvalidRequest(f"video_offset is {start.video_offset}: use 0 or more.", field="start.video_offset")
         parameters = _parameters(start)
-        inputs = Inputs(parameters)
+        inputs = Inputs(parameters, _resume(start))
 
-        async def receive() -> Inputs:
-            return await _receive(requests, inputs)
+        async def receive() -> None:
+            await _receive(requests, inputs)
 
         generation = start.attempt.generation
-        following = await self._worker.open(generation, fence, start.model_version, parameters, receive)
-        return following, start.video_offset
+        following = await self._worker.open(generation, fence, start.model_version, parameters, inputs, receive)
+        return following, start
 
     async def CancelAttempt(
         self, request: inference_pb2.CancelAttemptRequest, context: Context
@@ -89,7 +90,9 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._worker.drain()
         return self._describe()
 
-    async def _follow(self, following: Following, offset: int) -> AsyncIterator[inference_pb2.GenerateEvent]:
+    async def _follow(
+        self, following: Following, offset: int, checkpoint_step: int
+    ) -> AsyncIterator[inference_pb2.GenerateEvent]:
         job = following.job
         yield event_messages.accepted(job.parameters.digest, self._worker.identity.incarnation)
         sent = max(0, len(job.progress) - 1)  # of what was before, only where it stands
@@ -100,6 +103,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 sent += 1
             elif job.outcome is not None:
                 break
+            elif job.checkpoint is not None and job.checkpoint.step > checkpoint_step:
+                checkpoint_step = job.checkpoint.step
+                async for event in self._checkpoint(job.checkpoint, following):
+                    yield event
             else:
                 await job.changed.wait()
         outcome = job.outcome
@@ -112,6 +119,21 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             yield event_messages.failed(outcome)
         else:
             yield event_messages.cancelled()
+
+    async def _checkpoint(
+        self, stored: StoredCheckpoint, following: Following
+    ) -> AsyncIterator[inference_pb2.GenerateEvent]:
+        try:
+            file = await asyncio.to_thread(stored.path.open, "rb")
+        except FileNotFoundError:
+            return  # a newer one has taken its place
+        with file:
+            yield event_messages.checkpoint(stored, numerics_digest(self._worker.weights.numerics))
+            offset = 0
+            while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                _check_owner(following)
+                yield event_messages.checkpoint_chunk(stored.step, offset, data)
+                offset += len(data)
 
     def _describe(self) -> inference_pb2.Worker:
         worker, weights = self._worker, self._worker.weights
@@ -134,6 +156,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 for held in worker.held
             ],
             error=None if weights.error is None else to_status(weights.error),
+            numerics_digest=numerics_digest(weights.numerics) if weights.numerics else "",
+            numerics=weights.numerics,
         )
 
 
@@ -163,6 +187,13 @@ def _parameters(start: inference_pb2.GenerateRequest.Start) -> Parameters:
         raise InvalidRequest(f"start.{error}: send what the gateway resolved.", field="start.parameters") from error
 
 
+def _resume(start: inference_pb2.GenerateRequest.Start) -> Resume | None:
+    if not start.HasField("resume"):
+        return None
+    resume = start.resume
+    return Resume(resume.step, resume.size_bytes, resume.digest, resume.numerics_digest)
+
+
 async def _next(requests: Requests) -> inference_pb2.GenerateRequest | None:
     """The next message, or None at the half-close."""
     try:
@@ -174,12 +205,16 @@ async def _next(requests: Requests) -> inference_pb2.GenerateRequest | None:
         ) from None
 
 
-async def _receive(requests: Requests, inputs: Inputs) -> Inputs:
+async def _receive(requests: Requests, inputs: Inputs) -> None:
     while (request := await _next(requests)) is not None:
-        if request.WhichOneof("part") != "input_chunk":
-            raise InvalidRequest("A message after the first is not an input_chunk: send `start` once.", field="start")
-        inputs.add(request.input_chunk.media, request.input_chunk.data)
-    return inputs
+        part = request.WhichOneof("part")
+        if part == "input_chunk":
+            inputs.add(request.input_chunk.media, request.input_chunk.data)
+        elif part == "checkpoint_chunk":
+            chunk = request.checkpoint_chunk
+            inputs.add_checkpoint(chunk.offset, chunk.data, chunk.crc32)
+        else:
+            raise InvalidRequest("A message after the first is no chunk: send `start` once.", field="start")
 
 
 def _check_owner(following: Following) -> None:

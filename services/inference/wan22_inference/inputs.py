@@ -1,21 +1,46 @@
-"""The image conditions that come with a Generate call."""
+"""The image conditions and the checkpoint that come with a Generate call."""
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from wan22.digests import Sha256
 from wan22.errors import DataLoss, InvalidRequest, Reason
 from wan22.parameters import Parameters
+from wan22_inference.engine.checkpoint import Checkpoint, parse
 
 MAX_IMAGE_BYTES = 32 << 20
 """As at upload."""
+MAX_CHECKPOINT_BYTES = 1 << 30
+"""Ten times what the largest video takes."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The checkpoint that a call announces."""
+
+    step: int
+    size_bytes: int
+    digest: str
+    """Format: sha256:{64 hex digits}."""
+    numerics_digest: str
 
 
 class Inputs:
-    """Collects the images that the parameters name, chunk by chunk."""
+    """Collects the images that the parameters name, and the announced checkpoint, chunk by chunk."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, resume: Resume | None = None) -> None:
+        if resume is not None and not 0 < resume.size_bytes <= MAX_CHECKPOINT_BYTES:
+            text = f"start.resume.size_bytes is {resume.size_bytes}: use 1 to {MAX_CHECKPOINT_BYTES}."
+            raise InvalidRequest(text, field="start.resume.size_bytes")
+        if resume is not None and not 0 < resume.step < parameters.num_inference_steps:
+            text = f"start.resume.step is {resume.step}: use 1 to {parameters.num_inference_steps - 1}."
+            raise InvalidRequest(text, field="start.resume.step")
+        self.resume = resume
+        self._checkpoint = bytearray()
         self._fields = {
             media: field
             for field, media in (("last_image", parameters.last_image), ("image", parameters.image))
@@ -33,7 +58,29 @@ class Inputs:
         if len(self._images[media]) > MAX_IMAGE_BYTES:
             raise InvalidRequest(f"{media} has more than {MAX_IMAGE_BYTES} bytes.", field="input_chunk.data")
 
-    def complete(self) -> Mapping[str, bytes]:
+    def add_checkpoint(self, offset: int, data: bytes, crc32: int) -> None:
+        """Appends a chunk. Raises InvalidRequest for one that was not announced, DataLoss when it is damaged."""
+        if self.resume is None or len(self._checkpoint) + len(data) > self.resume.size_bytes:
+            text = "checkpoint_chunk is more than start.resume announces: announce what is sent."
+            raise InvalidRequest(text, field="checkpoint_chunk")
+        if offset != len(self._checkpoint) or zlib.crc32(data) != crc32:
+            text = f"The checkpoint chunk at {offset} is damaged or not the next one, which is at "
+            raise DataLoss(f"{text}{len(self._checkpoint)}.", reason=Reason.DAMAGED_CHECKPOINT)
+        self._checkpoint += data
+
+    def checkpoint(self) -> Checkpoint | None:
+        """What to go on from, if anything. Raises DataLoss (DAMAGED_CHECKPOINT) when it is not what was announced."""
+        if self.resume is None:
+            return None
+        data = bytes(self._checkpoint)
+        digest = str(Sha256(data))
+        if (len(data), digest) != (self.resume.size_bytes, self.resume.digest):
+            text = f"The checkpoint of step {self.resume.step} has {len(data)} bytes and {digest}, not "
+            text += f"{self.resume.size_bytes} and {self.resume.digest}."
+            raise DataLoss(text, reason=Reason.DAMAGED_CHECKPOINT)
+        return parse(data, self.resume.step)
+
+    def images(self) -> Mapping[str, bytes]:
         """The images by media name. Raises InvalidRequest when one is missing, DataLoss when its digest differs."""
         for media, data in self._images.items():
             if not data:

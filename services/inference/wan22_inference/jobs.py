@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from wan22.digests import Sha256
 from wan22.errors import Cancelled, InternalError, Wan22Error
 from wan22.parameters import Parameters
+from wan22.recipe import Recipe
 from wan22_inference.compute import Compute
+from wan22_inference.engine.checkpoint import Checkpoint
+from wan22_inference.engine.checkpoint_writer import CheckpointWriter, Deliver
 from wan22_inference.engine.generate import generate
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.progress import Progress, Report
@@ -30,6 +34,7 @@ class Finished:
     size_bytes: int
     digest: str
     compute_seconds: float
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -44,20 +49,46 @@ class Stopped:
     """The attempt was stopped on request."""
 
 
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint on disk."""
+
+    step: int
+    path: Path
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does."""
+
+    parameters: Parameters
+    images: Mapping[str, bytes]
+    """The PNG of each media name in the parameters."""
+    recipe: Recipe
+    checkpoint_seconds: float
+    """Between checkpoints; 0 takes one after each step."""
+    resume: Checkpoint | None = None
+    """Where to go on from."""
+
+
 Outcome = Finished | Failed | Stopped
 
 
 class Job:
     """One attempt's work: progress so far, and in the end its outcome. Lives on the event loop."""
 
-    def __init__(self, parameters: Parameters, images: Mapping[str, bytes], folder: Path) -> None:
-        self.parameters = parameters
+    def __init__(self, work: Work, folder: Path) -> None:
+        self.parameters = work.parameters
         self.folder = folder
         self.progress: list[Progress] = []
+        self.checkpoint: StoredCheckpoint | None = None
+        """The newest."""
         self.outcome: Outcome | None = None
         self.changed = Signal()
-        """Notified at progress, at the outcome, and when the owner may have changed."""
-        self._images = images
+        """Notified at progress, a checkpoint, the outcome, and when the owner may have changed."""
+        self._work: Work | None = work
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -71,8 +102,12 @@ class Job:
         def report(progress: Progress) -> None:
             loop.call_soon_threadsafe(self._report, progress)
 
+        def deliver(step: int, data: bytes) -> None:
+            stored = _store(self.folder, step, data)
+            loop.call_soon_threadsafe(self._checkpointed, stored)
+
         try:
-            self.outcome = await compute.run(self._work, model, report)
+            self.outcome = await compute.run(self._run, model, report, deliver)
         except Cancelled:
             self.outcome = Stopped()
         except Wan22Error as error:
@@ -82,18 +117,44 @@ class Job:
             self.outcome = Failed(
                 InternalError(f"The engine failed by a fault of its own ({type(error).__name__}: {error}).")
             )
-        self._images = {}
+        self._work = None  # its images and the checkpoint it began with are not needed any more
         self.changed.notify()
 
     def _report(self, progress: Progress) -> None:
         self.progress.append(progress)
         self.changed.notify()
 
-    def _work(self, model: Model, report: Report) -> Finished:
+    def _checkpointed(self, stored: StoredCheckpoint) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.path.unlink(missing_ok=True)  # a stream that reads it has it open
+        self.checkpoint = stored
+        self.changed.notify()
+
+    def _run(self, model: Model, report: Report, deliver: Deliver) -> Finished:
         """Runs in the compute thread."""
+        work = self._work
+        if work is None:
+            raise RuntimeError("a job runs once")
         started = time.monotonic()
         path = self.folder / "video.mp4"
-        generate(model, self.parameters, self._images, path, report=report, should_stop=self._stop.is_set)
+        with CheckpointWriter(model.device, work.checkpoint_seconds, deliver) as checkpoints:
+            generate(
+                model,
+                work.parameters,
+                work.images,
+                path,
+                report=report,
+                should_stop=self._stop.is_set,
+                recipe=work.recipe.without_texts() if work.parameters.omit_prompt else work.recipe,
+                checkpoints=checkpoints,
+                resume=work.resume,
+            )
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Finished(path, path.stat().st_size, f"sha256:{digest}", time.monotonic() - started)
+        return Finished(path, path.stat().st_size, f"sha256:{digest}", time.monotonic() - started, work.recipe)
+
+
+def _store(folder: Path, step: int, data: bytes) -> StoredCheckpoint:
+    path = folder / f"checkpoint-{step}.safetensors"
+    path.write_bytes(data)
+    return StoredCheckpoint(step, path, len(data), str(Sha256(data)))

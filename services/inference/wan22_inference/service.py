@@ -14,11 +14,12 @@ from wan22.server import Server
 from wan22.v1 import inference_pb2, inference_pb2_grpc
 from wan22_inference.compute import Compute
 from wan22_inference.engine.devices import choose_device
+from wan22_inference.engine.options import EngineOptions
 from wan22_inference.inference_servicer import InferenceServicer
 from wan22_inference.scratch import Scratch
 from wan22_inference.settings import WorkerSettings
 from wan22_inference.weights import Weights
-from wan22_inference.worker import Identity, Worker
+from wan22_inference.worker import Identity, Timing, Worker
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,12 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
         cache=Cache(settings.cache, settings.cache_quota_bytes),
         device=choose_device(settings.device),
         compute=compute,
+        options=EngineOptions(threads=settings.threads),
     )
     identity = Identity.make(settings.name, settings.uid, settings.pool)
     with Scratch(settings.scratch / settings.name.removeprefix("workers/")) as scratch:
-        async with Worker(identity, weights, compute, scratch, settings.orphan_grace) as worker:
+        timing = Timing(settings.orphan_grace, settings.checkpoint_seconds)
+        async with Worker(identity, weights, compute, scratch, timing) as worker:
             add = partial(inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(worker))
             name = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
             async with (

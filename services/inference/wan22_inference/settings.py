@@ -45,6 +45,9 @@ class WorkerSettings(Settings):
     """auto, cpu, cuda or cuda:N; auto is the first CUDA device where there is one, else the CPU."""
     threads: int = Field(1, ge=1, le=1024)
     """Threads of a computation on the CPU. Fixed, since it may change bits; 1 leaves the cores to other workers."""
+    checkpoint_seconds: float = Field(30.0, ge=0)
+    """Seconds between checkpoints, from which a generation goes on elsewhere when this worker is lost; 0: after
+    each step. A checkpoint of a 480p video has 34 MB, and costs the computation nothing."""
     orphan_grace: float = Field(600.0, gt=0)
     """Seconds for which an outcome is kept when nobody follows or releases it: time for a gateway to come back."""
     drain_seconds: float = Field(600.0, ge=0)

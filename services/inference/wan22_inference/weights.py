@@ -18,6 +18,8 @@ from wan22.v1 import model_pb2
 from wan22.variants import VARIANTS
 from wan22_inference.compute import Compute
 from wan22_inference.engine.model import Model, load_model
+from wan22_inference.engine.numerics import numerics
+from wan22_inference.engine.options import EngineOptions
 from wan22_inference.engine.progress import check_stop
 from wan22_inference.engine.weight_file import SUFFIXES
 from wan22_inference.signals import Signal
@@ -31,15 +33,27 @@ FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 class Weights:
     """Pulls and loads one version, as often as it takes; tells how far it is."""
 
-    def __init__(self, reference: str, *, registry: str, cache: Cache, device: torch.device, compute: Compute) -> None:
+    def __init__(
+        self,
+        reference: str,
+        *,
+        registry: str,
+        cache: Cache,
+        device: torch.device,
+        compute: Compute,
+        options: EngineOptions,
+    ) -> None:
         self._reference = reference
         self._registry = registry
         self._cache = cache
         self._device = device
         self._compute = compute
+        self._options = options
         self.model: Model | None = None
         self.version = reference if reference.startswith("models/") else ""
         """Format: models/{model}/versions/{digest}; empty until the registry has resolved the reference."""
+        self.numerics: Mapping[str, str] = {}
+        """What may change bits beside a recipe, by name; empty until the model is loaded."""
         self.bytes_loaded = 0
         self.bytes_total = 0
         """0 until the version's files are known."""
@@ -115,4 +129,6 @@ class Weights:
             check_stop(self._stop.is_set)
             self.bytes_loaded += count
 
-        return load_model(VARIANTS[variant], paths, self._device, on_bytes)
+        model = load_model(VARIANTS[variant], paths, self._device, on_bytes)
+        self.numerics = numerics(model, self._options)
+        return model

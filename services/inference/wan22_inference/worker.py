@@ -13,12 +13,13 @@ from typing import Self
 
 from wan22.errors import FailedPrecondition, Reason, Unavailable
 from wan22.parameters import Parameters, RequestedParameters, resolve
+from wan22.recipe import Recipe, numerics_digest
 from wan22.variants import Variant
 from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt
 from wan22_inference.compute import Compute
 from wan22_inference.engine.model import Model
 from wan22_inference.inputs import Inputs
-from wan22_inference.jobs import Failed, Job
+from wan22_inference.jobs import Failed, Job, Work
 from wan22_inference.scratch import Scratch
 from wan22_inference.weights import Weights
 
@@ -44,6 +45,16 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """How long things take or are kept, in seconds."""
+
+    orphan_grace: float
+    """For which an outcome is kept when nobody follows or releases it."""
+    checkpoint_seconds: float
+    """Between checkpoints; 0 takes one after each step."""
+
+
+@dataclass(frozen=True)
 class Following:
     """One stream's hold on an attempt."""
 
@@ -61,7 +72,7 @@ class Worker:
     """Runs attempts one at a time and keeps their outcomes. Use as an async context manager; all on one event loop."""
 
     def __init__(
-        self, identity: Identity, weights: Weights, compute: Compute, scratch: Scratch, orphan_grace: float
+        self, identity: Identity, weights: Weights, compute: Compute, scratch: Scratch, timing: Timing
     ) -> None:
         self.identity = identity
         self.weights = weights
@@ -70,7 +81,8 @@ class Worker:
         """Notified when the model is loaded or fails to, when an attempt begins, ends or goes, and at a drain."""
         self._compute = compute
         self._scratch = scratch
-        self._book = AttemptBook(orphan_grace)
+        self._timing = timing
+        self._book = AttemptBook(timing.orphan_grace)
         self._jobs: dict[AttemptKey, Job] = {}
         self._background: list[asyncio.Task[None]] = []
 
@@ -123,28 +135,34 @@ class Worker:
         fence: Fence,
         version: str,
         parameters: Parameters,
-        receive: Callable[[], Awaitable[Inputs]],
+        inputs: Inputs,
+        receive: Callable[[], Awaitable[None]],
     ) -> Following:
         """Re-attaches to an attempt that is held, else starts it.
 
-        `receive` gives the images that the caller sends, and may take a while; a re-attached attempt needs none.
+        `receive` fills the inputs with what the caller sends, and may take a while; a re-attached attempt needs none.
 
         Raises Aborted for a stale owner, Unavailable while busy, loading or draining, FailedPrecondition for another
-        model version or a released attempt, InvalidRequest for parameters that the variant refuses.
+        model version, a released attempt or a checkpoint of other numerics, InvalidRequest for parameters that the
+        variant refuses, DataLoss for damaged inputs.
         """
         key = AttemptKey(generation, fence.number)
         self._observe(generation, fence)
+        work: Work | None = None
         if self._book.find(key) is None:
-            self._check_start(key, version, parameters)
-            images = await asyncio.to_thread((await receive()).complete)
+            model = self._check_start(key, version, parameters)
+            self._check_numerics(inputs)
+            await receive()
+            work = await asyncio.to_thread(self._make_work, model, parameters, inputs)
         else:
             await receive()
-            images = {}
         self._observe(generation, fence)  # somebody newer may have come meanwhile
         held = self._book.find(key)
         if held is None:
             model = self._check_start(key, version, parameters)
-            held = self._start(generation, fence, Job(parameters, images, self._scratch.make_folder()), model)
+            if work is None:
+                raise Unavailable(f"{key} was let go while the call came in: try again.")
+            held = self._start(generation, fence, Job(work, self._scratch.make_folder()), model)
         job = self._jobs[key]
         following = Following(held, job, self._book.attach(held))
         job.changed.notify()
@@ -194,6 +212,20 @@ class Worker:
         self._book.check_free(key)
         _check_parameters(model.variant, parameters)
         return model
+
+    def _check_numerics(self, inputs: Inputs) -> None:
+        own = numerics_digest(self.weights.numerics)
+        if inputs.resume is not None and inputs.resume.numerics_digest != own:
+            text = (
+                f"The checkpoint was made by numerics {inputs.resume.numerics_digest}, the worker's are {own}: start "
+            )
+            raise FailedPrecondition(f"{text}at step 0, or use another worker.", reason=Reason.OTHER_NUMERICS)
+
+    def _make_work(self, model: Model, parameters: Parameters, inputs: Inputs) -> Work:
+        """Hashes and parses megabytes: not for the event loop."""
+        recipe = Recipe.make(model.variant.name, self.weights.version, parameters, self.weights.numerics)
+        resume = inputs.checkpoint()
+        return Work(parameters, inputs.images(), recipe, self._timing.checkpoint_seconds, resume)
 
     def _start(self, generation: str, fence: Fence, job: Job, model: Model) -> HeldAttempt:
         held = self._book.begin(generation, fence)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from wan22.errors import Reason, ResourceExhausted
+from wan22.errors import DataLoss, Reason, ResourceExhausted
 from wan22.parameters import Parameters
+from wan22.recipe import Recipe
 from wan22_inference.engine import condition as conditions
+from wan22_inference.engine.checkpoint import Checkpoint
+from wan22_inference.engine.checkpoint_writer import CheckpointWriter
 from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.images import read_image
 from wan22_inference.engine.model import Model
@@ -31,28 +35,53 @@ def generate(
     *,
     report: Report,
     should_stop: ShouldStop,
+    recipe: Recipe | None = None,
+    checkpoints: CheckpointWriter | None = None,
+    resume: Checkpoint | None = None,
 ) -> None:
-    """Makes the video and writes it to `path`; nothing but the model and the parameters shapes its bytes.
+    """Makes the video and writes it to `path`; model, parameters and recipe alone shape its bytes.
+
+    The recipe goes into the file. With `resume`, a checkpoint of the same recipe, denoising goes on where it stopped.
 
     Raises what make_frames raises; then the file is not to be used.
     """
-    frames = make_frames(model, parameters, images, report=report, should_stop=should_stop)
-    with Mp4Writer(path, width=parameters.width, height=parameters.height, fps=parameters.fps) as video:
+    frames = make_frames(
+        model, parameters, images, report=report, should_stop=should_stop, checkpoints=checkpoints, resume=resume
+    )
+    with Mp4Writer(path, width=parameters.width, height=parameters.height, fps=parameters.fps, recipe=recipe) as video:
         for frame in frames:
             video.write(frame)
 
 
 def make_frames(
-    model: Model, parameters: Parameters, images: Mapping[str, bytes], *, report: Report, should_stop: ShouldStop
+    model: Model,
+    parameters: Parameters,
+    images: Mapping[str, bytes],
+    *,
+    report: Report,
+    should_stop: ShouldStop,
+    checkpoints: CheckpointWriter | None = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[Frame]:
     """Yields the video's frames as they are decoded.
 
     `images` has the PNG of each media name in the parameters. Raises Cancelled soon after `should_stop`, InvalidRequest
     for a text that is too long or an image that is none, InternalError when numbers are not finite, ResourceExhausted
-    when the device's memory does not suffice.
+    when the device's memory does not suffice, DataLoss for a checkpoint that is none of this generation.
     """
     try:
-        latents = _make_latents(model, parameters, images, report=report, should_stop=should_stop)
+        report(Progress(Stage.ENCODING_TEXT))
+        prepared = _prepare(model, parameters, images, report=report, should_stop=should_stop)
+        latents = _denoise(
+            model,
+            parameters,
+            prepared,
+            report=report,
+            should_stop=should_stop,
+            checkpoints=checkpoints,
+            resume=resume,
+        )
+        del prepared
         report(Progress(Stage.DECODING))
         yield from model.vae.decode(latents, Pace(model.device, should_stop).check)
     except torch.OutOfMemoryError as error:
@@ -62,18 +91,38 @@ def make_frames(
         ) from error
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What denoising needs beside the model: the texts and images, encoded."""
+
+    text: Text
+    condition: Condition
+
+
 @torch.inference_mode()
-def _make_latents(
+def _prepare(
     model: Model, parameters: Parameters, images: Mapping[str, bytes], *, report: Report, should_stop: ShouldStop
-) -> Tensor:
-    experts = _experts(model, parameters)
-    report(Progress(Stage.ENCODING_TEXT))
-    text = _encode_text(model, parameters, guided=any(expert.guidance_scale > 1.0 for expert in experts))
+) -> Prepared:
+    guided = any(expert.guidance_scale > 1.0 for expert in _experts(model, parameters))
+    text = _encode_text(model, parameters, guided=guided)
     check_stop(should_stop)
-    condition = _encode_images(model, parameters, images, report=report, should_stop=should_stop)
+    return Prepared(text, _encode_images(model, parameters, images, report=report, should_stop=should_stop))
+
+
+@torch.inference_mode()
+def _denoise(
+    model: Model,
+    parameters: Parameters,
+    prepared: Prepared,
+    *,
+    report: Report,
+    should_stop: ShouldStop,
+    checkpoints: CheckpointWriter | None,
+    resume: Checkpoint | None,
+) -> Tensor:
     shape = latent_shape(model.variant, parameters.width, parameters.height, parameters.num_frames)
     generator = make_generator(parameters.seed)
-    noise = draw_noise(shape, generator).to(model.device)
+    latents = draw_noise(shape, generator).to(model.device)
     schedule = make_schedule(
         parameters.solver,
         parameters.num_inference_steps,
@@ -82,7 +131,32 @@ def _make_latents(
         model.device,
         generator,
     )
-    return denoise(noise, schedule, experts, condition, text, report=report, should_stop=should_stop)
+    if resume is not None:
+        schedule.restore(resume.step, resume.solver)
+        latents = _check_shape(resume.latents, latents).to(model.device)
+
+    def after_step(step: int, latents: Tensor) -> None:
+        if checkpoints is not None:
+            checkpoints.offer(lambda: Checkpoint(step, latents, schedule.history()))
+
+    return denoise(
+        latents,
+        schedule,
+        _experts(model, parameters),
+        prepared.condition,
+        prepared.text,
+        report=report,
+        should_stop=should_stop,
+        first_step=0 if resume is None else resume.step,
+        after_step=after_step,
+    )
+
+
+def _check_shape(stored: Tensor, wanted: Tensor) -> Tensor:
+    if (stored.shape, stored.dtype) != (wanted.shape, wanted.dtype):
+        text = f"The checkpoint's latents are {stored.dtype} {list(stored.shape)}, not float32 {list(wanted.shape)}."
+        raise DataLoss(text, reason=Reason.DAMAGED_CHECKPOINT)
+    return stored
 
 
 def _experts(model: Model, parameters: Parameters) -> list[Expert]:

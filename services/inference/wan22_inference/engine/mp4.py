@@ -10,6 +10,8 @@ import av
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 
+from wan22.mp4_boxes import append_boxes
+from wan22.recipe import Recipe
 from wan22_inference.engine.vae.frames import Frame
 
 CRF = "16"
@@ -20,10 +22,12 @@ class Mp4Writer:
     """Encodes RGB frames as they come: H.264, yuv420p, BT.709 limited range and tagged so, index in front.
 
     Use as a context manager; after an error the file is not to be used. One encoder thread and no clock in the file,
-    so that equal frames give equal bytes.
+    so that equal frames and recipes give equal bytes. The file says that a model made it, and holds the recipe.
     """
 
-    def __init__(self, path: Path, *, width: int, height: int, fps: int) -> None:
+    def __init__(self, path: Path, *, width: int, height: int, fps: int, recipe: Recipe | None) -> None:
+        self._path = path
+        self._recipe = recipe
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
         self._container = av.open(str(path), "w", format="mp4", options=options)
         self._stream = self._open_stream(width, height, fps)
@@ -51,6 +55,8 @@ class Mp4Writer:
         if kind is None:
             self._container.mux(self._stream.encode(None))
         self._container.close()
+        if kind is None:
+            append_boxes(self._path, self._recipe)
 
     def write(self, frame: Frame) -> None:
         """Appends one frame."""

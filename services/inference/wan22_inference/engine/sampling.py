@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from wan22_inference.engine.progress import Check, Progress, Report, ShouldStop,
 from wan22_inference.engine.schedule import Schedule
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import TextContext
+
+AfterStep = Callable[[int, Tensor], None]
 
 
 class Velocity(Protocol):
@@ -55,17 +57,22 @@ def denoise(
     *,
     report: Report,
     should_stop: ShouldStop,
+    first_step: int = 0,
+    after_step: AfterStep = lambda _step, _latents: None,
 ) -> Tensor:
-    """Runs all steps from noise (1, C, T, h, w) float32 and returns the latents to decode.
+    """Runs the steps from `first_step` on, from latents (1, C, T, h, w) float32, and returns the latents to decode.
+
+    `after_step` hears of each step but the last: steps done, and the latents then.
 
     Guidance is two forwards of batch 1, so that it gives the same bits with any neighbour. Raises Cancelled at the
     next block after `should_stop`, InternalError (NOT_FINITE) with the step at which NaN or infinity arose.
     """
     num_steps = len(schedule.timesteps)
-    report(Progress(Stage.DENOISING, 0, num_steps))
+    report(Progress(Stage.DENOISING, first_step, num_steps))
     pace = Pace(latents.device, should_stop)
     running: _Running | None = None
-    for step, timestep in enumerate(schedule.timesteps):
+    for step in range(first_step, num_steps):
+        timestep = schedule.timesteps[step]
         expert = experts[schedule.expert(step)]
         if running is None or running.expert is not expert:
             running = None  # frees the other expert's contexts before these are made
@@ -78,6 +85,8 @@ def denoise(
         latents = schedule.advance(velocity, step, latents)
         _check_finite(latents, step)
         report(Progress(Stage.DENOISING, step + 1, num_steps))
+        if step + 1 < num_steps:
+            after_step(step + 1, latents)
     return condition.finish(latents)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,12 @@ from diffusers import (
 )
 from torch import Generator, Tensor
 
+from wan22.errors import DataLoss, Reason
 from wan22.solvers import Solver
 
 NUM_TRAIN_TIMESTEPS = 1000
+_LISTS, _TENSORS, _COUNTS = ("model_outputs", "timestep_list"), ("last_sample",), ("lower_order_nums", "this_order")
+"""What diffusers' schedulers keep from one step to the next, each where it has such a thing."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,37 @@ class Schedule:
         noise = {"generator": self.generator} if isinstance(self.scheduler, FlowMatchLCMScheduler) else {}
         moved: Tensor = self.scheduler.step(velocity, self.timesteps[step], latents, return_dict=False, **noise)[0]
         return moved
+
+    def history(self) -> dict[str, Tensor]:
+        """What the next step needs of the steps before it, and the state of the source of chance."""
+        found = {"generator": self.generator.get_state()}
+        for name in _LISTS:
+            for index, value in enumerate(getattr(self.scheduler, name, ())):
+                if value is not None:
+                    found[f"{name}.{index}"] = torch.as_tensor(value)
+        for name in (*_TENSORS, *_COUNTS):
+            value = getattr(self.scheduler, name, None)
+            if value is not None:
+                found[name] = torch.as_tensor(value)
+        return found
+
+    def restore(self, step: int, history: Mapping[str, Tensor]) -> None:
+        """Stands as one whose `history` this was after so many steps. Raises DataLoss (DAMAGED_CHECKPOINT)."""
+        device = self.timesteps.device
+        try:
+            self.generator.set_state(history["generator"])
+            for name, value in history.items():
+                attribute, _, index = name.partition(".")
+                if attribute in _LISTS:
+                    getattr(self.scheduler, attribute)[int(index)] = value.to(device)
+                elif attribute in _TENSORS:
+                    setattr(self.scheduler, attribute, value.to(device))
+                elif attribute in _COUNTS:
+                    setattr(self.scheduler, attribute, int(value))
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            text = f"The checkpoint is not of this solver ({type(error).__name__}: {error})."
+            raise DataLoss(text, reason=Reason.DAMAGED_CHECKPOINT) from error
+        self.scheduler._step_index = step  # noqa: SLF001  # diffusers has no other way to start in the middle
 
 
 def make_schedule(

@@ -1,0 +1,81 @@
+"""Takes checkpoints off the device beside the denoise loop, which never waits for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from wan22_inference.engine.checkpoint import Checkpoint, dump
+
+log = logging.getLogger(__name__)
+
+Deliver = Callable[[int, bytes], None]
+"""Takes a finished checkpoint: its step and its file. Called in the writer's thread."""
+
+
+class CheckpointWriter:
+    """Delivers a checkpoint at most every `interval` seconds; 0 is after each step. Use as a context manager.
+
+    On a CUDA device the copy runs on a stream of its own into pinned memory while the next step computes. While one
+    copy is under way no other begins, unless the interval is 0: then each waits for the one before.
+    """
+
+    def __init__(self, device: torch.device, interval: float, deliver: Deliver) -> None:
+        self._deliver = deliver
+        self._interval = interval
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch's
+        self._executor = ThreadPoolExecutor(1, "checkpoint")
+        self._last = time.monotonic()
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None and self._pending is not None:
+            self._pending.result()
+
+    def offer(self, make: Callable[[], Checkpoint]) -> None:
+        """Takes the checkpoint if it is time. Raises what delivering the one before raised, other than OSError."""
+        if self._pending is not None and (self._pending.done() or self._interval == 0):
+            pending, self._pending = self._pending, None
+            pending.result()
+        if self._pending is not None or time.monotonic() - self._last < self._interval:
+            return
+        self._last = time.monotonic()
+        checkpoint = make()
+        copies, copied = self._copy(checkpoint.tensors())
+        self._pending = self._executor.submit(self._finish, checkpoint.step, copies, copied)
+
+    def _copy(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], torch.cuda.Event | None]:
+        if self._stream is None:
+            return tensors, None  # the loop makes new tensors and changes none
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        copies = {}
+        with torch.cuda.stream(self._stream):
+            for name, tensor in tensors.items():
+                if tensor.is_cuda:
+                    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                    copies[name] = copy.copy_(tensor, non_blocking=True)
+                    tensor.record_stream(self._stream)
+                else:
+                    copies[name] = tensor
+            return copies, self._stream.record_event(torch.cuda.Event(blocking=True))  # type: ignore[no-untyped-call]  # torch's
+
+    def _finish(self, step: int, copies: Mapping[str, Tensor], copied: torch.cuda.Event | None) -> None:
+        if copied is not None:
+            copied.synchronize()
+        try:
+            self._deliver(step, dump(copies))
+        except OSError as error:  # a full disk, say: the generation goes on, less safely
+            log.warning("No checkpoint is kept of step %d: %s", step, error)
