@@ -54,9 +54,14 @@ class Installation:
         self._versions[variant] = version.name
         return version.name
 
-    async def serve(self, variant: str, *worker_names: str) -> None:
-        """Declares the variant's pool with these workers, as an operator does; none of them is started yet."""
+    async def serve(self, variant: str, *worker_names: str, **flags: object) -> None:
+        """Declares the variant's pool with these workers, as an operator does; none of them is started yet.
+
+        `flags` are settings of the workers that are named here for the first time.
+        """
         for name in worker_names:
+            if name in self.workers:
+                continue
             self.workers[name] = ServiceProcess(
                 "wan22_inference",
                 self.folder / f"{name}.log",
@@ -68,7 +73,7 @@ class Installation:
                 cache=self.folder / "cache",
                 scratch=self.folder / "scratch" / name,
                 device="cpu",
-                threads=1,
+                **flags,
             )
         pool = pool_pb2.Pool(
             name=pool_name(variant),

@@ -13,11 +13,11 @@ from wan22_gateway.store.schema import generations as generation_table
 
 from . import rows
 
-LEASE = 15.0
+LEASE, RESUME_WAIT = 15.0, 60.0
 
 
 def claim(tx: Transaction) -> Claim | None:
-    return claims.claim_next(tx, "owner", LEASE)
+    return claims.claim_next(tx, "owner", LEASE, RESUME_WAIT)
 
 
 def prepare(tx: Transaction) -> str:

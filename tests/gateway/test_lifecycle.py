@@ -33,7 +33,7 @@ def claim(tx: Transaction) -> tuple[str, Claim]:
     rows.add_pool(tx)
     rows.add_worker(tx)
     generation = rows.add_generation(tx)
-    claimed = claims.claim_next(tx, "owner", 15.0)
+    claimed = claims.claim_next(tx, "owner", 15.0, 60.0)
     assert claimed is not None
     assert claimed.fence.generation == generation
     return generation, claimed
@@ -107,7 +107,7 @@ async def test_a_lost_worker_gives_the_generation_back_with_the_same_place(datab
     await database.write(lifecycle.note_death, claimed.fence)
     await database.write(lifecycle.requeue, claimed.fence, "gone")
     assert not await database.write(start, claimed)  # the claim is over, though nobody has a newer one
-    again = await database.write(claims.claim_next, "owner", 15.0)
+    again = await database.write(claims.claim_next, "owner", 15.0, 60.0)
     assert again is not None
     assert again.fence.generation == generation != later
     assert again.fence.attempt == 2
@@ -182,7 +182,7 @@ def _sequences(tx: Transaction, generation: str) -> list[int]:
 def _apply(tx: Transaction, operation: str, fence: Fence) -> Fence:
     match operation:
         case "claim":
-            claimed = claims.claim_next(tx, "owner", 15.0)
+            claimed = claims.claim_next(tx, "owner", 15.0, 60.0)
             return claimed.fence if claimed else fence
         case "take_over":
             taken = claims.take_over(tx, "owner", 15.0, everything=True)

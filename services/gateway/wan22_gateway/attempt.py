@@ -17,9 +17,12 @@ from wan22.parameter_messages import complete_from_message
 from wan22.status import from_rpc_error
 from wan22.v1 import generation_pb2, inference_pb2
 from wan22_gateway import lifecycle, outcome
+from wan22_gateway.lifecycle import State
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.results import Results
+from wan22_gateway.resumption import Resumption, Start
 from wan22_gateway.spool import Spool
+from wan22_gateway.store.checkpoints import CheckpointRow
 from wan22_gateway.store.claims import Claim, loss
 from wan22_gateway.store.database import Database
 from wan22_gateway.store.generations import GenerationRow
@@ -39,6 +42,8 @@ REFUSALS = {
     Reason.WRONG_VERSION: "BROKEN",
 }
 """What a worker that refuses an attempt is doing; such a refusal is no attempt."""
+USELESS = {Reason.DAMAGED_CHECKPOINT, Reason.OTHER_NUMERICS}
+"""Why a worker does not go on from a checkpoint: the attempt is made again with the one before it, or without."""
 TRANSPORT = (Unavailable, UnknownError, InternalError)
 """What a stub raises when the connection, not the worker, failed."""
 
@@ -69,6 +74,8 @@ class AttemptRunner:
         self._results = results
         self._media = media
         self._spool = Spool(spool_folder / f"{self._fence.generation}-{self._fence.owner_epoch}")
+        self._resumption = Resumption(database, results, self._fence, self._spool.path.with_suffix(".checkpoint"))
+        self._resumed: CheckpointRow | None = None
         self._attempt = inference_pb2.Attempt(
             generation=f"generations/{self._fence.generation}",
             number=self._fence.attempt,
@@ -94,6 +101,7 @@ class AttemptRunner:
             supervisor.cancel()
             await asyncio.gather(stream, supervisor, return_exceptions=True)
             self._spool.remove()
+            self._resumption.remove()
 
     async def _supervise(self) -> bool:
         """Carries out a cancel. True after the worker's loss was recorded, False once the claim is over otherwise."""
@@ -126,7 +134,9 @@ class AttemptRunner:
             pass
 
     async def _stream(self, row: GenerationRow) -> _Next:
-        call = self._stub.Generate(self._requests(row))
+        start = await self._where_to_start()
+        self._resumed = start.checkpoint
+        call = self._stub.Generate(self._requests(row, start))
         try:
             async for event in call:
                 if await self._take(event, row):
@@ -140,19 +150,31 @@ class AttemptRunner:
         await asyncio.sleep(RETRY_SECONDS)
         return _Next.RETRY
 
-    async def _requests(self, row: GenerationRow) -> AsyncIterator[inference_pb2.GenerateRequest]:
+    async def _where_to_start(self) -> Start:
+        row = await self._database.read(outcome.row_of, self._fence)
+        if row is None or row.state == State.RUNNING:  # the worker has it
+            return await self._resumption.known()
+        worker = await self._database.read(outcome.worker_of, self._claim)
+        return await self._resumption.find(worker.numerics_digest)
+
+    async def _requests(self, row: GenerationRow, start: Start) -> AsyncIterator[inference_pb2.GenerateRequest]:
         parameters = generation_pb2.Parameters.FromString(row.parameters)
-        start = inference_pb2.GenerateRequest.Start(
+        first = inference_pb2.GenerateRequest.Start(
             attempt=self._attempt,
             parameters=parameters,
             model_version=row.model_version,
             video_offset=self._spool.size,
+            resume=start.message,
+            checkpoint_step=start.newest_step,
         )
-        yield inference_pb2.GenerateRequest(start=start)
+        yield inference_pb2.GenerateRequest(start=first)
         for media in {parameters.image, parameters.last_image} - {""}:
             async for data in self._media.read(media.removeprefix("media/")):
                 chunk = inference_pb2.GenerateRequest.InputChunk(media=media, data=data)
                 yield inference_pb2.GenerateRequest(input_chunk=chunk)
+        if start.checkpoint is not None:
+            async for piece in self._resumption.read(start.checkpoint):
+                yield inference_pb2.GenerateRequest(checkpoint_chunk=piece)
 
     async def _take(self, event: inference_pb2.GenerateEvent, row: GenerationRow) -> bool:
         """Acts on one event; True when there is nothing more to do."""
@@ -163,6 +185,12 @@ class AttemptRunner:
             return not await self._progressed(event.progress)
         if kind == "video_chunk":
             await self._spool.write(event.video_chunk)
+            return False
+        if kind == "checkpoint":
+            self._resumption.announce(event.checkpoint)
+            return False
+        if kind == "checkpoint_chunk":
+            await self._resumption.take(event.checkpoint_chunk)
             return False
         if kind == "finished":
             await self._finished(event.finished)
@@ -189,8 +217,9 @@ class AttemptRunner:
             await self._ask_to_cancel()
             await self._database.write(outcome.refused, self._claim, "BROKEN")
             return False
-        uid = await self._database.read(outcome.worker_uid, self._claim)
-        return await self._database.write(lifecycle.start, self._fence, self._claim.worker, uid)
+        worker = await self._database.read(outcome.worker_of, self._claim)
+        resumed_step = 0 if self._resumed is None else self._resumed.step
+        return await self._database.write(lifecycle.start, self._fence, worker.name, worker.uid, resumed_step)
 
     async def _progressed(self, progress: generation_pb2.Progress) -> bool:
         is_step = progress.stage == generation_pb2.Progress.DENOISING and 0 < progress.step < progress.num_steps
@@ -220,6 +249,10 @@ class AttemptRunner:
             return _Next.DONE
         if error.reason is Reason.ATTEMPT_RELEASED:
             await self._database.write(outcome.spent, self._claim)
+            return _Next.DONE
+        if error.reason in USELESS and self._resumed is not None:
+            await self._resumption.give_up(self._resumed.key, error.message.rstrip("."))
+            await self._database.write(outcome.not_begun, self._claim)
             return _Next.DONE
         if error.reason in REFUSALS:
             state = REFUSALS[error.reason]

@@ -119,8 +119,9 @@ class Discovery:
         known = {row.name: row for row in pools.workers_of(tx, worker.pool)}.get(worker.name)
         if known is None or known.lease_expire_time < tx.now + self._lease_seconds * 500_000:
             return True
-        said = (worker.uid, worker.incarnation, address, inference_pb2.Worker.State.Name(worker.state))
-        stored = (known.uid, known.incarnation, known.address, known.state)
+        state = inference_pb2.Worker.State.Name(worker.state)
+        said = (worker.uid, worker.incarnation, address, state, worker.numerics_digest)
+        stored = (known.uid, known.incarnation, known.address, known.state, known.numerics_digest)
         return said != stored or worker.bytes_loaded != known.bytes_loaded or worker.error.message != known.error
 
     async def _end_if_stale(

@@ -23,11 +23,18 @@ class Dispatcher:
     """Runs attempts as `owner`. Stopping it stops no attempt: the next owner re-attaches."""
 
     def __init__(
-        self, database: Database, owner: str, lease_seconds: float, runner: Callable[[Claim], AttemptRunner]
+        self,
+        database: Database,
+        owner: str,
+        runner: Callable[[Claim], AttemptRunner],
+        *,
+        lease_seconds: float,
+        resume_wait: float,
     ) -> None:
         self._database = database
         self._owner = owner
         self._lease_seconds = lease_seconds
+        self._resume_wait = resume_wait
         self._runner = runner
         self._running: dict[Fence, asyncio.Task[None]] = {}
 
@@ -42,8 +49,9 @@ class Dispatcher:
         with self._database.listen("queue") as wake:
             while True:
                 wake.clear()
-                while await self._database.read(claims.next_pair) is not None:
-                    claim = await self._database.write(claims.claim_next, self._owner, self._lease_seconds)
+                while await self._database.read(claims.next_pair, self._resume_wait) is not None:
+                    terms = (self._owner, self._lease_seconds, self._resume_wait)
+                    claim = await self._database.write(claims.claim_next, *terms)
                     if claim is not None:
                         self._start(group, claim)
                 with suppress(TimeoutError):

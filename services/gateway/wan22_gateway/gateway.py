@@ -53,7 +53,13 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     def runner(claim: Claim) -> AttemptRunner:
         return AttemptRunner(claim, database, channels, results, media, spool)
 
-    dispatcher = Dispatcher(database, owner, settings.lease_seconds, runner)
+    dispatcher = Dispatcher(
+        database,
+        owner,
+        runner,
+        lease_seconds=settings.lease_seconds,
+        resume_wait=settings.resume_wait_seconds,
+    )
     admission = Admission(database, prompts, settings.queue_limit)
     generations = GenerationServicer(database, admission, results, media)
     pools = PoolServicer(database, prompts, discovery)

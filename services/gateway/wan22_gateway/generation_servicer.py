@@ -18,9 +18,10 @@ from wan22_gateway.admission import Admission
 from wan22_gateway.generation_messages import generation_message
 from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.media import MediaLibrary
-from wan22_gateway.results import Results
+from wan22_gateway.results import Results, recipe_key
 from wan22_gateway.store import generations, pools
 from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.generations import GenerationRow
 from wan22_gateway.variant_messages import variant_message
 from wan22_gateway.watch import watch
 
@@ -133,18 +134,20 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.DownloadVideoRequest, context: Context
     ) -> AsyncIterator[generation_pb2.VideoChunk]:
         """Streams the stored MP4."""
-        generation = _id(request.name)
-        row = await self._database.read(generations.get, TENANT, generation)
-        if row.state != State.SUCCEEDED:
-            done = "it never will have one" if row.state in FINAL else "wait until it is SUCCEEDED"
-            text = f"{request.name} has no video: it is {row.state}; {done}."
-            raise FailedPrecondition(text, reason=Reason.VIDEO_NOT_READY, metadata={"state": row.state})
+        row = await self._succeeded(request.name)
         if not 0 <= request.offset <= row.video_size:
             raise OutOfRange(f"offset is {request.offset}: the video has {row.video_size} bytes.")
         offset = request.offset
         async for data in self._results.read(row.video_key, row.video_size, offset):
             yield generation_pb2.VideoChunk(offset=offset, data=data, crc32=zlib.crc32(data))
             offset += len(data)
+
+    async def GetRecipe(self, request: generation_pb2.GetRecipeRequest, context: Context) -> generation_pb2.Recipe:
+        """Reads what lies beside the video."""
+        row = await self._succeeded(request.name)
+        key = recipe_key(row.video_key)
+        size = await self._results.size(key)
+        return generation_pb2.Recipe(json=b"".join([data async for data in self._results.read(key, size)]).decode())
 
     async def UploadMedia(
         self, request: AsyncIterator[generation_pb2.UploadMediaRequest], context: Context
@@ -163,6 +166,14 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             return generation_pb2.ListVariantsResponse(variants=[variant_message(tx, pool) for _, pool in serving])
 
         return await self._database.read(read)
+
+    async def _succeeded(self, name: str) -> GenerationRow:
+        row = await self._database.read(generations.get, TENANT, _id(name))
+        if row.state != State.SUCCEEDED:
+            done = "it never will have one" if row.state in FINAL else "wait until it is SUCCEEDED"
+            text = f"{name} has no video: it is {row.state}; {done}."
+            raise FailedPrecondition(text, reason=Reason.VIDEO_NOT_READY, metadata={"state": row.state})
+        return row
 
     async def _get(self, generation: str) -> generation_pb2.Generation:
         return await self._database.read(lambda tx: generation_message(tx, generations.get(tx, TENANT, generation)))

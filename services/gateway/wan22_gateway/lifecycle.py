@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, and_, case, func, insert, select, update
 from wan22.errors import Wan22Error
 from wan22.status import to_status
 from wan22.v1 import generation_pb2
+from wan22_gateway.store import checkpoints
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import attempts, events, generations, workers
 
@@ -101,6 +102,8 @@ def _move(
     statement = update(generations).where(condition, generations.c.state.in_(sources)).values(state=state, **values)
     moved: str | None = tx.execute(statement.returning(generations.c.id)).scalar_one_or_none()
     if moved is not None:
+        if state in FINAL:
+            checkpoints.drop_all(tx, moved)
         change = change or generation_pb2.StateChange()
         change.state = generation_pb2.Generation.State.Value(state)
         append_event(tx, moved, state_change=change)
@@ -108,18 +111,39 @@ def _move(
     return moved
 
 
-def start(tx: Transaction, fence: Fence, worker: str, worker_uid: str) -> bool:
-    """QUEUED -> RUNNING: the worker has accepted the attempt. True also when that is recorded already."""
-    row = tx.execute(select(generations.c.state, generations.c.start_time).where(fence.condition)).one_or_none()
+def is_newest(tx: Transaction, fence: Fence) -> bool:
+    """Whether a fence is still the one that may write."""
+    return tx.execute(select(generations.c.id).where(fence.condition)).one_or_none() is not None
+
+
+def note_restart(tx: Transaction, fence: Fence, reason: str) -> None:
+    """Records why a checkpoint was given up: told at the start of an attempt that therefore begins at step 0."""
+    tx.execute(update(generations).where(fence.condition).values(restart_reason=reason))
+
+
+def start(tx: Transaction, fence: Fence, worker: str, worker_uid: str, resumed_step: int = 0) -> bool:
+    """QUEUED -> RUNNING: the worker has accepted the attempt. True also when that is recorded already.
+
+    `resumed_step` is that of the checkpoint it goes on from, if it does.
+    """
+    columns = (generations.c.state, generations.c.start_time, generations.c.restart_reason)
+    row = tx.execute(select(*columns).where(fence.condition)).one_or_none()
     if row is None or row.state in FINAL:
         return False
     if row.state == State.RUNNING:
         return True
     started = tx.now if row.start_time is None else row.start_time
-    _move(tx, fence.condition, State.RUNNING, attempt_count=fence.attempt, start_time=started)
+    values: dict[str, Any] = {"attempt_count": fence.attempt, "start_time": started, "restart_reason": ""}
+    _move(tx, fence.condition, State.RUNNING, **values)
     attempt = {"generation": fence.generation, "number": fence.attempt, "worker": worker, "worker_uid": worker_uid}
     tx.execute(insert(attempts).values(**attempt, start_time=tx.now))
-    append_event(tx, fence.generation, attempt_start=generation_pb2.AttemptStart(attempt=fence.attempt, worker=worker))
+    told = generation_pb2.AttemptStart(
+        attempt=fence.attempt,
+        worker=worker,
+        resumed_step=resumed_step,
+        restart_reason="" if resumed_step else row.restart_reason,
+    )
+    append_event(tx, fence.generation, attempt_start=told)
     return True
 
 
@@ -179,7 +203,7 @@ def note_death(tx: Transaction, fence: Fence) -> None:
 
 def requeue(tx: Transaction, fence: Fence, reason: str) -> bool:
     """RUNNING -> QUEUED: the worker is lost; the generation keeps its place. False when the fence is old."""
-    if _move(tx, fence.condition, State.QUEUED, progress=None) is None:
+    if _move(tx, fence.condition, State.QUEUED, progress=None, requeue_time=tx.now) is None:
         return False
     ended = generation_pb2.AttemptEnd(attempt=fence.attempt, reason=reason)
     append_event(tx, fence.generation, attempt_end=ended)

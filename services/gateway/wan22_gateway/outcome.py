@@ -12,11 +12,12 @@ from wan22.errors import FailedPrecondition, Reason
 from wan22.v1 import inference_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import UNFINISHED, Fence, State, StoredVideo
-from wan22_gateway.results import Results, video_key
-from wan22_gateway.store import claims, objects, pools
+from wan22_gateway.results import Results, recipe_key, video_key
+from wan22_gateway.store import checkpoints, claims, objects, pools
 from wan22_gateway.store.claims import Claim, Loss
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
+from wan22_gateway.store.pools import WorkerRow
 from wan22_gateway.store.schema import generations, workers
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,18 @@ def row_of(tx: Transaction, fence: Fence) -> GenerationRow | None:
     return tx.execute(query.where(generations.c.claimed_worker.is_not(None))).one_or_none()
 
 
-def worker_uid(tx: Transaction, claim: Claim) -> str:
-    """The uid of a claim's worker."""
-    return str(tx.execute(select(workers.c.uid).where(workers.c.name == claim.worker)).scalar_one())
+def worker_of(tx: Transaction, claim: Claim) -> WorkerRow:
+    """The row of a claim's worker."""
+    return tx.execute(select(workers).where(workers.c.name == claim.worker)).one()
+
+
+def not_begun(tx: Transaction, claim: Claim) -> None:
+    """Gives a claim back that came to nothing through no fault of the worker's; a RUNNING attempt is lost."""
+    row = row_of(tx, claim.fence)
+    if row is not None and row.state == State.QUEUED and row.cancel_requested_time is None:
+        lifecycle.release_claim(tx, claim.fence)
+    else:
+        lost(tx, claim, Loss(f"{claim.worker} no longer holds it", died=False))
 
 
 async def store(
@@ -44,15 +54,20 @@ async def store(
 ) -> None:
     """Makes a finished video durable and its generation SUCCEEDED; drops it when the fence is old. Raises OSError."""
     key = video_key(fence.generation, fence.attempt, fence.owner_epoch)
-    await database.write(objects.begin, key)
+    beside = recipe_key(key)
+    for begun in (key, beside):
+        await database.write(objects.begin, begun)
+    await results.put(beside, finished.recipe.encode())
     await results.put(key, video)
     stored = StoredVideo(key, finished.video.size_bytes, finished.video.digest)
 
     def settle(tx: Transaction) -> bool:
         if not lifecycle.succeed(tx, fence, stored):
             objects.discard(tx, key)
+            objects.discard(tx, beside)
             return False
         objects.commit(tx, key)
+        objects.commit(tx, beside)
         row = tx.execute(select(generations).where(generations.c.id == fence.generation)).one()
         pools.fit(tx, row.pool, row.work_units, finished.compute_seconds)
         return True
@@ -97,9 +112,10 @@ def lost(tx: Transaction, claim: Claim, gone: Loss) -> None:
     elif row.state == State.QUEUED:
         lifecycle.release_claim(tx, claim.fence)
     else:
-        if gone.died:
+        at_fault = gone.died and not checkpoints.made_in(tx, claim.fence.generation, claim.fence.attempt)
+        if at_fault:
             lifecycle.note_death(tx, claim.fence)
-        if gone.died and (deadly := _is_deadly(tx, claim.fence, row.pool)) is not None:
+        if at_fault and (deadly := _is_deadly(tx, claim.fence, row.pool)) is not None:
             lifecycle.fail(tx, claim.fence, deadly)
         else:
             lifecycle.requeue(tx, claim.fence, gone.reason)

@@ -20,6 +20,16 @@ def video_key(generation: str, attempt: int, owner_epoch: int) -> str:
     return f"videos/{generation}/{attempt}-{owner_epoch}.mp4"
 
 
+def recipe_key(video: str) -> str:
+    """The key of the recipe beside a video of that key."""
+    return video.removesuffix(".mp4") + ".recipe.json"
+
+
+def checkpoint_key(generation: str, attempt: int, owner_epoch: int, step: int) -> str:
+    """A key that no other attempt and no other owner writes to."""
+    return f"checkpoints/{generation}/{attempt}-{owner_epoch}-{step}.safetensors"
+
+
 def media_key(media_id: str) -> str:
     """The key of a normalised image; equal images share it."""
     return f"media/{media_id}.png"

@@ -36,5 +36,8 @@ class GatewaySettings(Settings):
     """How long an attempt stays owned without renewal: three renewals, so that one slow fsync is no takeover."""
     worker_lease_seconds: float = Field(15.0, ge=1.0)
     """How long a worker that does not answer counts as alive: it is asked every 2 s."""
+    resume_wait_seconds: float = Field(60.0, ge=0.0)
+    """How long a generation with a checkpoint waits for a worker of equal numerics before it starts anew elsewhere:
+    longer than a worker's restart, much shorter than the work that is saved."""
     reflection: bool = False
     """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""

@@ -1,4 +1,4 @@
-"""Where a video gathers while its chunks arrive, so that a broken stream goes on where it stopped."""
+"""Where a video or a checkpoint gathers while its chunks arrive."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from pathlib import Path
 
 from wan22.digests import digest_file
 from wan22.errors import Unavailable
-from wan22.v1 import generation_pb2
+from wan22.v1 import generation_pb2, inference_pb2
+
+Chunk = generation_pb2.VideoChunk | inference_pb2.CheckpointChunk
+Whole = generation_pb2.Video | inference_pb2.Checkpoint
 
 
 class Spool:
-    """A growing file of one attempt's video."""
+    """A growing file of one attempt; a broken stream of a video goes on where it stopped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
         self.path.unlink(missing_ok=True)
 
-    async def write(self, chunk: generation_pb2.VideoChunk) -> None:
+    async def write(self, chunk: Chunk) -> None:
         """Appends a chunk. Raises Unavailable, to have it sent again, when it is damaged or out of place; OSError."""
         if chunk.offset != self.size or zlib.crc32(chunk.data) != chunk.crc32:
-            raise Unavailable(
-                f"A video chunk at {chunk.offset} is damaged or not the next one, which is at {self.size}."
-            )
+            raise Unavailable(f"The chunk at {chunk.offset} is damaged or not the next one, which is at {self.size}.")
         await asyncio.to_thread(self._append, chunk.data)
         self.size += len(chunk.data)
 
-    async def check(self, video: generation_pb2.Video) -> None:
+    async def check(self, whole: Whole) -> None:
         """Compares the whole with its size and digest. Raises Unavailable and empties itself when they differ."""
         digest = str(await digest_file(self.path))
-        if (self.size, digest) != (video.size_bytes, video.digest):
-            text = f"The video arrived with {self.size} bytes and {digest}, not {video.size_bytes} and {video.digest}."
+        if (self.size, digest) != (whole.size_bytes, whole.digest):
+            text = f"It arrived with {self.size} bytes and {digest}, not {whole.size_bytes} and {whole.digest}."
             self.remove()
             raise Unavailable(text)
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, func, or_, select, update
+from sqlalchemy import Row, and_, case, exists, func, not_, or_, select, update
 
 from wan22_gateway.lifecycle import UNFINISHED, Fence, State
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import attempts, generations, workers
+from wan22_gateway.store.schema import attempts, checkpoints, generations, workers
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,12 @@ def _microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def next_pair(tx: Transaction) -> Row[Any] | None:
-    """The oldest queued generation that an idle worker of its pool can take, and that worker; None without a pair."""
+def next_pair(tx: Transaction, resume_wait: float) -> Row[Any] | None:
+    """The oldest queued generation that an idle worker of its pool can take, and that worker; None without a pair.
+
+    One with a checkpoint goes to a worker of equal numerics. For `resume_wait` seconds after its worker was lost it
+    waits for one, if the pool has one at all or one that still loads; then any worker may start it anew.
+    """
     free = and_(
         workers.c.state == "IDLE",
         workers.c.generation.is_(None),
@@ -36,19 +40,31 @@ def next_pair(tx: Transaction) -> Row[Any] | None:
         or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= tx.now),
     )
     queued = and_(generations.c.state == State.QUEUED, generations.c.claimed_worker.is_(None))
+    made_by = (
+        select(checkpoints.c.numerics_digest)
+        .where(checkpoints.c.generation == generations.c.id)
+        .order_by(checkpoints.c.step.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    equal = workers.c.numerics_digest == made_by
+    other = workers.alias()
+    hoped_for = exists().where(other.c.pool == generations.c.pool, other.c.numerics_digest.in_([made_by, ""]))
+    waited = generations.c.requeue_time <= tx.now - _microseconds(resume_wait)
+    fits = or_(made_by.is_(None), equal, waited, not_(hoped_for))
     pair = (
         select(generations.c.id, generations.c.attempt_count, generations.c.owner_epoch, workers)
         .join(workers, and_(workers.c.pool == generations.c.pool, free))
-        .where(queued)
-        .order_by(generations.c.position, workers.c.name)
+        .where(queued, fits)
+        .order_by(generations.c.position, case((equal, 0), else_=1), workers.c.name)
         .limit(1)
     )
     return tx.execute(pair).one_or_none()
 
 
-def claim_next(tx: Transaction, owner: str, lease_seconds: float) -> Claim | None:
+def claim_next(tx: Transaction, owner: str, lease_seconds: float, resume_wait: float) -> Claim | None:
     """Claims the next pair for an owner; None when there is none."""
-    row = next_pair(tx)
+    row = next_pair(tx, resume_wait)
     if row is None:
         return None
     fence = Fence(row.id, row.attempt_count + 1, row.owner_epoch + 1)

@@ -13,6 +13,7 @@ from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
 from wan22.v1 import generation_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import FINAL, State
+from wan22_gateway.results import recipe_key
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import events, generations, objects, requests
 
@@ -121,7 +122,8 @@ def remove(tx: Transaction, row: GenerationRow) -> None:
         text = f"generations/{row.id} is {row.state}: cancel it first, or delete with force."
         raise FailedPrecondition(text, reason=Reason.GENERATION_UNFINISHED)
     if row.video_key:
-        tx.execute(update(objects).where(objects.c.key == row.video_key).values(state="garbage"))
+        keys = [row.video_key, recipe_key(row.video_key)]
+        tx.execute(update(objects).where(objects.c.key.in_(keys)).values(state="garbage"))
     tx.notify("garbage")
     tx.notify(f"generation/{row.id}")
 

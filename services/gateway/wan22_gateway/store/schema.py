@@ -56,6 +56,9 @@ generations = Table(
     Column("owner", Text),
     Column("owner_epoch", BigInteger, nullable=False, default=0),
     Column("lease_expire_time", BigInteger),
+    # Since when it waits again, and why its next attempt starts at step 0 although there was a checkpoint.
+    Column("requeue_time", BigInteger),
+    Column("restart_reason", Text, nullable=False, default=""),
     Index("generations_by_queue", "state", "pool", "position"),
     Index("generations_by_tenant", "tenant", "position"),
     sqlite_autoincrement=True,
@@ -91,6 +94,19 @@ attempts = Table(
     Column("outcome", Text),  # succeeded, failed, cancelled, lost (silent) or died
 )
 
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("key", Text, primary_key=True),  # of its object
+    Column("generation", Text, ForeignKey("generations.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("numerics_digest", Text, nullable=False),
+    Index("checkpoints_by_generation", "generation", "step"),
+)
+
 pools = Table(
     "pools",
     metadata,
@@ -116,6 +132,7 @@ workers = Table(
     Column("bytes_total", BigInteger, nullable=False),
     Column("bytes_loaded", BigInteger, nullable=False),
     Column("error", Text, nullable=False),
+    Column("numerics_digest", Text, nullable=False),  # empty while it loads
     Column("lease_expire_time", BigInteger, nullable=False),
     Column("lost", Boolean, nullable=False),  # it was asked after its lease had lapsed, and did not answer
     Column("drain_expire_time", BigInteger),

@@ -38,6 +38,8 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("owner_epoch", sa.BigInteger(), nullable=False),
         sa.Column("lease_expire_time", sa.BigInteger(), nullable=True),
+        sa.Column("requeue_time", sa.BigInteger(), nullable=True),
+        sa.Column("restart_reason", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("position"),
         sa.UniqueConstraint("id"),
         sqlite_autoincrement=True,
@@ -95,6 +97,7 @@ def upgrade() -> None:
         sa.Column("bytes_total", sa.BigInteger(), nullable=False),
         sa.Column("bytes_loaded", sa.BigInteger(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("numerics_digest", sa.Text(), nullable=False),
         sa.Column("lease_expire_time", sa.BigInteger(), nullable=False),
         sa.Column("lost", sa.Boolean(), nullable=False),
         sa.Column("drain_expire_time", sa.BigInteger(), nullable=True),
@@ -115,6 +118,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("generation", "number"),
     )
     op.create_table(
+        "checkpoints",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("generation", sa.Text(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("numerics_digest", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["generation"], ["generations.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("key"),
+    )
+    op.create_index("checkpoints_by_generation", "checkpoints", ["generation", "step"], unique=False)
+    op.create_table(
         "events",
         sa.Column("generation", sa.Text(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
@@ -126,6 +142,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("events")
+    op.drop_index("checkpoints_by_generation", table_name="checkpoints")
+    op.drop_table("checkpoints")
     op.drop_table("attempts")
     op.drop_index("workers_by_pool", table_name="workers")
     op.drop_table("workers")
