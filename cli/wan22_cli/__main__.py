@@ -10,6 +10,7 @@ from wan22.settings import Settings, unknown_variables
 from wan22_bench.app import app as bench
 from wan22_cli import failures, generations, models
 from wan22_cli.generate import generate
+from wan22_cli.replay import replay
 from wan22_cli.terminal import note
 from wan22_cli.up import up
 from wan22_cli.variants import variants
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(up)
 app.command()(generate)
+app.command()(replay)
 app.command()(variants)
 app.add_typer(generations.app, name="generations")
 app.add_typer(models.app, name="models")

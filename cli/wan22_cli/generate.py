@@ -49,6 +49,9 @@ def generate(
     shift: Annotated[float | None, typer.Option(help="Of the sigmas, towards noise.")] = None,
     boundary: Annotated[float | None, typer.Option(help="Sigma from which on the high-noise expert runs.")] = None,
     solver: Annotated[Solver | None, typer.Option(help="Default: UNIPC.", case_sensitive=False)] = None,
+    omit_prompt: Annotated[
+        bool, typer.Option("--omit-prompt", help="Leave the texts out of the recipe in the MP4.")
+    ] = False,
     label: options.Labels = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the generation's name and leave it to the queue.")
@@ -72,6 +75,7 @@ def generate(
         "flow_shift": shift,
         "boundary": boundary,
         "solver": solver.value if solver else None,
+        "omit_prompt": omit_prompt or None,
     }
     labels = options.parse_labels(label)
 

@@ -191,6 +191,17 @@ def download(
 
 
 @app.command()
+def recipe(name: options.Name, endpoint: options.Endpoint = None) -> None:
+    """Prints what a finished generation's video was made of, as JSON, the texts included."""
+
+    async def command() -> None:
+        async with options.connect(endpoint) as client:
+            typer.echo((await client.recipe(options.generation_name(name))).to_json())
+
+    failures.run(command())
+
+
+@app.command()
 def retry(name: options.Name, endpoint: options.Endpoint = None, json: options.Json = False) -> None:
     """Queues a new generation of the same variant, pool, labels and parameters, seed included."""
 

@@ -16,6 +16,8 @@ from google.protobuf.empty_pb2 import Empty
 from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfRange, Reason, Unavailable
 from wan22.parameter_messages import from_message, to_message
 from wan22.parameters import resolve
+from wan22.recipe import Recipe
+from wan22.solvers import Solver
 from wan22.v1 import generation_pb2
 from wan22.v1.generation_pb2 import AttemptStart, Generation, GenerationEvent, Progress, QueueSnapshot, StateChange
 from wan22.v1.generation_pb2_grpc import GenerationServiceServicer
@@ -195,6 +197,16 @@ class MemoryGateway(GenerationServiceServicer):
             next(left)
             data = video[offset : offset + 1000]
             yield generation_pb2.VideoChunk(offset=offset, data=data, crc32=zlib.crc32(data))
+
+    async def GetRecipe(self, request: generation_pb2.GetRecipeRequest, context: Any) -> generation_pb2.Recipe:
+        """Says what `succeed` was made of: the parameters, and no numerics."""
+        self._note(context)
+        generation = self._record(request.name).generation
+        if generation.state != Generation.SUCCEEDED:
+            raise FailedPrecondition(f"{request.name} has no video.", reason=Reason.VIDEO_NOT_READY)
+        given = {field.name: value for field, value in generation.parameters.ListFields()}
+        given["solver"] = Solver(generation_pb2.Parameters.Solver.Name(generation.parameters.solver))
+        return generation_pb2.Recipe(json=Recipe(generation.variant, generation.model_version, given, {}).to_json())
 
     async def UploadMedia(
         self, request: AsyncIterator[generation_pb2.UploadMediaRequest], _context: Any

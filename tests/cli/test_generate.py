@@ -35,9 +35,8 @@ async def test_every_option_reaches_its_parameter(wan22: Wan22Command, gateway: 
     arguments = shlex.split(
         "--steps 5 --width 64 --height 96 --frames 9 --fps 8 --guidance-high 2.5 --guidance-low 1.5"
     )
-    arguments += shlex.split(
-        "--shift 3 --boundary 0.8 --solver dpmpp --image first.png --last-image last.png --seed 1 --detach"
-    )
+    arguments += shlex.split("--shift 3 --boundary 0.8 --solver dpmpp --image first.png --last-image last.png")
+    arguments += ["--seed", "1", "--omit-prompt", "--detach"]
 
     result = await wan22(
         "generate", "a cat", "--variant", "i2v-a14b-tiny", "--negative-prompt", "", *arguments, "--json"
@@ -58,6 +57,7 @@ async def test_every_option_reaches_its_parameter(wan22: Wan22Command, gateway: 
         "flow_shift": 3.0,
         "boundary": 0.8,
         "solver": "DPMPP",
+        "omit_prompt": True,
         "seed": "1",
         "image": images[b"first"],
         "last_image": images[b"last"],

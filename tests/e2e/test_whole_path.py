@@ -19,6 +19,7 @@ from wan22.v1 import generation_pb2, generation_pb2_grpc, pool_pb2, pool_pb2_grp
 from wan22.v1.generation_pb2 import Generation
 from wan22_testing.installation import Installation, pool_name
 from wan22_testing.tiny_models import shared_folder
+from wan22_testing.wan22_command import Wan22Command
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 T2V = "t2v-a14b-tiny"
@@ -236,3 +237,31 @@ async def test_a_pool_reports_its_demand_and_a_drained_worker_gets_nothing(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await pools.DrainWorker(pool_pb2.DrainWorkerRequest(name="workers/nobody"))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_video_is_made_again_from_the_recipe_in_it(
+    installation: Installation, client: Client, tmp_path: Path
+) -> None:
+    command = Wan22Command(tmp_path, WAN22_ENDPOINT=client.endpoint)
+    done = await client.generate(tmp_path / "shown.mp4", variant=T2V, prompt=PROMPT)
+    hidden = await client.generate(tmp_path / "hidden.mp4", variant=T2V, prompt=PROMPT, omit_prompt=True)
+    result = await command("replay", "shown.mp4", "-o", "again.mp4")
+    assert (result.exit_code, result.out) == (0, "The same bytes.\n"), result.err
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "shown.mp4").read_bytes()
+    assert PROMPT.encode() in (tmp_path / "shown.mp4").read_bytes()
+    assert PROMPT.encode() not in (tmp_path / "hidden.mp4").read_bytes()
+    assert "has no prompt" in (await command("replay", "hidden.mp4")).err
+    recipe = await command("generations", "recipe", hidden.name)
+    (tmp_path / "whole.json").write_text(recipe.out)
+    result = await command("replay", "hidden.mp4", "--recipe", "whole.json", "--json")
+    assert result.exit_code == 0, result.err
+    assert {"same": True, "differences": []}.items() <= result.json().items()
+    assert (await client.recipe(done.name)).parameters["seed"] == done.parameters.seed
+
+
+async def test_no_log_holds_a_prompt(installation: Installation, client: Client, tmp_path: Path) -> None:
+    marker = "an unmistakable walrus"
+    await client.generate(tmp_path / "out.mp4", variant=T2V, prompt=marker, negative_prompt=f"not {marker}")
+    logs = list(installation.folder.glob("*.log"))
+    assert {log.stem for log in logs} >= {"gateway", "registry", "t1"}
+    assert [log for log in logs if marker in log.read_text()] == []

@@ -76,8 +76,8 @@ async def test_a_killed_workers_generation_goes_on_elsewhere_to_the_same_bytes(
     assert start.restart_reason == ""
     assert min(steps) >= start.resumed_step
     async with asyncio.timeout(30):
-        while stored_checkpoints(installation, made.name):
-            await asyncio.sleep(0.1)  # noqa: ASYNC110  # another process deletes them, a moment after the final state
+        while stored_checkpoints(installation, made.name):  # noqa: ASYNC110  # another process deletes them
+            await asyncio.sleep(0.1)
 
 
 async def test_on_other_numerics_it_starts_anew_and_says_so(installation: Installation, client: Client) -> None:

@@ -13,6 +13,7 @@ from wan22 import client_download, client_watch
 from wan22.channels import CHUNK_BYTES, open_channel
 from wan22.client_calls import Calls
 from wan22.errors import Cancelled, FailedPrecondition, InvalidRequest, Reason
+from wan22.recipe import Recipe
 from wan22.status import from_status
 from wan22.v1 import generation_pb2
 from wan22.v1.generation_pb2 import Estimate, Generation, GenerationEvent, Media, Variant
@@ -42,6 +43,7 @@ class ParameterOptions(TypedDict, total=False):
     boundary: float | None
     seed: int | None
     solver: SolverName | None
+    omit_prompt: bool | None
 
 
 class Client:
@@ -138,6 +140,12 @@ class Client:
         )
         request = generation_pb2.EstimateGenerationRequest(generation=wanted)
         return await self._calls.unary(self._stub.EstimateGeneration, request, deadline=self._timeout)
+
+    async def recipe(self, name: str) -> Recipe:
+        """What a succeeded generation's video was made of, the texts included."""
+        request = generation_pb2.GetRecipeRequest(name=name)
+        answer = await self._calls.unary(self._stub.GetRecipe, request, deadline=self._timeout)
+        return Recipe.from_json(answer.json)
 
     async def upload_media(self, source: Path | bytes) -> Media:
         """Stores an image file, given by path or as bytes; the same image has the same name each time."""
