@@ -26,7 +26,13 @@ def add_pool(tx: Transaction, name: str = POOL, max_workers: int = 4) -> None:
 
 
 def add_worker(
-    tx: Transaction, name: str = "workers/w1", *, incarnation: str = "i1", state: str = "IDLE", lease: float = 60.0
+    tx: Transaction,
+    name: str = "workers/w1",
+    *,
+    incarnation: str = "i1",
+    state: str = "IDLE",
+    lease: float = 60.0,
+    numerics: str = "n1",
 ) -> None:
     worker = inference_pb2.Worker(
         name=name,
@@ -35,6 +41,7 @@ def add_worker(
         pool=POOL,
         model_version=VERSION,
         state=inference_pb2.Worker.State.Value(state),
+        numerics_digest=numerics,
     )
     pools.heard_from(tx, worker, ADDRESS, lease)
 

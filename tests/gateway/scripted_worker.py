@@ -8,15 +8,21 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
 
+from wan22.channels import open_channel
+from wan22.client import Client
 from wan22.errors import Aborted, Reason, Wan22Error
 from wan22.parameter_messages import complete_from_message
 from wan22.server import Server
-from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc
+from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc, pool_pb2, pool_pb2_grpc
 from wan22.v1.inference_pb2 import GenerateEvent, GenerateRequest
+from wan22_gateway.gateway import serve as serve_gateway
+from wan22_gateway.settings import GatewaySettings
+from wan22_testing import tiny_tokenizer
 
 from . import rows
 
@@ -24,6 +30,7 @@ Start = GenerateRequest.Start
 Script = Callable[[Start], Sequence[GenerateEvent | Wan22Error]]
 Context = grpc.aio.ServicerContext[Any, Any]
 VIDEO = b"not really an mp4" * 100_000
+T2V = "t2v-a14b-tiny"
 DIGEST = "sha256:" + hashlib.sha256(VIDEO).hexdigest()
 
 
@@ -60,6 +67,9 @@ class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
         self.released: list[inference_pb2.Attempt] = []
         self.held: list[inference_pb2.HeldAttempt] = []
         self.inputs = b""
+        self.checkpoint = b""
+        """What came of checkpoints with the last Generate call."""
+        self.numerics = "n1"
         self.release = asyncio.Event()
         """Set at each ReleaseAttempt."""
         self._draining = False
@@ -69,8 +79,10 @@ class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[GenerateEvent]:
         start = (await anext(aiter(request_iterator))).start
         self.starts.append(start)
+        self.checkpoint = b""
         async for request in request_iterator:
             self.inputs += request.input_chunk.data
+            self.checkpoint += request.checkpoint_chunk.data
         script = self._scripts.pop(0) if self._scripts else whole
         for event in script(start):
             if isinstance(event, Wan22Error):
@@ -102,6 +114,7 @@ class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
             model_version=rows.VERSION,
             state=inference_pb2.Worker.DRAINING if self._draining else inference_pb2.Worker.IDLE,
             attempts=self.held,
+            numerics_digest=self.numerics,
         )
 
     async def Drain(self, request: inference_pb2.DrainRequest, context: Context) -> inference_pb2.Worker:
@@ -115,3 +128,27 @@ async def serve(servicer: ScriptedWorkerServicer) -> AsyncIterator[str]:
     add = partial(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
     async with Server([add], host="127.0.0.1", port=0) as server:
         yield f"127.0.0.1:{server.port}"
+
+
+@asynccontextmanager
+async def gateway_with(folder: Path, worker: ScriptedWorkerServicer, **changed: Any) -> AsyncIterator[Client]:
+    """A gateway whose one pool leads to the worker; `changed` are its settings."""
+    tokenizers = folder / "gateway" / "tokenizers"
+    tokenizers.mkdir(parents=True)
+    tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
+    folders = {"store": folder / "gateway", "results": folder / "videos"}
+    settings = GatewaySettings(port=0, health_port=0, registry="localhost:1", **{**folders, **changed})
+    async with serve(worker) as address, serve_gateway(settings) as server:
+        target = f"127.0.0.1:{server.port}"
+        pool = pool_pb2.Pool(
+            name=rows.POOL,
+            variant=T2V,
+            model_version=rows.VERSION,
+            max_workers=1,
+            default_for_variant=True,
+            worker_targets=[address],
+        )
+        async with open_channel(target) as channel:
+            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(pool_pb2.ApplyPoolRequest(pool=pool))
+        async with Client(target) as client:
+            yield client

@@ -2,25 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from wan22.channels import open_channel
-from wan22.client import Client
 from wan22.errors import FailedPrecondition, NotFound, Reason, Unavailable, Wan22Error
-from wan22.v1 import generation_pb2, inference_pb2, pool_pb2, pool_pb2_grpc
+from wan22.v1 import generation_pb2, inference_pb2
 from wan22.v1.generation_pb2 import Generation
 from wan22.v1.inference_pb2 import GenerateEvent
-from wan22_gateway.gateway import serve as serve_gateway
-from wan22_gateway.settings import GatewaySettings
-from wan22_testing import tiny_tokenizer
 
-from . import rows
 from .scripted_worker import (
     DIGEST,
+    T2V,
     VIDEO,
     Script,
     ScriptedWorkerServicer,
@@ -28,36 +21,9 @@ from .scripted_worker import (
     accepted,
     chunk,
     finished,
-    serve,
+    gateway_with,
     whole,
 )
-
-T2V = "t2v-a14b-tiny"
-
-
-@asynccontextmanager
-async def gateway_with(folder: Path, worker: ScriptedWorkerServicer) -> AsyncIterator[Client]:
-    """A gateway whose one pool leads to the worker."""
-    tokenizers = folder / "gateway" / "tokenizers"
-    tokenizers.mkdir(parents=True)
-    tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
-    settings = GatewaySettings(
-        port=0, health_port=0, store=folder / "gateway", results=folder / "videos", registry="localhost:1"
-    )
-    async with serve(worker) as address, serve_gateway(settings) as server:
-        target = f"127.0.0.1:{server.port}"
-        pool = pool_pb2.Pool(
-            name=rows.POOL,
-            variant=T2V,
-            model_version=rows.VERSION,
-            max_workers=1,
-            default_for_variant=True,
-            worker_targets=[address],
-        )
-        async with open_channel(target) as channel:
-            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(pool_pb2.ApplyPoolRequest(pool=pool))
-        async with Client(target) as client:
-            yield client
 
 
 async def outcome(

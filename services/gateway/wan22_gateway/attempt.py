@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from wan22.errors import Aborted, InternalError, Reason, Unavailable, UnknownError, Wan22Error
+from wan22.errors import Aborted, InternalError, Reason, ResourceExhausted, Unavailable, UnknownError, Wan22Error
 from wan22.parameter_messages import complete_from_message
 from wan22.status import from_rpc_error
 from wan22.v1 import generation_pb2, inference_pb2
@@ -22,7 +22,6 @@ from wan22_gateway.media import MediaLibrary
 from wan22_gateway.results import Results
 from wan22_gateway.resumption import Resumption, Start
 from wan22_gateway.spool import Spool
-from wan22_gateway.store.checkpoints import CheckpointRow
 from wan22_gateway.store.claims import Claim, loss
 from wan22_gateway.store.database import Database
 from wan22_gateway.store.generations import GenerationRow
@@ -40,10 +39,9 @@ REFUSALS = {
     Reason.WORKER_LOADING: "LOADING",
     Reason.WORKER_DRAINING: "DRAINING",
     Reason.WRONG_VERSION: "BROKEN",
+    Reason.OTHER_NUMERICS: "LOADING",  # it was started anew with other options: until it is asked again
 }
 """What a worker that refuses an attempt is doing; such a refusal is no attempt."""
-USELESS = {Reason.DAMAGED_CHECKPOINT, Reason.OTHER_NUMERICS}
-"""Why a worker does not go on from a checkpoint: the attempt is made again with the one before it, or without."""
 TRANSPORT = (Unavailable, UnknownError, InternalError)
 """What a stub raises when the connection, not the worker, failed."""
 
@@ -75,7 +73,7 @@ class AttemptRunner:
         self._media = media
         self._spool = Spool(spool_folder / f"{self._fence.generation}-{self._fence.owner_epoch}")
         self._resumption = Resumption(database, results, self._fence, self._spool.path.with_suffix(".checkpoint"))
-        self._resumed: CheckpointRow | None = None
+        self._start = Start(None, 0)
         self._attempt = inference_pb2.Attempt(
             generation=f"generations/{self._fence.generation}",
             number=self._fence.attempt,
@@ -134,8 +132,7 @@ class AttemptRunner:
             pass
 
     async def _stream(self, row: GenerationRow) -> _Next:
-        start = await self._where_to_start()
-        self._resumed = start.checkpoint
+        self._start = start = await self._where_to_start()
         call = self._stub.Generate(self._requests(row, start))
         try:
             async for event in call:
@@ -143,7 +140,7 @@ class AttemptRunner:
                     return _Next.DONE
         except grpc.aio.AioRpcError as error:
             return await self._broken(from_rpc_error(error))
-        except (OSError, Unavailable) as error:  # a full disk, a damaged chunk: the worker keeps the result meanwhile
+        except (OSError, ResourceExhausted, Unavailable) as error:  # a full disk, a damaged chunk: the worker keeps it
             log.warning("generations/%s: its video cannot be stored yet: %s", self._fence.generation, error)
         finally:
             call.cancel()
@@ -195,7 +192,7 @@ class AttemptRunner:
         if kind == "finished":
             await self._finished(event.finished)
         elif kind == "failed":
-            await self._database.write(lifecycle.fail, self._fence, event.failed.error)
+            await self._database.write(outcome.failed, self._claim, event.failed.error)
         elif kind == "cancelled":
             await self._database.write(outcome.stopped, self._claim)
         else:
@@ -218,8 +215,14 @@ class AttemptRunner:
             await self._database.write(outcome.refused, self._claim, "BROKEN")
             return False
         worker = await self._database.read(outcome.worker_of, self._claim)
-        resumed_step = 0 if self._resumed is None else self._resumed.step
-        return await self._database.write(lifecycle.start, self._fence, worker.name, worker.uid, resumed_step)
+        return await self._database.write(
+            lifecycle.start,
+            self._fence,
+            worker.name,
+            worker.uid,
+            resumed_step=0 if self._start.checkpoint is None else self._start.checkpoint.step,
+            restart_reason=self._start.restart_reason,
+        )
 
     async def _progressed(self, progress: generation_pb2.Progress) -> bool:
         is_step = progress.stage == generation_pb2.Progress.DENOISING and 0 < progress.step < progress.num_steps
@@ -250,9 +253,9 @@ class AttemptRunner:
         if error.reason is Reason.ATTEMPT_RELEASED:
             await self._database.write(outcome.spent, self._claim)
             return _Next.DONE
-        if error.reason in USELESS and self._resumed is not None:
-            await self._resumption.give_up(self._resumed.key, error.message.rstrip("."))
-            await self._database.write(outcome.not_begun, self._claim)
+        if error.reason is Reason.DAMAGED_CHECKPOINT and self._start.checkpoint is not None:
+            await self._resumption.give_up(self._start.checkpoint.key, error.message.rstrip("."))
+            await self._database.write(outcome.not_begun, self._claim)  # again, with the one before or without
             return _Next.DONE
         if error.reason in REFUSALS:
             state = REFUSALS[error.reason]

@@ -121,10 +121,19 @@ def note_restart(tx: Transaction, fence: Fence, reason: str) -> None:
     tx.execute(update(generations).where(fence.condition).values(restart_reason=reason))
 
 
-def start(tx: Transaction, fence: Fence, worker: str, worker_uid: str, resumed_step: int = 0) -> bool:
+def start(
+    tx: Transaction,
+    fence: Fence,
+    worker: str,
+    worker_uid: str,
+    *,
+    resumed_step: int = 0,
+    restart_reason: str = "",
+) -> bool:
     """QUEUED -> RUNNING: the worker has accepted the attempt. True also when that is recorded already.
 
-    `resumed_step` is that of the checkpoint it goes on from, if it does.
+    `resumed_step` is that of the checkpoint it goes on from; at 0 what is kept of earlier attempts is given up, for
+    `restart_reason`.
     """
     columns = (generations.c.state, generations.c.start_time, generations.c.restart_reason)
     row = tx.execute(select(*columns).where(fence.condition)).one_or_none()
@@ -141,8 +150,10 @@ def start(tx: Transaction, fence: Fence, worker: str, worker_uid: str, resumed_s
         attempt=fence.attempt,
         worker=worker,
         resumed_step=resumed_step,
-        restart_reason="" if resumed_step else row.restart_reason,
+        restart_reason="" if resumed_step else restart_reason or row.restart_reason,
     )
+    if not resumed_step:
+        checkpoints.drop_all(tx, fence.generation)
     append_event(tx, fence.generation, attempt_start=told)
     return True
 

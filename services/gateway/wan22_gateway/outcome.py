@@ -6,9 +6,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from google.rpc import status_pb2
 from sqlalchemy import select, update
 
 from wan22.errors import FailedPrecondition, Reason
+from wan22.status import from_status
 from wan22.v1 import inference_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import UNFINISHED, Fence, State, StoredVideo
@@ -92,6 +94,17 @@ def restarted(tx: Transaction, claim: Claim, incarnation: str) -> Claim | None:
     tx.execute(of_claim.values(claimed_incarnation=incarnation))
     tx.execute(update(workers).where(workers.c.name == claim.worker).values(incarnation=incarnation))
     return replace(claim, incarnation=incarnation)
+
+
+def failed(tx: Transaction, claim: Claim, error: status_pb2.Status) -> None:
+    """Takes a worker's failure: FAILED, or QUEUED without its checkpoints where one of them alone was at fault."""
+    if from_status(error).reason is not Reason.DAMAGED_CHECKPOINT:
+        lifecycle.fail(tx, claim.fence, error)
+    elif row_of(tx, claim.fence) is not None:
+        reason = error.message.rstrip(".")
+        checkpoints.drop_all(tx, claim.fence.generation)
+        lifecycle.note_restart(tx, claim.fence, reason)
+        lost(tx, claim, Loss(reason, died=False))
 
 
 def spent(tx: Transaction, claim: Claim) -> None:

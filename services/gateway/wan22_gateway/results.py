@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import errno
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
 from wan22.channels import CHUNK_BYTES
 from wan22.durable_files import sync
-from wan22.errors import DataLoss
+from wan22.errors import DataLoss, ResourceExhausted, Unavailable
 
 
 def video_key(generation: str, attempt: int, owner_epoch: int) -> str:
@@ -43,33 +45,49 @@ class Results:
         self._store = LocalStore(folder, mkdir=True)
 
     async def put(self, key: str, content: Path | bytes) -> None:
-        """Stores an object durably, replacing an earlier one of that key."""
-        await obstore.put_async(self._store, key, content)
+        """Stores an object durably, replacing an earlier one of that key.
+
+        Raises ResourceExhausted when the disk is full, Unavailable on another error of the store, OSError.
+        """
+        with self._explained(key):
+            await obstore.put_async(self._store, key, content)
         await asyncio.to_thread(sync, self._folder / key)  # the object store renames into place, but does not fsync
         await asyncio.to_thread(sync, (self._folder / key).parent)
 
     async def read(self, key: str, size: int, offset: int = 0) -> AsyncIterator[bytes]:
-        """Yields an object of a known size from an offset, in chunks of at most 1 MiB. Raises DataLoss."""
-        try:
+        """Yields an object of a known size from an offset, in chunks of at most 1 MiB.
+
+        Raises DataLoss when it is gone or cut short, Unavailable on another error of the store.
+        """
+        with self._explained(key):
+            stored = int((await obstore.head_async(self._store, key))["size"])
+            if stored != size:
+                raise DataLoss(f"The stored object {key} has {stored} bytes, not {size}.")
             while offset < size:
                 length = min(CHUNK_BYTES, size - offset)
-                chunk = await obstore.get_range_async(self._store, key, start=offset, length=length)
-                if len(chunk) != length:
-                    raise DataLoss(f"The stored object {key} ends at {offset + len(chunk)} of {size} bytes.")
-                yield bytes(chunk)
+                yield bytes(await obstore.get_range_async(self._store, key, start=offset, length=length))
                 offset += length
-        except FileNotFoundError:
-            raise DataLoss(f"The stored object {key} is gone from {self._folder}.") from None
 
     async def size(self, key: str) -> int:
         """Bytes of an object. Raises DataLoss if it is gone."""
-        try:
-            meta = await obstore.head_async(self._store, key)
-        except FileNotFoundError:
-            raise DataLoss(f"The stored object {key} is gone from {self._folder}.") from None
-        return int(meta["size"])
+        with self._explained(key):
+            return int((await obstore.head_async(self._store, key))["size"])
 
     async def delete(self, key: str) -> None:
         """Removes an object; one that is not there is no error."""
-        with suppress(FileNotFoundError):
+        with self._explained(key), suppress(FileNotFoundError):
             await obstore.delete_async(self._store, key)
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """Turns the object store's own errors into ours."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise DataLoss(f"The stored object {key} is gone from {self._folder}.") from None
+        except BaseError as error:
+            problem = str(error).partition("\n")[0]
+            if f"os error {errno.ENOSPC}" in problem:
+                text = f"The disk of {self._folder} is full: free space on it."
+                raise ResourceExhausted(text, retry_after=10) from error
+            raise Unavailable(f"{key} in {self._folder} cannot be reached: {problem}.", retry_after=1) from error

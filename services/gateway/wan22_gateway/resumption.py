@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from wan22.errors import DataLoss, Unavailable
+from wan22.errors import DataLoss, ResourceExhausted, Unavailable
 from wan22.v1 import inference_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import Fence
@@ -29,6 +29,8 @@ class Start:
     """What it goes on from, if anything."""
     newest_step: int
     """Step of the newest checkpoint that is kept; 0 without one."""
+    restart_reason: str = ""
+    """Why it begins at step 0 although a checkpoint is kept."""
 
     @property
     def message(self) -> inference_pb2.Checkpoint | None:
@@ -52,15 +54,17 @@ class Resumption:
         self._announced: inference_pb2.Checkpoint | None = None
 
     async def find(self, numerics_digest: str) -> Start:
-        """Where to start on a worker of these numerics; what is of no use there is given up, and why is recorded."""
+        """Where to start on a worker of these numerics. A damaged checkpoint is given up, and why is recorded.
+
+        One of other numerics is kept until the worker has started: it may refuse, and the next one be of equal ones.
+        """
         for row in await self._database.read(checkpoints.newest, self._fence.generation):
+            if row.numerics_digest != numerics_digest:
+                return Start(None, 0, f"the checkpoint of step {row.step} was made by other numerics")
             try:
-                if row.numerics_digest != numerics_digest:
-                    await self.give_up(row.key, f"the checkpoint of step {row.step} was made by other numerics")
-                elif await self._results.size(row.key) == row.size_bytes:
+                if await self._results.size(row.key) == row.size_bytes:
                     return Start(row, row.step)
-                else:
-                    await self.give_up(row.key, f"the checkpoint of step {row.step} is cut short")
+                await self.give_up(row.key, f"the checkpoint of step {row.step} is cut short")
             except DataLoss as error:
                 await self.give_up(row.key, error.message)
         return Start(None, 0)
@@ -103,7 +107,7 @@ class Resumption:
                 await self._spool.check(made)
                 await self._keep(made)
                 self._forget()
-        except (OSError, Unavailable) as error:
+        except (OSError, ResourceExhausted, Unavailable) as error:
             log.warning("generations/%s: no checkpoint of step %d: %s", self._fence.generation, made.step, error)
             self._forget()
 
