@@ -11,9 +11,11 @@ import typer
 
 from wan22.client import Client, ParameterOptions
 from wan22.errors import InvalidRequest, NotFound, Reason, Wan22Error
+from wan22.profiles import Profile
 from wan22.solvers import Solver
 from wan22.status import from_status
 from wan22.v1.generation_pb2 import Generation
+from wan22.variants import MAX_PROMPT_TOKENS
 from wan22_cli import failures, options
 from wan22_cli.progress import ProgressBar
 from wan22_cli.terminal import as_dict, file_size, note, notes, out, print_json
@@ -49,9 +51,14 @@ def generate(
     shift: Annotated[float | None, typer.Option(help="Of the sigmas, towards noise.")] = None,
     boundary: Annotated[float | None, typer.Option(help="Sigma from which on the high-noise expert runs.")] = None,
     solver: Annotated[Solver | None, typer.Option(help="Default: UNIPC.", case_sensitive=False)] = None,
+    profile: Annotated[Profile | None, typer.Option(help="Default: QUALITY.", case_sensitive=False)] = None,
+    cut_prompt: Annotated[
+        bool, typer.Option("--cut-prompt", help="Cut a text of more than 512 tokens rather than refuse it.")
+    ] = False,
     omit_prompt: Annotated[
         bool, typer.Option("--omit-prompt", help="Leave the texts out of the recipe in the MP4.")
     ] = False,
+    count: Annotated[int, typer.Option(min=1, max=4, help="Videos to make, by seed, seed + 1 …: out-1.mp4 …")] = 1,
     label: options.Labels = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the generation's name and leave it to the queue.")
@@ -75,13 +82,16 @@ def generate(
         "flow_shift": shift,
         "boundary": boundary,
         "solver": solver.value if solver else None,
+        "profile": profile.value if profile else None,
+        "cut_prompt": cut_prompt or None,
         "omit_prompt": omit_prompt or None,
     }
     labels = options.parse_labels(label)
 
     async def command() -> None:
         async with options.connect(endpoint) as client:
-            creation = asyncio.create_task(_create(client, variant, prompt, image, last_image, labels, parameters))
+            wanted = _create(client, variant, prompt, image, last_image, labels, count, parameters)
+            creation = asyncio.create_task(wanted)
             try:
                 await _follow(client, creation, None if detach else output, json=json)
             except asyncio.CancelledError:
@@ -107,12 +117,13 @@ async def _create(
     image: Path | None,
     last_image: Path | None,
     labels: dict[str, str],
+    count: int,
     parameters: ParameterOptions,
 ) -> Generation:
     variant = variant or await _only_variant(client)
     media = [None if path is None else (await client.upload_media(path)).name for path in (image, last_image)]
     return await client.create(
-        variant=variant, prompt=prompt, image=media[0], last_image=media[1], labels=labels, **parameters
+        variant=variant, prompt=prompt, image=media[0], last_image=media[1], labels=labels, count=count, **parameters
     )
 
 
@@ -128,15 +139,29 @@ async def _only_variant(client: Client) -> str:
 async def _follow(client: Client, creation: asyncio.Task[Generation], output: Path | None, *, json: bool) -> None:
     with ProgressBar(notes) as bar:
         created = await asyncio.shield(creation)
+        for field, tokens in sorted(created.cut_texts.items()):
+            note(f"{field} had {tokens} tokens and was cut to {MAX_PROMPT_TOKENS}.")
+        names = list(created.siblings) or [created.name]
         if output is None:
-            print_json(created) if json else typer.echo(created.name)
+            for name in names:
+                print_json(await client.get(name)) if json else typer.echo(name)
             return
-        async for event in client.watch(created.name):
-            bar.show(event)
-        generation = await client.get(created.name)
-        if generation.state == Generation.SUCCEEDED:
-            await client.download(generation.name, output)
-    _print_result(generation, output, json=json)
+        done = []
+        for name in names:
+            async for event in client.watch(name):
+                bar.show(event)
+            done.append(await client.get(name))
+            if done[-1].state == Generation.SUCCEEDED:
+                await client.download(name, _numbered(output, len(done), len(names)))
+    for number, generation in enumerate(done, 1):
+        _print_result(generation, _numbered(output, number, len(done)), json=json)
+    for generation in done:
+        end_unless_succeeded(generation)
+
+
+def _numbered(output: Path, number: int, count: int) -> Path:
+    """The path itself, or of several a path with the number before its suffix."""
+    return output if count == 1 else output.with_stem(f"{output.stem}-{number}")
 
 
 def _print_result(generation: Generation, output: Path, *, json: bool) -> None:
@@ -149,7 +174,6 @@ def _print_result(generation: Generation, output: Path, *, json: bool) -> None:
         facts = [f"{p.width}x{p.height}", f"{p.num_frames} frames at {p.fps} fps", f"seed {p.seed}"]
         out.print(str(output), markup=False, soft_wrap=True)
         note(f"{generation.name}: {', '.join(facts)}, {file_size(generation.video.size_bytes)}, {seconds:.1f} s.")
-    end_unless_succeeded(generation)
 
 
 def end_unless_succeeded(generation: Generation) -> None:
@@ -166,9 +190,11 @@ def end_unless_succeeded(generation: Generation) -> None:
 async def _cancel(client: Client, creation: asyncio.Task[Generation]) -> None:
     try:
         async with asyncio.timeout(CANCEL_SECONDS):
-            name = (await creation).name
-            await client.cancel(name)
+            created = await creation
+            names = list(created.siblings) or [created.name]
+            for name in names:
+                await client.cancel(name)
     except (Wan22Error, TimeoutError, asyncio.CancelledError):
         note("Interrupted. The generation may go on: see `wan22 generations list`.")
     else:
-        note(f"Cancelled {name}.")
+        note(f"Cancelled {', '.join(names)}.")

@@ -54,10 +54,13 @@ class Installation:
         self._versions[variant] = version.name
         return version.name
 
-    async def serve(self, variant: str, *worker_names: str, **flags: object) -> None:
-        """Declares the variant's pool with these workers, as an operator does; none of them is started yet.
+    async def serve(
+        self, variant: str, *worker_names: str, pool: str | None = None, distilled: bool = False, **flags: object
+    ) -> None:
+        """Declares a pool, by default the variant's, with these workers, as an operator does; none is started yet.
 
-        `flags` are settings of the workers that are named here for the first time.
+        `flags` are settings of the workers that are named here for the first time. A pool of another name is not the
+        variant's default.
         """
         for name in worker_names:
             if name in self.workers:
@@ -75,16 +78,17 @@ class Installation:
                 device="cpu",
                 **flags,
             )
-        pool = pool_pb2.Pool(
-            name=pool_name(variant),
+        spec = pool_pb2.Pool(
+            name=pool or pool_name(variant),
             variant=variant,
             model_version=self._versions[variant],
             max_workers=max(1, len(worker_names)),
-            default_for_variant=True,
+            default_for_variant=pool is None,
+            distilled=distilled,
             worker_targets=[self.workers[name].address for name in worker_names],
         )
         async with open_channel(self.gateway.address) as channel:
-            request = pool_pb2.ApplyPoolRequest(pool=pool)
+            request = pool_pb2.ApplyPoolRequest(pool=spec)
             await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, timeout=30.0)
 
     async def start_workers(self, *names: str) -> None:

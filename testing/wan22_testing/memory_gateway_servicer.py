@@ -69,7 +69,7 @@ class MemoryGateway(GenerationServiceServicer):
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
-        self.request_ids: dict[str, tuple[Generation, str]] = {}
+        self.request_ids: dict[str, tuple[generation_pb2.CreateGenerationRequest, str]] = {}
         self.media: dict[str, bytes] = {}
         self.break_streams: deque[int] = deque()
         """How many messages each of the next server streams sends before it breaks."""
@@ -100,20 +100,24 @@ class MemoryGateway(GenerationServiceServicer):
         self._note(context)
         if request.request_id in self.request_ids:
             asked, name = self.request_ids[request.request_id]
-            if asked != request.generation:
+            if asked != request:
                 raise AlreadyExists("request_id was used with another request.", reason=Reason.REQUEST_ID_REUSED)
             return self.records[name].generation
-        generation = self._resolve(request.generation)
-        generation.name = f"generations/{uuid.uuid4()}"
-        record = self.records[generation.name] = Record(generation)
-        self.request_ids[request.request_id] = (request.generation, generation.name)
-        await record.append(GenerationEvent(state_change=StateChange(state=Generation.QUEUED)))
-        if self.worker:
-            task = asyncio.create_task(self.worker(generation.name))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        names = [f"generations/{uuid.uuid4()}" for _ in range(request.count or 1)]
+        for index, name in enumerate(names):
+            generation = self._resolve(request.generation)
+            generation.name = name
+            generation.parameters.seed += index
+            generation.siblings.extend(names if len(names) > 1 else [])
+            record = self.records[name] = Record(generation)
+            await record.append(GenerationEvent(state_change=StateChange(state=Generation.QUEUED)))
+            if self.worker:
+                task = asyncio.create_task(self.worker(name))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+        self.request_ids[request.request_id] = (request, names[0])
         self._lose_answer("CreateGeneration")
-        return generation
+        return self.records[names[0]].generation
 
     async def EstimateGeneration(
         self, request: generation_pb2.EstimateGenerationRequest, context: Any

@@ -57,6 +57,8 @@ async def test_every_option_reaches_its_parameter(wan22: Wan22Command, gateway: 
         "flow_shift": 3.0,
         "boundary": 0.8,
         "solver": "DPMPP",
+        "profile": "QUALITY",
+        "cut_prompt": False,
         "omit_prompt": True,
         "seed": "1",
         "image": images[b"first"],
@@ -69,6 +71,26 @@ async def test_json_is_the_finished_generation_with_the_path(wan22: Wan22Command
     result = await wan22("generate", "a cat", "-o", "cat.mp4", "--variant", TINY, "--json")
     said = result.json()
     assert (said["state"], said["path"], said["video"]["size_bytes"]) == ("SUCCEEDED", "cat.mp4", "6000")
+
+
+async def test_a_count_leaves_as_many_files(wan22: Wan22Command, gateway: MemoryGateway) -> None:
+    async def worker(name: str) -> None:
+        await gateway.succeed(name, VIDEO)
+
+    gateway.worker = worker
+    result = await wan22("generate", "a cat", "--variant", "t2v-a14b-tiny", "--count", "3", "-o", "cat.mp4")
+    assert result.exit_code == 0, result.err
+    assert result.out == "cat-1.mp4\ncat-2.mp4\ncat-3.mp4\n"
+    assert [(wan22.folder / f"cat-{number}.mp4").read_bytes() for number in (1, 2, 3)] == [VIDEO] * 3
+    assert [record.generation.parameters.seed for record in gateway.records.values()] == [42, 43, 44]
+
+
+async def test_turbo_and_cut_prompt_reach_their_parameters(wan22: Wan22Command) -> None:
+    flags = ("--profile", "turbo", "--cut-prompt", "--detach", "--json")
+    result = await wan22("generate", "a cat", "--variant", "t2v-a14b-tiny", *flags)
+    assert result.exit_code == 0, result.err
+    parameters = result.json()["parameters"]
+    assert (parameters["profile"], parameters["cut_prompt"], parameters["num_inference_steps"]) == ("TURBO", True, 4)
 
 
 async def test_detach_prints_the_name_and_leaves_the_generation_queued(

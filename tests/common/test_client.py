@@ -61,8 +61,8 @@ async def test_create_sends_what_was_given_and_nothing_else(client: Client, gate
     )
 
     asked, name = next(iter(gateway.request_ids.values()))
-    assert asked.parameters.negative_prompt == ""
-    assert [field.name for field, _ in asked.parameters.ListFields()] == [
+    assert asked.generation.parameters.negative_prompt == ""
+    assert [field.name for field, _ in asked.generation.parameters.ListFields()] == [
         "prompt",
         "negative_prompt",
         "num_frames",

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from wan22.errors import InvalidRequest
 from wan22.parameter_messages import complete_from_message, from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve, size_for_image
+from wan22.profiles import Profile
 from wan22.solvers import Solver
 from wan22.variants import MAX_AREA, NEGATIVE_PROMPT, VARIANTS, Variant
 
@@ -210,3 +211,34 @@ def test_a_solver_without_a_name_is_refused_and_an_absent_one_is_the_official() 
         message.solver = number  # type: ignore[assignment]  # an open enum takes any number from the wire
         with pytest.raises(InvalidRequest, match=f"solver is {number}"):
             from_message(message)
+
+
+def test_turbo_locks_four_steps_without_guidance() -> None:
+    turbo = resolved("t2v-a14b", profile=Profile.TURBO)
+    assert (turbo.num_inference_steps, turbo.flow_shift, turbo.solver) == (4, 5.0, Solver.EULER)
+    assert (turbo.guidance_scale_high, turbo.guidance_scale_low, turbo.boundary) == (1.0, 1.0, None)
+    both = resolved("i2v-a14b", (64, 64), image=IMAGE, last_image=IMAGE, profile=Profile.TURBO)
+    assert both.flow_shift == 16.0
+    again = RequestedParameters(**asdict(turbo))  # as a worker checks what a gateway resolved
+    assert resolve(VARIANTS["t2v-a14b"], again, image_size=None, draw_seed=lambda: 0) == turbo
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_inference_steps", 8),
+        ("guidance_scale_high", 2.0),
+        ("guidance_scale_low", 2.0),
+        ("flow_shift", 3.0),
+        ("boundary", 0.9),
+        ("solver", Solver.LCM),
+    ],
+)
+def test_what_turbo_locks_cannot_be_given_otherwise(field: str, value: object) -> None:
+    problems = refused("t2v-a14b", profile=Profile.TURBO, **{field: value})
+    assert list(problems) == [f"parameters.{field}"]
+    assert "in profile TURBO" in problems[f"parameters.{field}"]
+
+
+def test_the_5b_has_no_turbo() -> None:
+    assert "no distilled weights" in refused("ti2v-5b", profile=Profile.TURBO)["parameters.profile"]

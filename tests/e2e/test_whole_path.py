@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from wan22.channels import open_channel
 from wan22.client import Client, ParameterOptions
-from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason
+from wan22.errors import AlreadyExists, FailedPrecondition, InvalidRequest, NotFound, Reason
 from wan22.v1 import generation_pb2, generation_pb2_grpc, pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
 from wan22_testing.installation import Installation, pool_name
@@ -177,6 +177,50 @@ async def test_a_prompt_of_too_many_tokens_is_refused_with_its_length(client: Cl
     (violation,) = caught.value.violations
     assert violation.field == "parameters.prompt"
     assert "use at most 512" in violation.description
+
+
+async def test_a_prompt_that_may_be_cut_is_cut_and_it_is_said(client: Client, tmp_path: Path) -> None:
+    long = "red circle " * 600
+    cut = await client.generate(tmp_path / "cut.mp4", variant=T2V, prompt=long, seed=3, cut_prompt=True)
+    assert cut.state == Generation.SUCCEEDED
+    assert dict(cut.cut_texts) == {"prompt": 4201}
+    assert cut.parameters.prompt == long
+    short = await client.create(variant=T2V, prompt=PROMPT, cut_prompt=True)
+    assert dict(short.cut_texts) == {}
+
+
+async def test_a_count_makes_as_many_with_the_seeds_that_follow(client: Client, tmp_path: Path) -> None:
+    first = await client.create(variant=T2V, prompt=PROMPT, seed=40, count=3, request_id="three", num_inference_steps=2)
+    assert len(first.siblings) == 3
+    assert first.siblings[0] == first.name
+    done = [await client.wait(name) for name in first.siblings]
+    assert [generation.parameters.seed for generation in done] == [40, 41, 42]
+    assert len({generation.video.digest for generation in done}) == 3
+    alone = await client.wait((await client.create(variant=T2V, prompt=PROMPT, seed=41, num_inference_steps=2)).name)
+    assert alone.video.digest == done[1].video.digest
+    assert list(alone.siblings) == []
+    again = await client.create(variant=T2V, prompt=PROMPT, seed=40, count=3, request_id="three", num_inference_steps=2)
+    assert again.name == first.name
+    with pytest.raises(AlreadyExists):
+        await client.create(variant=T2V, prompt=PROMPT, seed=40, count=2, request_id="three", num_inference_steps=2)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(5, 0), (-1, 0), (2, 2**63 - 1)])
+async def test_an_impossible_count_is_refused(client: Client, count: int, seed: int) -> None:
+    with pytest.raises(InvalidRequest):
+        await client.create(variant=T2V, prompt=PROMPT, seed=seed, count=count)
+
+
+async def test_turbo_needs_distilled_weights(installation: Installation, client: Client, tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="not distilled") as caught:
+        await client.create(variant=T2V, prompt=PROMPT, profile="TURBO")
+    assert caught.value.reason is Reason.PROFILE_NOT_SERVED
+    await installation.serve(T2V, "t1", pool="pools/test.turbo", distilled=True)
+    made = await client.create(variant=T2V, pool="pools/test.turbo", prompt=PROMPT, profile="TURBO")
+    assert (made.parameters.num_inference_steps, made.parameters.flow_shift) == (4, 5.0)
+    with pytest.raises(FailedPrecondition, match="are distilled"):
+        await client.create(variant=T2V, pool="pools/test.turbo", prompt=PROMPT)
+    await client.delete(made.name, force=True)
 
 
 async def test_a_file_that_is_no_image_is_refused_and_the_gateway_goes_on(client: Client) -> None:

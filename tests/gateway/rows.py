@@ -58,6 +58,8 @@ def add_generation(tx: Transaction, *, request_id: str = "", tenant: str = "defa
         model_version=VERSION,
         parameters=b"",
         labels={},
+        cut_texts={},
+        siblings=[],
         predicted_seconds=predicted,
         work_units=1.0,
     )

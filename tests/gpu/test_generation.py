@@ -22,6 +22,7 @@ from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.generate import generate
 from wan22_inference.engine.model import Model
+from wan22_inference.engine.options import EngineOptions
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.transformer import Transformer
@@ -61,7 +62,7 @@ def make_text_encoder(sizes: dict[str, int], device: torch.device) -> TextEncode
     )
     with torch.device(device):
         module = UMT5EncoderModel(config).to(compute_dtype(device)).eval()
-    return TextEncoder(tokenizer, module)
+    return TextEncoder(tokenizer, module, device, EngineOptions())
 
 
 def make_vae(config: dict[str, Any], device: torch.device) -> Vae:

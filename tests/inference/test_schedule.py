@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wan22.profiles import TURBO_HIGH_STEPS, TURBO_SOLVER, TURBO_STEPS
 from wan22.solvers import Solver
 from wan22.variants import VARIANTS
 from wan22_inference.engine.noise import make_generator
@@ -82,3 +83,20 @@ def test_lcm_draws_its_noise_from_the_seed() -> None:
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
+
+
+@pytest.mark.parametrize(
+    ("flow_shift", "timesteps"),
+    [(5.0, [1000.0, 937.5, 833.3333, 625.0]), (16.0, [1000.0, 979.5918, 941.1765, 842.1053])],
+)
+def test_turbo_has_the_published_timesteps_and_two_steps_an_expert(flow_shift: float, timesteps: list[float]) -> None:
+    schedule = make_schedule(
+        TURBO_SOLVER, TURBO_STEPS, flow_shift, None, CPU, make_generator(0), high_steps=TURBO_HIGH_STEPS
+    )
+    assert schedule.timesteps.tolist() == pytest.approx(timesteps, rel=1e-6)
+    assert [schedule.expert(step) for step in range(4)] == [0, 0, 1, 1]
+    sigmas = [*(t / 1000 for t in timesteps), 0.0]
+    latents = torch.zeros(1)
+    for step in range(4):
+        latents = schedule.advance(torch.ones(1), step, latents)
+        assert float(latents) == pytest.approx(sigmas[step + 1] - 1.0, abs=1e-5)  # x += (sigma_next - sigma) v

@@ -1,51 +1,135 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import UMT5EncoderModel
 
 from wan22.errors import InvalidRequest
 from wan22.variants import NEGATIVE_PROMPT
-from wan22_inference.engine.model import Model
+from wan22_inference.engine.components import load_text_encoder, load_tokenizer
+from wan22_inference.engine.embedding_cache import EmbeddingCache
+from wan22_inference.engine.host_copy import HostCopy
+from wan22_inference.engine.model_files import ModelFiles
+from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.text import TextEncoder
+from wan22_testing.tiny_models import shared_folder
+
+from .conftest import model_paths
+
+CPU = torch.device("cpu")
+Encode = Callable[[str], Tensor]
 
 
 @pytest.fixture
-def encoder(tiny_model: Callable[[str], Model]) -> TextEncoder:
-    return tiny_model("t2v-a14b-tiny").text_encoder
+def files() -> ModelFiles:
+    return ModelFiles(model_paths(shared_folder("t2v-a14b-tiny")))
 
 
-def test_embeddings_are_zero_past_the_end_token_and_nowhere_else(encoder: TextEncoder) -> None:
-    embeddings = encoder.encode("a cat", "prompt")  # ▁a ▁cat </s>
+@pytest.fixture
+def module(files: ModelFiles) -> UMT5EncoderModel:
+    return load_text_encoder(files, CPU, torch.float32, lambda _: None)
+
+
+@pytest.fixture
+def encoder(files: ModelFiles, module: UMT5EncoderModel) -> TextEncoder:
+    return TextEncoder(load_tokenizer(files), module, CPU, EngineOptions(embedding_cache_bytes=0))
+
+
+@pytest.fixture
+def encode(encoder: TextEncoder) -> Encode:
+    return lambda text: encoder.encode({"prompt": text})["prompt"]
+
+
+def test_embeddings_are_zero_past_the_end_token_and_nowhere_else(encode: Encode) -> None:
+    embeddings = encode("a cat")  # ▁a ▁cat </s>
     assert embeddings.shape == (1, 512, 32)
     assert (embeddings[0, :3].abs().sum(dim=1) > 0).all()
     assert not embeddings[0, 3:].any()
 
 
-def test_padding_does_not_reach_the_text(encoder: TextEncoder) -> None:
-    alone = encoder.module(input_ids=torch.tensor([encoder.tokenizer.encode("a cat").ids])).last_hidden_state
-    torch.testing.assert_close(encoder.encode("a cat", "prompt")[:, :3], alone, rtol=1e-5, atol=1e-5)
+def test_padding_does_not_reach_the_text(encode: Encode, files: ModelFiles, module: UMT5EncoderModel) -> None:
+    ids = load_tokenizer(files).encode("a cat").ids
+    alone = module(input_ids=torch.tensor([ids])).last_hidden_state
+    torch.testing.assert_close(encode("a cat")[:, :3], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_the_text_is_cleaned_first(encoder: TextEncoder) -> None:
-    clean = encoder.encode("a cat & a dog", "prompt")
-    assert torch.equal(encoder.encode("  a  cat &amp;amp;\n a dog ", "prompt"), clean)
+def test_the_text_is_cleaned_first(encode: Encode) -> None:
+    assert torch.equal(encode("  a  cat &amp;amp;\n a dog "), encode("a cat & a dog"))
 
 
-def test_512_tokens_are_taken_and_513_refused(encoder: TextEncoder) -> None:
+def test_512_tokens_are_taken_and_513_refused(encoder: TextEncoder, encode: Encode) -> None:
     longest = "a " * 511
-    assert encoder.encode(longest, "prompt")[0, 511].any()
+    assert encode(longest)[0, 511].any()
     with pytest.raises(InvalidRequest, match="negative_prompt has 513 tokens") as caught:
-        encoder.encode(longest + "a", "negative_prompt")
+        encoder.encode({"negative_prompt": longest + "a"})
     assert caught.value.violations[0].field == "parameters.negative_prompt"
 
 
-def test_an_empty_text_is_its_end_token(encoder: TextEncoder) -> None:
-    embeddings = encoder.encode("", "negative_prompt")
+def test_a_text_that_may_be_cut_keeps_its_first_511_tokens_and_the_end(encoder: TextEncoder, encode: Encode) -> None:
+    longest = "a " * 511
+    cut = encoder.encode({"prompt": longest + "cat dog"}, may_cut=True)["prompt"]
+    assert torch.equal(cut, encode(longest))
+
+
+def test_an_empty_text_is_its_end_token(encode: Encode) -> None:
+    embeddings = encode("")
     assert embeddings[0, 0].any()
     assert not embeddings[0, 1:].any()
 
 
-def test_the_official_negative_prompt_fits(encoder: TextEncoder) -> None:
-    assert encoder.encode(NEGATIVE_PROMPT, "negative_prompt").isfinite().all()
+def test_the_official_negative_prompt_fits(encode: Encode) -> None:
+    assert encode(NEGATIVE_PROMPT).isfinite().all()
+
+
+def test_a_text_is_encoded_once_and_has_the_same_bits_from_the_cache(
+    files: ModelFiles, module: UMT5EncoderModel, encode: Encode
+) -> None:
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    encoder = TextEncoder(load_tokenizer(files), module, CPU, EngineOptions())
+    texts = {"prompt": "a cat", "negative_prompt": "a dog"}
+    first, second = encoder.encode(texts), encoder.encode(texts | {"prompt": " a  cat"})
+    assert len(calls) == 2
+    for field, text in texts.items():
+        assert torch.equal(first[field], second[field])
+        assert torch.equal(first[field], encode(text))
+
+
+@pytest.mark.parametrize("place", TextEncoderPlace)
+def test_on_a_cpu_each_place_gives_the_same_bits(files: ModelFiles, encode: Encode, place: TextEncoderPlace) -> None:
+    module = load_text_encoder(files, CPU, torch.float32, lambda _: None)
+    options = EngineOptions(text_encoder=place, embedding_cache_bytes=0)
+    encoder = TextEncoder(load_tokenizer(files), module, CPU, options)
+    assert torch.equal(encoder.encode({"prompt": "a cat"})["prompt"], encode("a cat"))
+
+
+def test_weights_visit_the_device_and_leave_it() -> None:
+    first, second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    second.weight = first.weight  # as UMT5's embedding has two names
+    module = torch.nn.Sequential(first, second)
+    before = first.weight.detach().clone()
+    host = HostCopy(module, torch.device("meta"))
+    with host.visit():
+        assert all(parameter.is_meta for parameter in module.parameters())
+    assert torch.equal(first.weight, before)
+    assert first.weight.data_ptr() == second.weight.data_ptr()
+
+
+def test_the_cache_lets_go_of_what_was_not_used_for_longest() -> None:
+    cache = EmbeddingCache(2 * 40)
+    for number in range(3):
+        cache.put((number,), torch.full((1, 10), float(number)))
+        cache.get((0,))
+    assert [cache.get((number,)) is not None for number in range(3)] == [True, False, True]
+    assert cache.bytes == 80
+
+
+def test_a_cache_of_no_bytes_keeps_nothing(tmp_path: Path) -> None:
+    cache = EmbeddingCache(0)
+    cache.put((1,), torch.zeros(1, 10))
+    assert cache.get((1,)) is None
+    assert cache.bytes == 0

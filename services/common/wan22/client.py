@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "localhost:50051"
 SolverName = Literal["UNIPC", "DPMPP", "EULER", "LCM"]
+ProfileName = Literal["QUALITY", "TURBO"]
 MAX_MEDIA_BYTES = 32 << 20
 """Most bytes of an image file that the gateway takes."""
 
@@ -43,6 +44,8 @@ class ParameterOptions(TypedDict, total=False):
     boundary: float | None
     seed: int | None
     solver: SolverName | None
+    profile: ProfileName | None
+    cut_prompt: bool | None
     omit_prompt: bool | None
 
 
@@ -98,12 +101,14 @@ class Client:
         labels: Mapping[str, str] | None = None,
         pool: str = "",
         request_id: str | None = None,
+        count: int = 1,
         **options: Unpack[ParameterOptions],
     ) -> Generation:
         """Queues a generation and returns it as accepted: durable, with the parameters that take effect.
 
-        `image` and `last_image` are names that `upload_media` returned. Tries repeat the same `request_id`, drawn here
-        when absent, so one call makes one generation.
+        `count` of 2 to 4 queues as many, with the seeds seed, seed + 1 …; the first is returned and names the others as
+        `siblings`. `image` and `last_image` are names that `upload_media` returned. Tries repeat the same `request_id`,
+        drawn here when absent, so one call makes one generation.
         """
         wanted = _wanted(
             variant=variant,
@@ -114,7 +119,9 @@ class Client:
             pool=pool,
             options=options,
         )
-        request = generation_pb2.CreateGenerationRequest(generation=wanted, request_id=request_id or str(uuid.uuid4()))
+        request = generation_pb2.CreateGenerationRequest(
+            generation=wanted, request_id=request_id or str(uuid.uuid4()), count=count
+        )
         return await self._calls.unary(self._stub.CreateGeneration, request, deadline=self._timeout)
 
     async def estimate(

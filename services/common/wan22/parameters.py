@@ -6,11 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from wan22.errors import InvalidRequest, Violation
 from wan22.names import check_media
+from wan22.profiles import TURBO_SOLVER, TURBO_STEPS, Profile, turbo_flow_shift
 from wan22.solvers import Solver
 from wan22.variants import MAX_AREA, MAX_SIDE, MIN_SIDE, NEGATIVE_PROMPT, TEMPORAL_STRIDE, Variant
 
@@ -43,6 +44,8 @@ class RequestedParameters:
     image: str | None = None
     last_image: str | None = None
     solver: Solver | None = None
+    profile: Profile | None = None
+    cut_prompt: bool | None = None
     omit_prompt: bool | None = None
 
 
@@ -65,6 +68,8 @@ class Parameters:
     image: str | None
     last_image: str | None
     solver: Solver
+    profile: Profile = Profile.QUALITY
+    cut_prompt: bool = False
     omit_prompt: bool = False
 
     @property
@@ -83,9 +88,11 @@ def resolve(
     is wrong, with the nearest valid values.
     """
     problems = _Problems()
+    requested = _with_profile(problems, variant, requested)
     num_frames = _or(requested.num_frames, variant.num_frames)
     guidance_low = _or(requested.guidance_scale_low, variant.guidance_scale_low)
-    boundary = _or(requested.boundary, variant.boundary)
+    turbo = requested.profile is Profile.TURBO
+    boundary = None if turbo else _or(requested.boundary, variant.boundary)
     width, height = _size(variant, requested, image_size)
     parameters = Parameters(
         prompt=requested.prompt,
@@ -103,6 +110,8 @@ def resolve(
         image=requested.image,
         last_image=requested.last_image,
         solver=_or(requested.solver, Solver.UNIPC),
+        profile=_or(requested.profile, Profile.QUALITY),
+        cut_prompt=_or(requested.cut_prompt, False),
         omit_prompt=_or(requested.omit_prompt, False),
     )
     if not parameters.prompt.strip():
@@ -122,6 +131,29 @@ def resolve(
     _check_images(problems, variant, parameters)
     problems.raise_if_any()
     return parameters
+
+
+def _with_profile(problems: _Problems, variant: Variant, requested: RequestedParameters) -> RequestedParameters:
+    """The request with what its profile locks filled in; a locked parameter may be given with the locked value."""
+    if requested.profile is not Profile.TURBO:
+        return requested
+    if variant.experts == 1:
+        problems.add("profile", f"is TURBO: {variant.name} has no distilled weights; leave it out, or use QUALITY")
+        return replace(requested, profile=None)
+    locked = {
+        "num_inference_steps": TURBO_STEPS,
+        "guidance_scale_high": 1.0,
+        "guidance_scale_low": 1.0,
+        "flow_shift": turbo_flow_shift(last_image=requested.last_image is not None),
+        "boundary": None,
+        "solver": TURBO_SOLVER,
+    }
+    for field, value in locked.items():
+        given = getattr(requested, field)
+        if given is not None and given != value:
+            of_profile = "is locked by its own rule" if value is None else f"is locked to {value}"
+            problems.add(field, f"is {given}, but {of_profile} in profile TURBO: leave it out, or use QUALITY")
+    return replace(requested, **locked)  # type: ignore[arg-type]  # each of its field's type
 
 
 def _or(requested: T | None, default: T) -> T:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from wan22.errors import InvalidRequest
 from wan22.parameters import Parameters, RequestedParameters
+from wan22.profiles import Profile
 from wan22.solvers import Solver
 
 FORMAT = 1
@@ -60,6 +61,7 @@ class Recipe:
         """The parameters as a request for the same again; no text may be missing."""
         given = dict(self.parameters)
         given["solver"] = Solver(given["solver"])
+        given["profile"] = Profile(given["profile"])
         return RequestedParameters(**given)
 
     def to_json(self) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from wan22.errors import InvalidRequest, NotFound, Reason, ResourceExhausted, Violation
+from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, ResourceExhausted, Violation
 from wan22.names import check_pool
 from wan22.parameter_messages import from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve
+from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
-from wan22.variants import VARIANTS, Variant
+from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
 from wan22_gateway import cost
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.store import generations, objects, pools
@@ -21,6 +22,7 @@ from wan22_gateway.store.generations import NewGeneration
 from wan22_gateway.store.pools import PoolRow
 
 MAX_LABELS = 32
+MAX_COUNT = 4
 REQUEST_FIELDS = frozenset({"variant", "pool", "parameters", "labels"})
 
 
@@ -31,6 +33,8 @@ class Admitted:
     variant: Variant
     pool: PoolRow
     parameters: Parameters
+    cut_texts: dict[str, int]
+    """Tokens that each text had which is cut, by field."""
     work_units: float
     predicted_seconds: float
 
@@ -44,32 +48,43 @@ class Admission:
         self._queue_limit = queue_limit
 
     async def create(self, tenant: str, request: generation_pb2.CreateGenerationRequest) -> str:
-        """Returns the id of the generation, which is durable; the one of the first call when the request id repeats.
+        """Returns the id of the (first) generation, which is durable; that of the first call when a request id repeats.
 
         Raises InvalidRequest, NotFound (VARIANT_NOT_SERVED), AlreadyExists, ResourceExhausted (QUEUE_FULL).
         """
-        digest = hashlib.sha256(request.generation.SerializeToString(deterministic=True)).hexdigest()
-        if len(request.request_id) > 128:
-            text = f"request_id has {len(request.request_id)} characters: use 1 to 128."
-            raise InvalidRequest(text, field="request_id")
+        asked = generation_pb2.CreateGenerationRequest(generation=request.generation, count=request.count)
+        digest = hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()
+        _check_request(request)
         if request.request_id:
             known = await self._database.read(generations.find_request, tenant, request.request_id, digest)
             if known is not None:
                 return known
         admitted = await self.check(tenant, request.generation)
-        new = NewGeneration(
-            id=str(uuid.uuid4()),
-            tenant=tenant,
-            request_id=request.request_id,
-            request_digest=digest,
-            variant=admitted.variant.name,
-            pool=admitted.pool.name,
-            model_version=admitted.pool.model_version,
-            parameters=to_message(admitted.parameters).SerializeToString(),
-            labels=dict(request.generation.labels),
-            predicted_seconds=admitted.predicted_seconds,
-            work_units=admitted.work_units,
-        )
+        count = request.count or 1
+        if admitted.parameters.seed + count - 1 > MAX_SEED:
+            text = f"seed is {admitted.parameters.seed}: with count {count} use at most {MAX_SEED - count + 1}."
+            raise InvalidRequest(text, field="generation.parameters.seed")
+        ids = [str(uuid.uuid4()) for _ in range(count)]
+        new = [
+            NewGeneration(
+                id=generation,
+                tenant=tenant,
+                request_id="" if index else request.request_id,
+                request_digest=digest,
+                variant=admitted.variant.name,
+                pool=admitted.pool.name,
+                model_version=admitted.pool.model_version,
+                parameters=to_message(
+                    replace(admitted.parameters, seed=admitted.parameters.seed + index)
+                ).SerializeToString(),
+                labels=dict(request.generation.labels),
+                cut_texts=admitted.cut_texts,
+                siblings=ids if count > 1 else [],
+                predicted_seconds=admitted.predicted_seconds,
+                work_units=admitted.work_units,
+            )
+            for index, generation in enumerate(ids)
+        ]
         return await self._database.write(self._insert, new)
 
     async def check(self, tenant: str, generation: generation_pb2.Generation) -> Admitted:
@@ -83,12 +98,13 @@ class Admission:
             variant, requested, image_size=image_size, draw_seed=lambda: secrets.randbelow(MAX_SEED + 1)
         )
         texts = {"prompt": parameters.prompt, "negative_prompt": parameters.negative_prompt}
-        too_long = await self._prompts.violations(pool.model_version, texts)
-        if too_long:
-            raise InvalidRequest(" ".join(v.description for v in too_long), violations=too_long)
+        too_long = await self._prompts.too_long(pool.model_version, texts)
+        if too_long and not parameters.cut_prompt:
+            raise _refuse_texts(too_long)
+        _check_profile(pool, parameters)
         units = cost.work_units(variant, parameters)
         seconds = cost.predicted_seconds(units, pool.seconds_per_unit)
-        return Admitted(variant, pool, parameters, units, seconds)
+        return Admitted(variant, pool, parameters, too_long, units, seconds)
 
     async def _image_size(self, tenant: str, requested: RequestedParameters) -> Size | None:
         size = None
@@ -102,17 +118,49 @@ class Admission:
                 raise InvalidRequest(error.message, field=f"parameters.{field}") from None
         return size if requested.image else None
 
-    def _insert(self, tx: Transaction, new: NewGeneration) -> str:
-        if new.request_id:  # looked up again, now that nobody else writes
-            known = generations.find_request(tx, new.tenant, new.request_id, new.request_digest)
+    def _insert(self, tx: Transaction, new: list[NewGeneration]) -> str:
+        first = new[0]
+        if first.request_id:  # looked up again, now that nobody else writes
+            known = generations.find_request(tx, first.tenant, first.request_id, first.request_digest)
             if known is not None:
                 return known
         queued = generations.count_queued(tx)
-        if queued >= self._queue_limit:
+        if queued + len(new) > self._queue_limit:
             text = f"The queue is full: {queued} generations wait, the limit is {self._queue_limit}. Try again later."
-            raise ResourceExhausted(text, reason=Reason.QUEUE_FULL, retry_after=max(1.0, new.predicted_seconds))
-        generations.insert_generation(tx, new)
-        return new.id
+            raise ResourceExhausted(text, reason=Reason.QUEUE_FULL, retry_after=max(1.0, first.predicted_seconds))
+        for generation in new:
+            generations.insert_generation(tx, generation)
+        return first.id
+
+
+def _check_request(request: generation_pb2.CreateGenerationRequest) -> None:
+    if len(request.request_id) > 128:
+        text = f"request_id has {len(request.request_id)} characters: use 1 to 128."
+        raise InvalidRequest(text, field="request_id")
+    if not 0 <= request.count <= MAX_COUNT:
+        raise InvalidRequest(f"count is {request.count}: use 1 to {MAX_COUNT}, or 0 for 1.", field="count")
+
+
+def _refuse_texts(too_long: dict[str, int]) -> InvalidRequest:
+    what_to_do = f"use at most {MAX_PROMPT_TOKENS}, or let it be cut by cut_prompt"
+    violations = [
+        Violation(f"parameters.{field}", f"{field} has {count} tokens, the end token counted: {what_to_do}.")
+        for field, count in too_long.items()
+    ]
+    return InvalidRequest(" ".join(v.description for v in violations), violations=violations)
+
+
+def _check_profile(pool: PoolRow, parameters: Parameters) -> None:
+    turbo = parameters.profile is Profile.TURBO
+    if turbo and not pool.distilled:
+        text = f"profile is TURBO, but the weights of {pool.name} are not distilled: four steps would give noise. Name "
+        text += "a pool with distilled weights, or use QUALITY."
+        raise FailedPrecondition(text, reason=Reason.PROFILE_NOT_SERVED)
+    if pool.distilled and not turbo:
+        text = (
+            f"profile is QUALITY, but the weights of {pool.name} are distilled: guidance blurs with them. Use TURBO, "
+        )
+        raise FailedPrecondition(f"{text}or name another pool.", reason=Reason.PROFILE_NOT_SERVED)
 
 
 def _check_fields(generation: generation_pb2.Generation) -> None:

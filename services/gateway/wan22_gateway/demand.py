@@ -28,6 +28,7 @@ def pool_message(tx: Transaction, row: PoolRow, *, complete: bool) -> pool_pb2.P
         model_version=row.model_version,
         max_workers=row.max_workers,
         default_for_variant=row.default_for_variant,
+        distilled=row.distilled,
         worker_targets=json.loads(row.worker_targets),
         workers=[worker_message(tx, worker) for worker in workers],
         demand=_demand(tx, row.name, complete=complete),

@@ -58,6 +58,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             model_version=pool.model_version,
             parameters=to_message(admitted.parameters),
             labels=request.generation.labels,
+            cut_texts=admitted.cut_texts,
         )
         return generation_pb2.Estimate(
             generation=would_be,

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from wan22.digests import Sha256
 from wan22.durable_files import replace_file
-from wan22.errors import DataLoss, FailedPrecondition, Reason, Violation
+from wan22.errors import DataLoss, FailedPrecondition, Reason
 from wan22.model_client import ModelClient
 from wan22.prompts import clean
 from wan22.variants import MAX_PROMPT_TOKENS
@@ -37,16 +37,11 @@ class PromptLengths:
         """
         await self._tokenizer(model_version)
 
-    async def violations(self, model_version: str, texts: dict[str, str]) -> list[Violation]:
-        """One violation for each text (by field) of more than 512 tokens, the end token counted."""
+    async def too_long(self, model_version: str, texts: dict[str, str]) -> dict[str, int]:
+        """The tokens, end token counted, of each text (by field) that has more than 512."""
         tokenizer = await self._tokenizer(model_version)
-        found = []
-        for field, text in texts.items():
-            count = len(tokenizer.encode(clean(text)).ids)
-            if count > MAX_PROMPT_TOKENS:
-                description = f"{field} has {count} tokens, the end token counted: use at most {MAX_PROMPT_TOKENS}."
-                found.append(Violation(f"parameters.{field}", description))
-        return found
+        counts = {field: len(tokenizer.encode(clean(text)).ids) for field, text in texts.items()}
+        return {field: count for field, count in counts.items() if count > MAX_PROMPT_TOKENS}
 
     async def _tokenizer(self, model_version: str) -> Tokenizer:
         async with self._lock:

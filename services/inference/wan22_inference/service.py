@@ -45,7 +45,11 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
         cache=Cache(settings.cache, settings.cache_quota_bytes),
         device=choose_device(settings.device),
         compute=compute,
-        options=EngineOptions(threads=settings.threads),
+        options=EngineOptions(
+            threads=settings.threads,
+            text_encoder=settings.text_encoder,
+            embedding_cache_bytes=settings.embedding_cache_bytes,
+        ),
     )
     identity = Identity.make(settings.name, settings.uid, settings.pool)
     with Scratch(settings.scratch / settings.name.removeprefix("workers/")) as scratch:

@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from wan22.errors import InvalidRequest
 from wan22.names import VersionName, VersionReference, check_pool, check_worker
 from wan22.settings import Settings, home
+from wan22_inference.engine.options import TextEncoderPlace
 
 
 class WorkerSettings(Settings):
@@ -45,6 +46,11 @@ class WorkerSettings(Settings):
     """auto, cpu, cuda or cuda:N; auto is the first CUDA device where there is one, else the CPU."""
     threads: int = Field(1, ge=1, le=1024)
     """Threads of a computation on the CPU. Fixed, since it may change bits; 1 leaves the cores to other workers."""
+    text_encoder: TextEncoderPlace = TextEncoderPlace.DEVICE
+    """Where the text encoder is: `device`; `host`, which frees its 11 GB of the device between texts at the cost of a
+    copy; `cpu`, which computes it there."""
+    embedding_cache_bytes: int = Field(256 << 20, ge=0)
+    """Host memory for the embeddings of texts used before, 4 MB each at full size; 0 keeps none."""
     checkpoint_seconds: float = Field(30.0, ge=0)
     """Seconds between checkpoints, from which a generation goes on elsewhere when this worker is lost; 0: after
     each step. A checkpoint of a 480p video has 34 MB, and costs the computation nothing."""

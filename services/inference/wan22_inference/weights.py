@@ -129,6 +129,6 @@ class Weights:
             check_stop(self._stop.is_set)
             self.bytes_loaded += count
 
-        model = load_model(VARIANTS[variant], paths, self._device, on_bytes)
+        model = load_model(VARIANTS[variant], paths, self._device, on_bytes, self._options)
         self.numerics = numerics(model, self._options)
         return model

@@ -35,6 +35,9 @@ class NewGeneration:
     model_version: str
     parameters: bytes
     labels: dict[str, str]
+    cut_texts: dict[str, int]
+    siblings: list[str]
+    """Ids of all generations of the request, by seed; empty where it made one."""
     predicted_seconds: float
     work_units: float
 
@@ -65,6 +68,8 @@ def insert_generation(tx: Transaction, new: NewGeneration) -> None:
         "model_version": new.model_version,
         "parameters": new.parameters,
         "labels": json.dumps(new.labels, sort_keys=True),
+        "cut_texts": json.dumps(new.cut_texts, sort_keys=True),
+        "siblings": json.dumps(new.siblings),
         "predicted_seconds": new.predicted_seconds,
         "work_units": new.work_units,
         "create_time": tx.now,

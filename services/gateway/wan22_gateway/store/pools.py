@@ -28,6 +28,7 @@ def apply(tx: Transaction, pool: pool_pb2.Pool) -> None:
         "model_version": pool.model_version,
         "max_workers": pool.max_workers,
         "default_for_variant": pool.default_for_variant,
+        "distilled": pool.distilled,
         "worker_targets": json.dumps(list(pool.worker_targets)),
     }
     same = and_(pools.c.name == pool.name, *(pools.c[column] == value for column, value in spec.items()))

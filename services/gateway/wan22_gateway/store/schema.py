@@ -36,6 +36,8 @@ generations = Table(
     Column("model_version", Text, nullable=False),
     Column("parameters", LargeBinary, nullable=False),  # generation_pb2.Parameters, complete
     Column("labels", Text, nullable=False),  # a JSON object of strings
+    Column("cut_texts", Text, nullable=False, default="{}"),  # JSON: tokens that a text had before it was cut
+    Column("siblings", Text, nullable=False, default="[]"),  # JSON: ids of the request's generations, by seed
     Column("predicted_seconds", Float, nullable=False),
     Column("work_units", Float, nullable=False),
     Column("create_time", BigInteger, nullable=False),
@@ -115,6 +117,7 @@ pools = Table(
     Column("model_version", Text, nullable=False),
     Column("max_workers", Integer, nullable=False),
     Column("default_for_variant", Boolean, nullable=False),
+    Column("distilled", Boolean, nullable=False),
     Column("worker_targets", Text, nullable=False),  # a JSON list of host:port
     Column("apply_time", BigInteger, nullable=False),
     Column("seconds_per_unit", Float),  # fitted to finished generations; null before the first

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wan22.errors import DataLoss, Reason, ResourceExhausted
 from wan22.parameters import Parameters
+from wan22.profiles import TURBO_HIGH_STEPS, Profile
 from wan22.recipe import Recipe
 from wan22_inference.engine import condition as conditions
 from wan22_inference.engine.checkpoint import Checkpoint
@@ -130,6 +131,7 @@ def _denoise(
         parameters.boundary,
         model.device,
         generator,
+        high_steps=TURBO_HIGH_STEPS if parameters.profile is Profile.TURBO else None,
     )
     if resume is not None:
         schedule.restore(resume.step, resume.solver)
@@ -169,9 +171,11 @@ def _experts(model: Model, parameters: Parameters) -> list[Expert]:
 
 
 def _encode_text(model: Model, parameters: Parameters, *, guided: bool) -> Text:
-    prompt = model.text_encoder.encode(parameters.prompt, "prompt")
-    negative = model.text_encoder.encode(parameters.negative_prompt, "negative_prompt") if guided else None
-    return Text(prompt, negative)
+    texts = {"prompt": parameters.prompt}
+    if guided:
+        texts["negative_prompt"] = parameters.negative_prompt
+    encoded = model.text_encoder.encode(texts, may_cut=parameters.cut_prompt)
+    return Text(encoded["prompt"], encoded.get("negative_prompt"))
 
 
 def _encode_images(

@@ -12,6 +12,7 @@ from wan22.variants import Variant
 from wan22_inference.engine.components import OnBytes, load_text_encoder, load_tokenizer, load_transformer, load_vae
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.model_files import ModelFiles, misfit
+from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
@@ -31,7 +32,13 @@ class Model:
     vae: Vae
 
 
-def load_model(variant: Variant, paths: Mapping[str, Path], device: torch.device, on_bytes: OnBytes) -> Model:
+def load_model(
+    variant: Variant,
+    paths: Mapping[str, Path],
+    device: torch.device,
+    on_bytes: OnBytes,
+    options: EngineOptions | None = None,
+) -> Model:
     """Loads a version's files (path within the model -> local file), telling `on_bytes` as it goes.
 
     `on_bytes` hears as many bytes in all as the files of weights have. Raises FailedPrecondition (MODEL_MISFIT) naming
@@ -41,11 +48,14 @@ def load_model(variant: Variant, paths: Mapping[str, Path], device: torch.device
     components = ("transformer", "transformer_2")[: variant.experts]
     _check_configs(variant, files, components)
     dtype = compute_dtype(device)
+    options = options or EngineOptions()
     tokenizer = load_tokenizer(files)
+    encoder_device = device if options.text_encoder is TextEncoderPlace.DEVICE else torch.device("cpu")
+    encoder = load_text_encoder(files, encoder_device, dtype, on_bytes)
     return Model(
         variant=variant,
         device=device,
-        text_encoder=TextEncoder(tokenizer, load_text_encoder(files, device, dtype, on_bytes)),
+        text_encoder=TextEncoder(tokenizer, encoder, device, options),
         transformers=tuple(load_transformer(files, name, device, dtype, on_bytes) for name in components),
         vae=load_vae(files, device, dtype, on_bytes),
     )

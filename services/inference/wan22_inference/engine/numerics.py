@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import asdict
 
 import torch
 
@@ -28,7 +27,7 @@ def numerics(model: Model, options: EngineOptions) -> dict[str, str]:
         "attention": choose(device, model.transformers[0].dtype, config.head_dim).name,
         "operations": operations(device).__name__.rpartition(".")[2],  # type: ignore[attr-defined]  # a module
     }
-    entries |= {f"option {name}": str(value) for name, value in asdict(options).items()}
+    entries |= {f"option {name}": value for name, value in options.bits().items()}
     return entries | {f"library {name}": version for name in _LIBRARIES if (version := _version(name))}
 
 

@@ -1,13 +1,33 @@
-"""How a worker's engine runs: the same for all its generations, and part of what decides their bits."""
+"""How a worker's engine runs: the same for all its generations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TextEncoderPlace(StrEnum):
+    """Where the text encoder's weights are; on a CPU worker all three are the same."""
+
+    DEVICE = "device"
+    """Always on the device: 11 GB of it in bfloat16."""
+    HOST = "host"
+    """In host memory, on the device while a text is encoded."""
+    CPU = "cpu"
+    """In host memory, and computed there: seconds instead of milliseconds, and other bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Options whose change may change bits; each is a setting of the worker."""
+    """Each is a setting of the worker."""
 
     threads: int = 1
     """Threads of a computation on the CPU."""
+    text_encoder: TextEncoderPlace = TextEncoderPlace.DEVICE
+    embedding_cache_bytes: int = 256 << 20
+    """Host memory for the embeddings of texts used before; 4 MB a text of 512 tokens at full size."""
+
+    def bits(self) -> dict[str, str]:
+        """Those whose change may change the bits of a video, by name."""
+        where = "cpu" if self.text_encoder is TextEncoderPlace.CPU else "device"
+        return {"threads": str(self.threads), "text_encoder": where}

@@ -86,16 +86,19 @@ def make_schedule(
     boundary: float | None,
     device: torch.device,
     generator: Generator,
+    high_steps: int | None = None,
 ) -> Schedule:
     """The official schedule of a solver: equal steps of sigma, then shifted.
 
-    A step belongs to the high-noise expert when its timestep is at least boundary x 1000; without a boundary all do.
+    A step belongs to the high-noise expert when its timestep is at least boundary x 1000, or is one of the first
+    `high_steps`; with neither all do.
     """
     scheduler = _MAKERS[solver](num_steps, flow_shift, device)
     scheduler.set_begin_index(0)  # else a timestep that occurs twice (large shifts) would start at its second
     timesteps = scheduler.timesteps
-    high = num_steps if boundary is None else int((timesteps >= boundary * NUM_TRAIN_TIMESTEPS).sum())
-    return Schedule(scheduler, timesteps, high, generator)
+    if high_steps is None:
+        high_steps = num_steps if boundary is None else int((timesteps >= boundary * NUM_TRAIN_TIMESTEPS).sum())
+    return Schedule(scheduler, timesteps, high_steps, generator)
 
 
 def _unipc(num_steps: int, flow_shift: float, device: torch.device) -> Any:

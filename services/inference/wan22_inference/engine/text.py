@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from tokenizers import Tokenizer
@@ -10,31 +11,62 @@ from torch import Tensor
 from transformers import UMT5EncoderModel
 
 from wan22.errors import InvalidRequest
-from wan22.prompts import clean
+from wan22.prompts import clean, cut
 from wan22.variants import MAX_PROMPT_TOKENS
+from wan22_inference.engine.embedding_cache import EmbeddingCache, Tokens
+from wan22_inference.engine.host_copy import HostCopy
+from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 
 
-@dataclass(frozen=True)
 class TextEncoder:
     """UMT5 and its tokenizer."""
 
-    tokenizer: Tokenizer
-    module: UMT5EncoderModel
+    def __init__(
+        self, tokenizer: Tokenizer, module: UMT5EncoderModel, device: torch.device, options: EngineOptions
+    ) -> None:
+        """`device` is where embeddings are wanted; `options` say where the module's weights are to be."""
+        self._tokenizer = tokenizer
+        self.module = module
+        self._device = device
+        self._computes_on = torch.device("cpu") if options.text_encoder is TextEncoderPlace.CPU else device
+        self._host = HostCopy(module, device) if options.text_encoder is TextEncoderPlace.HOST else None
+        self._cache = EmbeddingCache(options.embedding_cache_bytes)
 
-    def encode(self, text: str, field: str) -> Tensor:
-        """(1, 512, dim) embeddings of a text; zero past its end token, since padding is not masked in the DiT.
+    def encode(self, texts: Mapping[str, str], *, may_cut: bool = False) -> dict[str, Tensor]:
+        """(1, 512, dim) embeddings of each text, by field; zero past its end token: padding is not masked in the DiT.
 
-        Raises InvalidRequest naming `field` for a text of more than 512 tokens. Source: wan/modules/t5.py.
+        Raises InvalidRequest naming the field of a text of more than 512 tokens, unless it may be cut to them.
+        Source: wan/modules/t5.py.
         """
-        ids = self.tokenizer.encode(clean(text)).ids
-        if len(ids) > MAX_PROMPT_TOKENS:
+        tokens = {field: self._tokenize(field, text, may_cut=may_cut) for field, text in texts.items()}
+        embeddings = {one: kept for one in tokens.values() if (kept := self._cache.get(one)) is not None}
+        missing = [one for one in dict.fromkeys(tokens.values()) if one not in embeddings]
+        if missing:
+            with nullcontext() if self._host is None else self._host.visit():
+                for one in missing:
+                    embeddings[one] = self._compute(one)
+                    self._cache.put(one, embeddings[one])
+        return {field: self._padded(embeddings[one]) for field, one in tokens.items()}
+
+    def _tokenize(self, field: str, text: str, *, may_cut: bool) -> Tokens:
+        ids = tuple(self._tokenizer.encode(clean(text)).ids)
+        if len(ids) > MAX_PROMPT_TOKENS and not may_cut:
             raise InvalidRequest(
                 f"{field} has {len(ids)} tokens, the end token counted: use at most {MAX_PROMPT_TOKENS}.",
                 field=f"parameters.{field}",
             )
-        padding = MAX_PROMPT_TOKENS - len(ids)
-        device = self.module.device
-        tokens = torch.tensor([ids + [self.module.config.pad_token_id] * padding], device=device)
-        mask = torch.tensor([[1] * len(ids) + [0] * padding], device=device)
-        embeddings: Tensor = self.module(input_ids=tokens, attention_mask=mask).last_hidden_state
-        return embeddings * mask.unsqueeze(2).to(embeddings.dtype)
+        return cut(ids)
+
+    def _compute(self, tokens: Tokens) -> Tensor:
+        """(tokens, dim) on the CPU."""
+        padding = MAX_PROMPT_TOKENS - len(tokens)
+        ids = torch.tensor([[*tokens, *[self.module.config.pad_token_id] * padding]], device=self._computes_on)
+        mask = torch.tensor([[1] * len(tokens) + [0] * padding], device=self._computes_on)
+        out: Tensor = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
+        return out[0, : len(tokens)].to("cpu", copy=True)
+
+    def _padded(self, embeddings: Tensor) -> Tensor:
+        count, dim = embeddings.shape
+        whole = torch.zeros(1, MAX_PROMPT_TOKENS, dim, dtype=embeddings.dtype, device=self._device)
+        whole[0, :count] = embeddings.to(self._device)
+        return whole
