@@ -101,6 +101,10 @@ def _facts(generation: Generation) -> list[tuple[str, Any]]:
         ("created", utc_time(generation.create_time)),
         ("attempts", generation.attempt_count),
     ]
+    if generation.resumed_step:
+        facts.append(("resumed_step", generation.resumed_step))
+    if generation.restart_reason:
+        facts.append(("restarted", generation.restart_reason))
     if generation.state == Generation.QUEUED:
         facts += [("queue_position", generation.queue_position), ("waiting_for", generation.waiting_for)]
     if generation.HasField("end_time"):

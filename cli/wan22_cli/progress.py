@@ -26,7 +26,7 @@ def describe(event: GenerationEvent) -> str:
         state = Generation.State.Name(event.state_change.state).lower()
         return f"{state}: {event.state_change.error.message}" if event.state_change.HasField("error") else state
     if kind == "attempt_start":
-        return f"attempt {event.attempt_start.attempt} on {event.attempt_start.worker}"
+        return _attempt(event.attempt_start)
     if kind == "attempt_end":
         return f"attempt {event.attempt_end.attempt} ended, it is queued again: {event.attempt_end.reason}"
     if kind == "progress":
@@ -37,6 +37,13 @@ def describe(event: GenerationEvent) -> str:
         waiting = f", waits for {event.queue.waiting_for}" if event.queue.waiting_for else ""
         return f"queued, position {event.queue.queue_position}{waiting}"
     return "an event that this version does not know"
+
+
+def _attempt(start: generation_pb2.AttemptStart) -> str:
+    text = f"attempt {start.attempt} on {start.worker}"
+    if start.resumed_step:
+        return f"{text}, from step {start.resumed_step} on"
+    return f"{text}, from the beginning: {start.restart_reason}" if start.restart_reason else text
 
 
 class ProgressBar:

@@ -28,6 +28,14 @@ EVENTS = [
     ),
     (GenerationEvent(state_change=StateChange(state=Generation.SUCCEEDED)), "succeeded"),
     (GenerationEvent(state_change=StateChange(state=Generation.FAILED, error={"message": "No."})), "failed: No."),
+    (
+        GenerationEvent(attempt_start=AttemptStart(attempt=2, worker="workers/b", resumed_step=12)),
+        "attempt 2 on workers/b, from step 12 on",
+    ),
+    (
+        GenerationEvent(attempt_start=AttemptStart(attempt=2, worker="workers/b", restart_reason="it is damaged")),
+        "attempt 2 on workers/b, from the beginning: it is damaged",
+    ),
     (GenerationEvent(), "an event that this version does not know"),
 ]
 

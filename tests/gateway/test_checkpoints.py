@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from wan22.errors import InternalError
 from wan22.v1 import inference_pb2
-from wan22_gateway import lifecycle, outcome
+from wan22_gateway import generation_messages, lifecycle, outcome
 from wan22_gateway.lifecycle import Fence, State
 from wan22_gateway.store import checkpoints, claims, generations, objects
 from wan22_gateway.store.claims import Claim, Loss
@@ -128,6 +128,9 @@ async def test_it_waits_for_a_worker_that_has_or_may_get_equal_numerics(
     await database.write(lambda tx: rows.add_worker(tx, state=state, numerics=numerics))
     await database.write(lambda tx: rows.add_worker(tx, "workers/w2", numerics="n2"))
     assert await database.write(claim) is None
+    row = await database.read(generations.get, "default", taken.fence.generation)
+    expected = "its turn" if state == "BUSY" else "a worker of the same numerics, to go on from step 1"
+    assert await database.read(generation_messages.waiting_for, row) == expected
     later = await database.write(rows.add_generation)  # holds nobody up meanwhile
     other = await database.write(claim)
     assert other is not None

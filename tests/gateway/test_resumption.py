@@ -66,6 +66,7 @@ async def test_a_lost_attempt_goes_on_from_the_newest_checkpoint(tmp_path: Path)
     assert [start.checkpoint_step for start in worker.starts] == [0, 3, 3]  # what it has is not sent again
     assert worker.checkpoint == b"latents"
     assert [(start.resumed_step, start.restart_reason) for start in starts] == [(0, ""), (3, "")]
+    assert (done.resumed_step, done.restart_reason) == (3, "")
 
 
 async def test_one_that_was_damaged_on_its_way_is_not_kept(tmp_path: Path) -> None:
@@ -106,6 +107,7 @@ async def test_a_worker_of_other_numerics_starts_anew_after_the_wait(tmp_path: P
     assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 2)
     assert resumed(worker) == [0, 0, 2, 0]
     assert starts[1].restart_reason == "the checkpoint of step 2 was made by other numerics"
+    assert (done.resumed_step, done.restart_reason) == (0, starts[1].restart_reason)
 
 
 async def test_a_refusal_by_a_worker_of_other_numerics_costs_no_checkpoint(tmp_path: Path) -> None:

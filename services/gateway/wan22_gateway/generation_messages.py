@@ -8,7 +8,7 @@ from google.rpc import status_pb2
 
 from wan22.v1 import generation_pb2
 from wan22_gateway.lifecycle import State, timestamp
-from wan22_gateway.store import generations, pools
+from wan22_gateway.store import checkpoints, generations, pools
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.generations import GenerationRow
 from wan22_gateway.store.pools import WorkerRow
@@ -41,6 +41,9 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         message.waiting_for = waiting_for(tx, row)
     if row.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(row.error))
+    origin = generations.last_origin(tx, row) if row.attempt_count else None
+    if origin is not None:
+        message.resumed_step, message.restart_reason = origin.resumed_step, origin.restart_reason
     if row.video_key is not None:
         message.video.size_bytes, message.video.digest = row.video_size, row.video_digest
     return message
@@ -63,6 +66,9 @@ def waiting_for(tx: Transaction, row: GenerationRow) -> str:
     if not alive:
         return f"a worker: none of {row.pool} answers yet"
     ready = [worker for worker in alive if worker.state in {"IDLE", "BUSY"} and not is_drained(tx, worker)]
+    made = checkpoints.newest(tx, row.id)
+    if ready and made and all(worker.numerics_digest != made[0].numerics_digest for worker in ready):
+        return f"a worker of the same numerics, to go on from step {made[0].step}"
     if ready:
         return "its turn"
     loading = [worker for worker in alive if worker.state == "LOADING"]

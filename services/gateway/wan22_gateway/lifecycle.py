@@ -144,14 +144,14 @@ def start(
     started = tx.now if row.start_time is None else row.start_time
     values: dict[str, Any] = {"attempt_count": fence.attempt, "start_time": started, "restart_reason": ""}
     _move(tx, fence.condition, State.RUNNING, **values)
-    attempt = {"generation": fence.generation, "number": fence.attempt, "worker": worker, "worker_uid": worker_uid}
+    origin: dict[str, Any] = {
+        "worker": worker,
+        "resumed_step": resumed_step,
+        "restart_reason": "" if resumed_step else restart_reason or row.restart_reason,
+    }
+    attempt = {"generation": fence.generation, "number": fence.attempt, "worker_uid": worker_uid, **origin}
     tx.execute(insert(attempts).values(**attempt, start_time=tx.now))
-    told = generation_pb2.AttemptStart(
-        attempt=fence.attempt,
-        worker=worker,
-        resumed_step=resumed_step,
-        restart_reason="" if resumed_step else restart_reason or row.restart_reason,
-    )
+    told = generation_pb2.AttemptStart(attempt=fence.attempt, **origin)
     if not resumed_step:
         checkpoints.drop_all(tx, fence.generation)
     append_event(tx, fence.generation, attempt_start=told)

@@ -15,7 +15,7 @@ from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.results import recipe_key
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import events, generations, objects, requests
+from wan22_gateway.store.schema import attempts, events, generations, objects, requests
 
 GenerationRow = Row[Any]
 REQUEST_ID_LIFE = 7 * 24 * 3600 * 1_000_000
@@ -111,6 +111,12 @@ def page(
     if before is not None:
         query = query.where(generations.c.position < before)
     return tx.execute(query.order_by(generations.c.position.desc()).limit(limit)).all()
+
+
+def last_origin(tx: Transaction, row: GenerationRow) -> Row[Any] | None:
+    """From which step a generation's newest attempt went on, and why from none; None before the first."""
+    newest = and_(attempts.c.generation == row.id, attempts.c.number == row.attempt_count)
+    return tx.execute(select(attempts.c.resumed_step, attempts.c.restart_reason).where(newest)).one_or_none()
 
 
 def events_after(tx: Transaction, generation: str, sequence: int) -> list[generation_pb2.GenerationEvent]:

@@ -94,6 +94,8 @@ attempts = Table(
     Column("start_time", BigInteger, nullable=False),
     Column("end_time", BigInteger),
     Column("outcome", Text),  # succeeded, failed, cancelled, lost (silent) or died
+    Column("resumed_step", Integer, nullable=False),  # of the checkpoint that it went on from; 0 without one
+    Column("restart_reason", Text, nullable=False),  # why without one although there was one
 )
 
 checkpoints = Table(

@@ -117,6 +117,8 @@ def upgrade() -> None:
         sa.Column("start_time", sa.BigInteger(), nullable=False),
         sa.Column("end_time", sa.BigInteger(), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("resumed_step", sa.Integer(), nullable=False),
+        sa.Column("restart_reason", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["generation"], ["generations.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("generation", "number"),
     )
