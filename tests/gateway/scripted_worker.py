@@ -131,8 +131,10 @@ async def serve(servicer: ScriptedWorkerServicer) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def gateway_with(folder: Path, worker: ScriptedWorkerServicer, **changed: Any) -> AsyncIterator[Client]:
-    """A gateway whose one pool leads to the worker; `changed` are its settings."""
+async def gateway_with(
+    folder: Path, worker: ScriptedWorkerServicer, variant: str = T2V, **changed: Any
+) -> AsyncIterator[Client]:
+    """A gateway whose one pool, of the variant, leads to the worker; `changed` are its settings."""
     tokenizers = folder / "gateway" / "tokenizers"
     tokenizers.mkdir(parents=True)
     tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
@@ -142,7 +144,7 @@ async def gateway_with(folder: Path, worker: ScriptedWorkerServicer, **changed: 
         target = f"127.0.0.1:{server.port}"
         pool = pool_pb2.Pool(
             name=rows.POOL,
-            variant=T2V,
+            variant=variant,
             model_version=rows.VERSION,
             max_workers=1,
             default_for_variant=True,

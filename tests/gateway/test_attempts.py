@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from wan22.errors import FailedPrecondition, NotFound, Reason, Unavailable, Wan22Error
 from wan22.v1 import generation_pb2, inference_pb2
@@ -141,3 +143,17 @@ async def test_an_attempt_that_the_store_gave_up_is_stopped_and_freed_on_the_wor
         assert worker.cancelled == worker.released == [stale]
         with pytest.raises(NotFound):
             await client.get(stale.generation)
+
+
+async def test_an_image_that_is_gone_fails_the_generation_and_names_it(tmp_path: Path) -> None:
+    png = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(png, "PNG")
+    worker = ScriptedWorkerServicer()
+    async with asyncio.timeout(30), gateway_with(tmp_path, worker, "i2v-a14b-tiny") as client:
+        media = await client.upload_media(png.getvalue())
+        (stored,) = (tmp_path / "videos" / "media").iterdir()
+        stored.unlink()
+        made = await client.create(variant="i2v-a14b-tiny", prompt="a red circle", image=media.name)
+        done = await client.wait(made.name)
+    assert (done.state, done.attempt_count) == (Generation.FAILED, 0)
+    assert done.error.message.startswith(f"The stored object media/{stored.name} is gone")

@@ -79,6 +79,17 @@ async def test_one_that_was_damaged_on_its_way_is_not_kept(tmp_path: Path) -> No
     assert [start.resumed_step for start in starts] == [0, 1]
 
 
+async def test_one_that_is_gone_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    def remove(start: Start) -> Events:
+        (newest,) = (tmp_path / "videos" / "checkpoints").rglob("1-1-2.safetensors")
+        newest.unlink()
+        return restarted(start)
+
+    done, starts = await outcome(tmp_path, ScriptedWorkerServicer(killed_after(1, 2), remove))
+    assert done.state == Generation.SUCCEEDED
+    assert [start.resumed_step for start in starts] == [0, 1]
+
+
 async def test_one_that_the_worker_finds_damaged_gives_way_to_the_one_before_and_then_to_none(tmp_path: Path) -> None:
     damaged = DataLoss("The checkpoint is damaged.", reason=Reason.DAMAGED_CHECKPOINT)
     worker = ScriptedWorkerServicer(killed_after(1, 2), restarted, lambda _: [damaged], lambda _: [damaged])

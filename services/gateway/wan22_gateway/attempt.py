@@ -74,6 +74,8 @@ class AttemptRunner:
         self._spool = Spool(spool_folder / f"{self._fence.generation}-{self._fence.owner_epoch}")
         self._resumption = Resumption(database, results, self._fence, self._spool.path.with_suffix(".checkpoint"))
         self._start = Start(None, 0)
+        self._unsent: Wan22Error | None = None
+        """Why what the worker needs could not be read from the result store."""
         self._attempt = inference_pb2.Attempt(
             generation=f"generations/{self._fence.generation}",
             number=self._fence.attempt,
@@ -133,6 +135,7 @@ class AttemptRunner:
 
     async def _stream(self, row: GenerationRow) -> _Next:
         self._start = start = await self._where_to_start()
+        self._unsent = None
         call = self._stub.Generate(self._requests(row, start))
         try:
             async for event in call:
@@ -140,6 +143,10 @@ class AttemptRunner:
                     return _Next.DONE
         except grpc.aio.AioRpcError as error:
             return await self._broken(from_rpc_error(error))
+        except asyncio.CancelledError:  # what grpc.aio makes of an error in the requests, too
+            if self._unsent is None:
+                raise
+            return await self._broken(self._unsent)
         except (OSError, ResourceExhausted, Unavailable) as error:  # a full disk, a damaged chunk: the worker keeps it
             log.warning("generations/%s: its video cannot be stored yet: %s", self._fence.generation, error)
         finally:
@@ -165,6 +172,16 @@ class AttemptRunner:
             checkpoint_step=start.newest_step,
         )
         yield inference_pb2.GenerateRequest(start=first)
+        try:
+            async for request in self._inputs(parameters, start):
+                yield request
+        except Wan22Error as error:
+            self._unsent = error
+            raise
+
+    async def _inputs(
+        self, parameters: generation_pb2.Parameters, start: Start
+    ) -> AsyncIterator[inference_pb2.GenerateRequest]:
         for media in {parameters.image, parameters.last_image} - {""}:
             async for data in self._media.read(media.removeprefix("media/")):
                 chunk = inference_pb2.GenerateRequest.InputChunk(media=media, data=data)
@@ -246,7 +263,7 @@ class AttemptRunner:
             log.info("%s did not take the release: %s", self._claim.worker, from_rpc_error(error).message)
 
     async def _broken(self, error: Wan22Error) -> _Next:
-        """Decides what a broken stream means."""
+        """Decides what a broken stream means, or one that could not be sent."""
         if isinstance(error, Aborted) and error.reason is Reason.STALE_OWNER:
             log.info("generations/%s has a newer owner.", self._fence.generation)
             return _Next.DONE

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from wan22.errors import DataLoss, ResourceExhausted, Unavailable
+from wan22.errors import DataLoss, Reason, ResourceExhausted, Unavailable
 from wan22.v1 import inference_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import Fence
@@ -85,11 +85,14 @@ class Resumption:
         await self._database.write(write)
 
     async def read(self, row: CheckpointRow) -> AsyncIterator[inference_pb2.CheckpointChunk]:
-        """A kept checkpoint's chunks."""
+        """A kept checkpoint's chunks. Raises DataLoss (DAMAGED_CHECKPOINT) when it is gone or cut short."""
         offset = 0
-        async for data in self._results.read(row.key, row.size_bytes):
-            yield inference_pb2.CheckpointChunk(step=row.step, offset=offset, data=data, crc32=crc32(data))
-            offset += len(data)
+        try:
+            async for data in self._results.read(row.key, row.size_bytes):
+                yield inference_pb2.CheckpointChunk(step=row.step, offset=offset, data=data, crc32=crc32(data))
+                offset += len(data)
+        except DataLoss as error:
+            raise DataLoss(error.message, reason=Reason.DAMAGED_CHECKPOINT) from error
 
     def announce(self, made: inference_pb2.Checkpoint) -> None:
         """Takes note of a checkpoint whose chunks follow."""
