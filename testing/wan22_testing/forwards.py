@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wan22.variants import VARIANTS
 from wan22_inference.engine.checkpoint_names import checkpoint_names
+from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.noise import latent_shape
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rows8 import FP8, quantise_rows
@@ -147,6 +148,20 @@ def make_sides(work: Work, seed: int, device: torch.device) -> Sides:
         torch.randn(1, variant.in_channels, *size, generator=generator).to(device),
         text.to(device),
     )
+
+
+def random_transformer(work: Work, seed: int, device: torch.device) -> Transformer:
+    """Our DiT with random weights, in the dtype that workers use on the device."""
+    with torch.device("meta"):
+        theirs = WanTransformer3DModel.from_config(work.config).state_dict()
+        module = Transformer(read_transformer_config(work.config, str(work)), compute_dtype(device))
+    shapes = {name: tensor.shape for name, tensor in theirs.items()}
+    weights = random_transformer_weights(shapes, dim=VARIANTS[work.variant].dim, seed=seed, device=device)
+    wanted = module.state_dict()
+    state = {name: weights[checkpoint_names(name)[0]].to(meta.dtype) for name, meta in wanted.items()}
+    module.load_state_dict(state, assign=True)
+    module.requires_grad_(requires_grad=False).eval()
+    return module
 
 
 def error(value: Tensor, reference: Tensor) -> float:

@@ -11,46 +11,28 @@ import av
 import numpy as np
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
 from PIL import Image
 from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22.parameters import Parameters, RequestedParameters, resolve
 from wan22.variants import VARIANTS
-from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.generate import generate
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.options import EngineOptions
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_inference.engine.text import TextEncoder
-from wan22_inference.engine.transformer import Transformer
-from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing import tiny_tokenizer
-from wan22_testing.forwards import Work, free_memory, peak_bytes
-from wan22_testing.random_weights import random_transformer_weights
+from wan22_testing.forwards import Work, free_memory, peak_bytes, random_transformer
 
 Figures = list[dict[str, Any]]
 MEDIA = "media/" + "0" * 64
 UMT5_XXL = {"vocab_size": 256_384, "d_model": 4096, "d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24}
 UMT5_TINY = {"vocab_size": 1_000, "d_model": 4096, "d_kv": 8, "num_heads": 2, "d_ff": 16, "num_layers": 1}
 FULL_STEPS = 40
-
-
-def make_transformer(work: Work, seed: int, device: torch.device) -> Transformer:
-    with torch.device("meta"):
-        theirs = WanTransformer3DModel.from_config(work.config).state_dict()
-        module = Transformer(read_transformer_config(work.config, str(work)), compute_dtype(device))
-    shapes = {name: tensor.shape for name, tensor in theirs.items()}
-    weights = random_transformer_weights(shapes, dim=VARIANTS[work.variant].dim, seed=seed, device=device)
-    wanted = module.state_dict()
-    state = {name: weights[checkpoint_names(name)[0]].to(meta.dtype) for name, meta in wanted.items()}
-    module.load_state_dict(state, assign=True)
-    module.requires_grad_(requires_grad=False).eval()
-    return module
 
 
 def make_text_encoder(sizes: dict[str, int], device: torch.device) -> TextEncoder:
@@ -88,7 +70,7 @@ def make_model(work: Work, text: dict[str, int], vae: dict[str, Any], device: to
         variant=variant,
         device=device,
         text_encoder=make_text_encoder(text, device),
-        transformers=tuple(make_transformer(work, seed, device) for seed in range(variant.experts)),
+        transformers=tuple(random_transformer(work, seed, device) for seed in range(variant.experts)),
         vae=make_vae(vae, device),
     )
 
