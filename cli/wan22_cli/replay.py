@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import filecmp
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from wan22.client import Client
 from wan22.errors import FailedPrecondition, InvalidRequest, Reason
-from wan22.mp4_boxes import read_recipe
+from wan22.mp4_boxes import read_recipe, video_digest
 from wan22.recipe import Recipe, differences
 from wan22.v1.generation_pb2 import Generation
 from wan22_cli import failures, options
@@ -38,6 +39,9 @@ def replay(
     last_image: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Last frame, where the gateway has it no more.")
     ] = None,
+    pool: Annotated[
+        str, typer.Option(help="The pool that makes it. Default: the variant's own.", show_default=False)
+    ] = "",
     endpoint: options.Endpoint = None,
     json: options.Json = False,
 ) -> None:
@@ -51,13 +55,13 @@ def replay(
             for field, path in (("image", image), ("last_image", last_image)):
                 if path is not None:
                     await _upload(client, made_by, field, path)
-            generation = await _make(client, made_by)
+            generation = await _make(client, made_by, pool)
             end_unless_succeeded(generation)
             made = await client.recipe(generation.name)
             with tempfile.TemporaryDirectory() as folder:
                 path = await client.download(generation.name, output or Path(folder) / "replay.mp4")
-                same = await asyncio.to_thread(_digest, path) == await asyncio.to_thread(_digest, file)
-        _tell(generation, same=same, found=differences(made_by.numerics, made.numerics), json=json)
+                likeness = await asyncio.to_thread(_compare, path, file)
+        _tell(generation, likeness, differences(made_by.numerics, made.numerics), json=json)
 
     failures.run(command())
 
@@ -82,12 +86,22 @@ async def _upload(client: Client, recipe: Recipe, field: str, path: Path) -> Non
         raise InvalidRequest(f"{path} is {name}, but the video was made of {recipe.parameters.get(field)}.")
 
 
-async def _make(client: Client, recipe: Recipe) -> Generation:
+async def _make(client: Client, recipe: Recipe, pool: str) -> Generation:
     parameters: dict[str, Any] = dict(recipe.parameters)
-    would_be = (await client.estimate(variant=recipe.variant, **parameters)).generation
+    try:
+        would_be = (await client.estimate(variant=recipe.variant, pool=pool, **parameters)).generation
+    except InvalidRequest as error:
+        wrong = [violation.field.rpartition(".")[2] for violation in error.violations]
+        if wrong not in (["image"], ["last_image"]):
+            raise
+        option = "--" + wrong[0].replace("_", "-")
+        text = f"The gateway does not have {parameters[wrong[0]]}: give the image file by {option}."
+        raise InvalidRequest(text) from error
     if would_be.model_version != recipe.model_version:
         text = f"The video was made of {recipe.model_version}, but {would_be.pool} serves {would_be.model_version}: "
-        raise FailedPrecondition(f"{text}serve the version that it was made of.", reason=Reason.WRONG_VERSION)
+        raise FailedPrecondition(
+            f"{text}serve that version, or name a pool of it by --pool.", reason=Reason.WRONG_VERSION
+        )
     with ProgressBar(notes) as bar:
         created = await client.create(variant=recipe.variant, pool=would_be.pool, **parameters)
         async for event in client.watch(created.name):
@@ -95,16 +109,27 @@ async def _make(client: Client, recipe: Recipe) -> Generation:
     return await client.get(created.name)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+class Likeness(StrEnum):
+    """How alike the two files are."""
+
+    SAME_BYTES = "The same bytes."
+    SAME_FRAMES = "The same frames, with another recipe beside them."
+    OTHER_FRAMES = "Other bytes."
 
 
-def _tell(generation: Generation, *, same: bool, found: list[str], json: bool) -> None:
+def _compare(made: Path, given: Path) -> Likeness:
+    if filecmp.cmp(made, given, shallow=False):
+        return Likeness.SAME_BYTES
+    return Likeness.SAME_FRAMES if video_digest(made) == video_digest(given) else Likeness.OTHER_FRAMES
+
+
+def _tell(generation: Generation, likeness: Likeness, found: list[str], *, json: bool) -> None:
+    same = likeness is Likeness.SAME_BYTES
     if json:
-        print_json({"name": generation.name, "same": same, "differences": found})
+        same_frames = likeness is not Likeness.OTHER_FRAMES
+        print_json({"name": generation.name, "same": same, "same_frames": same_frames, "differences": found})
     else:
-        out.print("The same bytes." if same else "Other bytes.")
+        out.print(likeness.value)
         for difference in found:
             note(difference)
         if not same and not found:

@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
-from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfRange, Reason, Unavailable
+from wan22.errors import AlreadyExists, FailedPrecondition, InvalidRequest, NotFound, OutOfRange, Reason, Unavailable
 from wan22.parameter_messages import from_message, to_message
 from wan22.parameters import resolve
 from wan22.recipe import Recipe
@@ -257,6 +257,9 @@ class MemoryGateway(GenerationServiceServicer):
                 f"variant is {asked.variant!r}: served are {', '.join(VARIANTS)}.", reason=Reason.VARIANT_NOT_SERVED
             )
         requested = from_message(asked.parameters)
+        for which, name in (("last_image", requested.last_image), ("image", requested.image)):
+            if name and name not in self.media:
+                raise InvalidRequest(f"{name} does not exist: upload it first.", field=f"parameters.{which}")
         size = (64, 64) if requested.image else None
         parameters = resolve(VARIANTS[asked.variant], requested, image_size=size, draw_seed=lambda: 42)
         return Generation(

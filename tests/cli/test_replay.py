@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,41 @@ async def test_other_bytes_end_with_1_and_what_differs(
     wan22: Wan22Command, gateway: MemoryGateway, recipe: Recipe
 ) -> None:
     make_file(wan22.folder, Recipe(VARIANT, "", PARAMETERS, {"library torch": "1.0"}))
-    serve_video(gateway, b"another video")
+    other = make_file(wan22.folder, recipe, "other.mp4") + b"\x00\x00\x00\x08mdat"
+    serve_video(gateway, other)
     result = await wan22("replay", "old.mp4", "-o", "new.mp4")
     assert (result.exit_code, result.out) == (1, "Other bytes.\n")
     assert "library torch was 1.0, is absent" in result.err
-    assert (wan22.folder / "new.mp4").read_bytes() == b"another video"
+    assert (wan22.folder / "new.mp4").read_bytes() == other
     make_file(wan22.folder, recipe)
     assert "The numerics are equal" in (await wan22("replay", "old.mp4")).err
+
+
+async def test_equal_frames_beside_another_recipe_are_told(
+    wan22: Wan22Command, gateway: MemoryGateway, recipe: Recipe
+) -> None:
+    make_file(wan22.folder, Recipe(VARIANT, "", PARAMETERS, {"option threads": "2"}))
+    serve_video(gateway, make_file(wan22.folder, recipe, "other.mp4"))
+    result = await wan22("replay", "old.mp4", "--json")
+    assert result.exit_code == 1
+    said = result.json()
+    assert (said["same"], said["same_frames"]) == (False, True)
+    assert said["differences"] == ["option threads was 2, is absent"]
 
 
 async def test_another_model_version_is_refused_before_any_work(wan22: Wan22Command, gateway: MemoryGateway) -> None:
     make_file(wan22.folder, Recipe(VARIANT, "models/m/versions/sha256:00", PARAMETERS, {}))
     result = await wan22("replay", "old.mp4")
     assert result.exit_code == 1
-    assert "serve the version that it was made of" in result.err
+    assert "serve that version, or name a pool of it by --pool" in result.err
     assert gateway.records == {}
+
+
+async def test_a_pool_can_be_named(wan22: Wan22Command, gateway: MemoryGateway, recipe: Recipe) -> None:
+    serve_video(gateway, make_file(wan22.folder, recipe))
+    assert (await wan22("replay", "old.mp4", "--pool", "pools/local.other")).exit_code == 0
+    (record,) = gateway.records.values()
+    assert record.generation.pool == "pools/local.other"
 
 
 async def test_left_out_texts_come_from_the_whole_recipe(
@@ -83,6 +104,21 @@ async def test_another_image_than_the_videos_is_refused(
     result = await wan22("replay", "old.mp4", "--image", "other.png")
     assert result.exit_code == 2
     assert "the video was made of media/000" in result.err
+
+
+async def test_an_image_that_the_gateway_does_not_have_is_asked_for(
+    wan22: Wan22Command, gateway: MemoryGateway
+) -> None:
+    (wan22.folder / "first.png").write_bytes(b"first")
+    media = f"media/{hashlib.sha256(b'first').hexdigest()}"
+    recipe = Recipe("i2v-a14b-tiny", "", PARAMETERS | {"image": media}, {})
+    serve_video(gateway, make_file(wan22.folder, recipe))
+    result = await wan22("replay", "old.mp4")
+    assert (result.exit_code, result.err) == (
+        2,
+        f"Error: The gateway does not have {media}: give the image file by --image.\n",
+    )
+    assert (await wan22("replay", "old.mp4", "--image", "first.png")).exit_code == 0
 
 
 async def test_a_file_without_a_recipe_is_refused(wan22: Wan22Command, gateway: MemoryGateway) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -9,7 +10,7 @@ import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from wan22.errors import InvalidRequest
-from wan22.mp4_boxes import read_recipe, read_xmp
+from wan22.mp4_boxes import read_recipe, read_xmp, video_digest
 from wan22.recipe import Recipe
 from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.vae.frames import Frame
@@ -115,13 +116,16 @@ def test_the_file_says_that_a_model_made_it_and_holds_its_recipe(tmp_path: Path)
             for frame in frames:
                 video.write(frame)
     assert read_recipe(told) == recipe
+    assert video_digest(told) == video_digest(plain)
+    assert video_digest(plain) != hashlib.sha256(plain.read_bytes()).hexdigest()  # the mark is a box of wan22, too
     with pytest.raises(InvalidRequest, match="holds no recipe"):
         read_recipe(plain)
     for path in (plain, told):
         packet = ET.fromstring(read_xmp(path) or "")  # noqa: S314  # our own
         (mark,) = packet.iter("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
         assert mark.text == "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-        with av.open(str(path)) as container:
+        with av.open(str(path), options={"export_xmp": "1"}) as container:
+            assert container.metadata["xmp"] == read_xmp(path)  # FFmpeg finds it too
             assert sum(1 for _ in container.decode(video=0)) == 3
 
 

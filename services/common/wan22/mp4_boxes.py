@@ -6,9 +6,13 @@ for it (Adobe's XMP specification, part 3; IPTC's digitalSourceType). Source of 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import struct
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from wan22.errors import InvalidRequest
 from wan22.recipe import Recipe
@@ -27,7 +31,8 @@ _XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="r"?>"""
-_HEADER = 8
+_HEADER, _KIND = 8, 16
+"""Bytes of a box's length and name, and of a `uuid` box's kind."""
 _MOST_BYTES = 1 << 20
 """Of a recipe; its texts have at most 10,000 characters each."""
 
@@ -54,32 +59,57 @@ def read_xmp(path: Path) -> str | None:
     return None if data is None else data.decode()
 
 
+def video_digest(path: Path) -> str:
+    """SHA-256, in hex, of an MP4 without its boxes of wan22: equal for equal frames, whatever the recipe says.
+
+    Raises InvalidRequest for a file that is no MP4; OSError.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for kind, start, size in _boxes(file, path):
+            if kind in {XMP_BOX, RECIPE_BOX}:
+                continue
+            file.seek(start)
+            while size > 0 and (piece := file.read(min(size, 1 << 20))):
+                digest.update(piece)
+                size -= len(piece)  # noqa: PLW2901  # what is left of it
+    return digest.hexdigest()
+
+
 def _box(kind: uuid.UUID, data: bytes) -> bytes:
-    return struct.pack(">I4s", _HEADER + 16 + len(data), b"uuid") + kind.bytes + data
+    return struct.pack(">I4s", _HEADER + _KIND + len(data), b"uuid") + kind.bytes + data
 
 
 def _find(path: Path, kind: uuid.UUID) -> bytes | None:
-    """The content of the first top-level `uuid` box of a kind; every box before it is skipped by its length."""
+    """The content of the first top-level `uuid` box of a kind."""
     with path.open("rb") as file:
-        first = True
-        while header := file.read(_HEADER):
-            if len(header) < _HEADER or (first and header[4:] != b"ftyp"):
-                raise InvalidRequest(f"{path} is no MP4, or is cut short.")
-            first = False
-            size, name = struct.unpack(">I4s", header)
-            start = _HEADER
-            if size == 1:  # a 64-bit length follows
-                size, start = int.from_bytes(file.read(8), "big"), _HEADER + 8
-            if size == 0:  # to the end of the file
-                return None
-            if size < start:
-                raise InvalidRequest(f"{path} is no MP4, or is damaged: a box has {size} bytes.")
-            if name == b"uuid" and file.read(16) == kind.bytes:
-                length = size - start - 16
+        for found, start, size in _boxes(file, path):
+            if found == kind:
+                length = size - _HEADER - _KIND
+                file.seek(start + _HEADER + _KIND)
                 data = file.read(length) if 0 <= length <= _MOST_BYTES else b""
                 if len(data) != length:
                     raise InvalidRequest(f"{path} is cut short, or its box of {length} bytes is none of wan22's.")
                 return data
-            read = start + (16 if name == b"uuid" else 0)
-            file.seek(size - read, 1)
     return None
+
+
+def _boxes(file: BinaryIO, path: Path) -> Iterator[tuple[uuid.UUID | None, int, int]]:
+    """Each top-level box: its kind if it is a `uuid` box, where it starts, and its length with the header."""
+    end = file.seek(0, os.SEEK_END)
+    start = 0
+    while start < end:
+        file.seek(start)
+        header = file.read(_HEADER)
+        if len(header) < _HEADER or (start == 0 and header[4:] != b"ftyp"):
+            raise InvalidRequest(f"{path} is no MP4, or is cut short.")
+        size, name = struct.unpack(">I4s", header)
+        if size == 1:  # a 64-bit length follows
+            size = int.from_bytes(file.read(8), "big")
+        elif size == 0:  # to the end of the file
+            size = end - start
+        if size < _HEADER:
+            raise InvalidRequest(f"{path} is no MP4, or is damaged: a box has {size} bytes.")
+        kind = file.read(_KIND) if name == b"uuid" else b""
+        yield uuid.UUID(bytes=kind) if len(kind) == _KIND else None, start, size
+        start += size

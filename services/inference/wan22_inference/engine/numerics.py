@@ -13,7 +13,7 @@ from wan22_inference.engine.options import EngineOptions
 
 ENGINE_VERSION = 1
 """Raised whenever a change to the engine may change bits."""
-_LIBRARIES = ("torch", "triton", "diffusers", "transformers", "fa3-fwd", "av", "numpy", "pillow")
+_LIBRARIES = ("torch", "triton", "diffusers", "transformers", "tokenizers", "ftfy", "fa3-fwd", "av", "numpy", "pillow")
 
 
 def numerics(model: Model, options: EngineOptions) -> dict[str, str]:
