@@ -48,5 +48,5 @@ async def test_an_object_that_is_gone_is_a_loss_and_deleting_it_is_none(tmp_path
 async def test_a_full_disk_is_named(small_disk: Path) -> None:
     results = Results(small_disk)
     with pytest.raises(ResourceExhausted, match=f"The disk of {small_disk} is full"):
-        await results.put(KEY, b"x" * (4 << 20))  # of larger ones the store removes its parts a moment later
+        await results.put(KEY, b"x" * ((4 << 20) + 1))  # of much larger ones the store removes its parts a moment later
     await results.put(KEY, b"it fits")
