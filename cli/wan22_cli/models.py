@@ -10,25 +10,19 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from wan22.cache import Cache
-from wan22.model_client import ModelClient
 from wan22.model_folder import infer_variant
 from wan22.v1.model_pb2 import Version
 from wan22.variants import VARIANTS, model_of
-from wan22_cli import failures, options, packing
+from wan22_cli import adapters, failures, options, packing
 from wan22_cli.home import Home
 from wan22_cli.terminal import file_size, note, notes, out, print_json, print_table, utc_time
 
 app = typer.Typer(no_args_is_help=True, help="List, import, check and remove model versions.")
+app.command("import-lora")(adapters.import_lora)
+app.command("approve")(adapters.approve)
+app.command("unapprove")(adapters.unapprove)
 
-Reference = Annotated[str, typer.Argument(help="MODEL[:TAG][@sha256:DIGEST], or models/{model}/versions/{digest}.")]
-
-
-def _client(registry: str | None) -> ModelClient:
-    return ModelClient(options.registry_target(registry))
-
-
-async def _find(client: ModelClient, reference: str) -> Version:
-    return await (client.get_version(reference) if reference.startswith("models/") else client.resolve(reference))
+Reference = options.ModelReference
 
 
 @app.command("list")
@@ -36,18 +30,25 @@ def list_(registry: options.Registry = None, json: options.Json = False) -> None
     """Lists models with their versions and tags."""
 
     async def command() -> None:
-        async with _client(registry) as client:
+        async with options.connect_registry(registry) as client:
             models = await client.list_models()
         if json:
             for model in models:
                 print_json(model)
             return
         rows = [
-            [version.name, ", ".join(version.tags), version.variant, file_size(version.size_bytes), _pin(version)]
+            [
+                version.name,
+                ", ".join(version.tags),
+                version.variant,
+                adapters.summary(version),
+                file_size(version.size_bytes),
+                _pin(version),
+            ]
             for model in models
             for version in model.versions
         ]
-        print_table(["VERSION", "TAGS", "VARIANT", "SIZE", "PINNED"], rows)
+        print_table(["VERSION", "TAGS", "VARIANT", "ADAPTER", "SIZE", "PINNED"], rows)
 
     failures.run(command())
 
@@ -61,13 +62,15 @@ def get(reference: Reference, registry: options.Registry = None, json: options.J
     """Shows one version with its files."""
 
     async def command() -> None:
-        async with _client(registry) as client:
-            version = await _find(client, reference)
+        async with options.connect_registry(registry) as client:
+            version = await options.find_version(client, reference)
         if json:
             print_json(version)
             return
         facts = {"name": version.name, "variant": version.variant, "tags": ", ".join(version.tags)}
         facts |= {"created": utc_time(version.create_time), "pinned": _pin(version)}
+        if version.HasField("adapter"):
+            facts["adapter"] = adapters.summary(version)
         facts["size"] = file_size(version.size_bytes)
         for label, value in facts.items():
             out.print(f"{label:<10} {value}", markup=False, soft_wrap=True)
@@ -98,7 +101,7 @@ def import_(
         of_variant = await asyncio.to_thread(infer_variant, folder) if variant is None else variant
         with _progress() as progress:
             task = progress.add_task("importing", total=None)
-            async with _client(registry) as client:
+            async with options.connect_registry(registry) as client:
                 version = await client.push_folder(
                     folder,
                     model=model or model_of(of_variant),
@@ -130,8 +133,8 @@ def export(
         target = packing.export(folder)
         with _progress() as progress:
             task = progress.add_task("pulling", total=None)
-            async with _client(registry) as client:
-                version = await _find(client, reference)
+            async with options.connect_registry(registry) as client:
+                version = await options.find_version(client, reference)
                 cached = await Cache(Home.from_environment().cache).pull(
                     version,
                     client,
@@ -156,8 +159,8 @@ def pin(reference: Reference, registry: options.Registry = None, json: options.J
     """Keeps a version from being deleted."""
 
     async def command() -> None:
-        async with _client(registry) as client:
-            version = await client.pin((await _find(client, reference)).name)
+        async with options.connect_registry(registry) as client:
+            version = await client.pin((await options.find_version(client, reference)).name)
         print_json(version) if json else out.print(f"{version.name} is pinned.", soft_wrap=True)
 
     failures.run(command())
@@ -168,8 +171,8 @@ def unpin(reference: Reference, registry: options.Registry = None, json: options
     """Ends a pin."""
 
     async def command() -> None:
-        async with _client(registry) as client:
-            version = await client.unpin((await _find(client, reference)).name)
+        async with options.connect_registry(registry) as client:
+            version = await client.unpin((await options.find_version(client, reference)).name)
         print_json(version) if json else out.print(f"{version.name} is not pinned.", soft_wrap=True)
 
     failures.run(command())
@@ -180,8 +183,8 @@ def verify(reference: Reference, registry: options.Registry = None, json: option
     """Has the registry read a version again. Exit code 1 when a file is not what it should be."""
 
     async def command() -> None:
-        async with _client(registry) as client:
-            version = await _find(client, reference)
+        async with options.connect_registry(registry) as client:
+            version = await options.find_version(client, reference)
             answer = await client.verify(version.name)
         if json:
             print_json(answer)
@@ -201,8 +204,8 @@ def delete(reference: Reference, registry: options.Registry = None, json: option
     """Removes a version, its tags, and the files that no other version uses."""
 
     async def command() -> None:
-        async with _client(registry) as client:
-            name = (await _find(client, reference)).name
+        async with options.connect_registry(registry) as client:
+            name = (await options.find_version(client, reference)).name
             await client.delete(name)
         print_json({"deleted": name}) if json else out.print(f"Deleted {name}.", soft_wrap=True)
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from wan22.client import DEFAULT_ENDPOINT, Client
+from wan22.model_client import ModelClient
+from wan22.v1.model_pb2 import Version
 from wan22_cli.home import Home
 
 DEFAULT_REGISTRY = "localhost:50052"
@@ -28,6 +30,9 @@ Registry = Annotated[
         show_default=False,
     ),
 ]
+ModelReference = Annotated[
+    str, typer.Argument(help="MODEL[:TAG][@sha256:DIGEST], or models/{model}/versions/{digest}.")
+]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")]
 Name = Annotated[str, typer.Argument(help="generations/{uuid}, or the UUID alone.")]
 
@@ -42,6 +47,16 @@ def registry_target(registry: str | None) -> str:
     """Where the model registry answers."""
     running = Home.from_environment().running()
     return registry or (running.registry if running else DEFAULT_REGISTRY)
+
+
+def connect_registry(registry: str | None) -> ModelClient:
+    """Makes the client of a command about models."""
+    return ModelClient(registry_target(registry))
+
+
+async def find_version(client: ModelClient, reference: str) -> Version:
+    """The version that a reference or a name means. Raises NotFound."""
+    return await (client.get_version(reference) if reference.startswith("models/") else client.resolve(reference))
 
 
 def parse_labels(labels: Iterable[str] | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.registry.model_folder import tensor
 
 from wan22_testing.service_process import ServiceProcess
 from wan22_testing.tiny_models import shared_folder
@@ -126,6 +127,30 @@ async def test_a_pickle_is_refused_by_name(registry: ServiceProcess, wan22: Wan2
     result = await wan22("models", "import", "model", "--variant", TINY, "--registry", registry.address)
     assert result.exit_code == 2
     assert "model/weights.bin is a pickle, which can run code: convert it to safetensors" in result.err
+
+
+async def test_an_adapter_is_imported_shown_approved_and_unapproved(
+    registry: ServiceProcess, wan22: Wan22Command
+) -> None:
+    at = ["--registry", registry.address]
+    (wan22.folder / "style.safetensors").write_bytes(tensor(b"lora"))
+    call = ["models", "import-lora", "style.safetensors", "style:v1", "--base", TINY]
+    name = (await wan22(*call, "--expert", "high", "--max-strength", "1.25", *at)).out.strip()
+    assert name.startswith("models/style/versions/sha256:")
+    shown = (await wan22("models", "get", "style:v1", *at)).out
+    assert "adapter    expert high, strength 0 to 1.25, not approved\n" in shown
+    assert (await wan22("models", "approve", "style:v1", *at)).out == f"{name} is approved.\n"
+    listed = (await wan22("models", "list", "--json", *at)).json_lines()
+    (version,) = next(model for model in listed if model["name"] == "models/style")["versions"]
+    assert version["adapter"] == {"target_expert": "HIGH", "max_strength": 1.25, "approved": True}
+    assert (await wan22("models", "unapprove", name, *at)).out == f"{name} is not approved.\n"
+
+    turbo = await wan22(*call, "--turbo", "--approve", "--json", *at)
+    assert turbo.json()["adapter"] == {"target_expert": "BOTH", "max_strength": 1.5, "turbo": True, "approved": True}
+    wrong = await wan22(*call, "--expert", "all", *at)
+    assert (wrong.exit_code, "'all': use high, low, both" in wrong.err) == (2, True)
+    for reference in (name, "style:v1"):
+        assert (await wan22("models", "delete", reference, *at)).exit_code == 0
 
 
 async def test_an_unknown_model_is_exit_code_1_and_an_unreachable_registry_3(

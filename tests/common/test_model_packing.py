@@ -159,7 +159,7 @@ async def test_weights_that_are_none_are_refused_by_name(
 
 
 async def test_two_imports_of_one_file_do_not_write_over_each_other(folder: Path, scratch: Path) -> None:
-    source = await LocalFile.describe(folder, folder / FILE)
+    source = await LocalFile.describe(folder / FILE, FILE)
     async with Packer(scratch, T2V).packed(source, lambda _: None) as local:
         with pytest.raises(FailedPrecondition, match="Another import is packing") as caught:
             async with Packer(scratch, T2V).packed(source, lambda _: None):

@@ -25,8 +25,8 @@ class LocalFile:
         return model_pb2.Blob(digest=self.file.digest, size_bytes=self.file.size_bytes)
 
     @classmethod
-    async def describe(cls, folder: Path, path: Path) -> Self:
-        """A file of a model folder, hashed in a thread."""
+    async def describe(cls, path: Path, path_in_model: str) -> Self:
+        """A file and where it belongs in a model, hashed in a thread."""
         digest = str(await digest_file(path))
         size = (await asyncio.to_thread(path.stat)).st_size
-        return cls(path, model_pb2.File(path=path.relative_to(folder).as_posix(), digest=digest, size_bytes=size))
+        return cls(path, model_pb2.File(path=path_in_model, digest=digest, size_bytes=size))

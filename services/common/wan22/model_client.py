@@ -89,7 +89,23 @@ class ModelClient:
         listed = await asyncio.to_thread(read_model_folder, folder)
         if listed.left_out:
             log.info("Left out of %s: %s.", model, ", ".join(str(p.relative_to(folder)) for p in listed.left_out))
-        files = [await LocalFile.describe(folder, path) for path in listed.files]
+        files = [await LocalFile.describe(path, path.relative_to(folder).as_posix()) for path in listed.files]
+        return await self.push(files, model=model, variant=variant, tags=tags, packer=packer, progress=progress)
+
+    async def push(
+        self,
+        files: Sequence[LocalFile],
+        *,
+        model: str,
+        variant: str,
+        tags: Sequence[str],
+        packer: Packer | None = None,
+        progress: Progress | None = None,
+    ) -> Version:
+        """Pushes what the registry lacks of these files, publishes them as a version, and returns it.
+
+        With a packer, weights are stored packed.
+        """
         for tries_left in reversed(range(PUBLISH_TRIES)):
             count = ByteCount(sum(local.file.size_bytes for local in files), progress)
             stored = await self._push_files(files, packer, count)
@@ -130,6 +146,16 @@ class ModelClient:
         """Ends a pin."""
         request = model_pb2.UnpinVersionRequest(name=name)
         return await self._calls.unary(self._stub.UnpinVersion, request, deadline=CALL_SECONDS)
+
+    async def approve_adapter(self, name: str) -> Version:
+        """Lets requests use an adapter. Raises FailedPrecondition for a version that is none."""
+        request = model_pb2.ApproveAdapterRequest(name=name)
+        return await self._calls.unary(self._stub.ApproveAdapter, request, deadline=CALL_SECONDS)
+
+    async def unapprove_adapter(self, name: str) -> Version:
+        """Ends an adapter's approval."""
+        request = model_pb2.UnapproveAdapterRequest(name=name)
+        return await self._calls.unary(self._stub.UnapproveAdapter, request, deadline=CALL_SECONDS)
 
     async def delete(self, name: str) -> None:
         """Removes a version. Raises FailedPrecondition when it is pinned."""

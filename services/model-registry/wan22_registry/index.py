@@ -19,6 +19,7 @@ LAYOUT = {"imageLayoutVersion": "1.0.0"}
 REF_NAME = "org.opencontainers.image.ref.name"
 CREATED = "org.opencontainers.image.created"
 MODEL, TAGS, PINNED = "dev.wan22.model", "dev.wan22.tags", "dev.wan22.pinned"
+APPROVED = "dev.wan22.approved"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Entry:
     create_time: datetime
     tags: tuple[str, ...] = ()
     pinned: bool = False
+    approved: bool = False
+    """Of an adapter: whether requests may use it."""
 
     @property
     def name(self) -> VersionName:
@@ -45,6 +48,8 @@ class Entry:
             PINNED: str(self.pinned).lower(),
             CREATED: self.create_time.isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
+        if self.approved:
+            annotations[APPROVED] = "true"
         if self.tags:
             annotations[REF_NAME] = f"{self.model}:{self.tags[0]}"  # what skopeo and its like find it by
         return {
@@ -66,6 +71,7 @@ class Entry:
             create_time=datetime.fromisoformat(notes[CREATED]).astimezone(UTC),
             tags=tuple(tag for tag in notes[TAGS].split(",") if tag),
             pinned=notes[PINNED] == "true",
+            approved=notes.get(APPROVED) == "true",
         )
 
 

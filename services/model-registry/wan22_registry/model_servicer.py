@@ -137,6 +137,14 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Unpins."""
         return await self._pin(request.name, pinned=False)
 
+    async def ApproveAdapter(self, request: model_pb2.ApproveAdapterRequest, context: Context) -> model_pb2.Version:
+        """Approves."""
+        return await self._approve(request.name, approved=True)
+
+    async def UnapproveAdapter(self, request: model_pb2.UnapproveAdapterRequest, context: Context) -> model_pb2.Version:
+        """Ends an approval."""
+        return await self._approve(request.name, approved=False)
+
     async def DeleteVersion(self, request: model_pb2.DeleteVersionRequest, context: Context) -> Empty:
         """Removes a version, then the blobs that nothing else needs."""
         async with self._changing:
@@ -178,6 +186,12 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         async with self._changing:
             entry = await to_its_end(lambda: self._versions.set_pinned(name, pinned=pinned))
         log.info("%s %s.", "Pinned" if pinned else "Unpinned", name)
+        return await self._message(entry)
+
+    async def _approve(self, name: str, *, approved: bool) -> model_pb2.Version:
+        async with self._changing:
+            entry = await to_its_end(lambda: self._versions.set_approved(name, approved=approved))
+        log.info("%s %s.", "Approved" if approved else "Ended the approval of", name)
         return await self._message(entry)
 
     async def _message_or_outline(self, entry: Entry) -> model_pb2.Version:

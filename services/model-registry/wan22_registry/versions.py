@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from wan22.adapter import ADAPTER_FILE, WEIGHTS_FILE, Adapter
 from wan22.digests import Sha256
 from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, NotFound, Reason
 from wan22.names import VersionName, VersionReference, check_digest, check_model, check_tag
 from wan22.v1 import model_pb2
 from wan22.variants import VARIANTS
+from wan22_registry.adapter_messages import adapter_message
 from wan22_registry.blobs import BlobStore
 from wan22_registry.index import Entry, Index
-from wan22_registry.manifest import config_digest, config_of, files_of, manifest_of
+from wan22_registry.manifest import canonical_json, config_digest, config_of, files_of, manifest_of
 from wan22_registry.model_files import check_content, check_path
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Versions:
         files = _check_files(request.files)
         for file in files:
             self._check_blob(file)
+        self._check_adapter(files, request.variant)
         config = config_of(request.variant)
         manifest = manifest_of(config, files)
         self._blobs.write(config)
@@ -91,9 +94,14 @@ class Versions:
     def set_pinned(self, name: str, *, pinned: bool) -> Entry:
         """Pins or unpins. Raises NotFound."""
         old = self.get(name)
-        new = dataclasses.replace(old, pinned=pinned)
-        self._index.replace(new if entry is old else entry for entry in self._index.entries)
-        return new
+        return self._exchange(old, dataclasses.replace(old, pinned=pinned))
+
+    def set_approved(self, name: str, *, approved: bool) -> Entry:
+        """Lets requests use an adapter or not. Raises NotFound, FailedPrecondition for what is no adapter."""
+        entry = self.get(name)
+        if not self.message(entry).HasField("adapter"):
+            raise FailedPrecondition(f"{name} is a whole model: only adapters are approved.")
+        return self._exchange(entry, dataclasses.replace(entry, approved=approved))
 
     def delete(self, name: str) -> list[str]:
         """Removes a version, then the blobs that no other has, and returns these.
@@ -128,6 +136,9 @@ class Versions:
         message.variant = self._read(entry, config_digest(manifest), "config")["variant"]
         message.files.extend(files)
         message.size_bytes = sum(file.size_bytes for file in files)
+        if adapter := next((file for file in files if file.path == ADAPTER_FILE), None):
+            content = canonical_json(self._read(entry, adapter.digest, ADAPTER_FILE))
+            message.adapter.CopyFrom(adapter_message(Adapter.from_json(content), approved=entry.approved))
         return message
 
     @staticmethod
@@ -136,6 +147,23 @@ class Versions:
         message = model_pb2.Version(name=str(entry.name), tags=entry.tags, pinned=entry.pinned)
         message.create_time.FromDatetime(entry.create_time)
         return message
+
+    def _exchange(self, old: Entry, new: Entry) -> Entry:
+        self._index.replace(new if entry is old else entry for entry in self._index.entries)
+        return new
+
+    def _check_adapter(self, files: Sequence[model_pb2.File], variant: str) -> None:
+        """Raises InvalidRequest for an adapter that has other files, or is for another variant, than it says."""
+        by_path = {file.path: file for file in files}
+        if ADAPTER_FILE not in by_path:
+            return
+        if by_path.keys() != {ADAPTER_FILE, WEIGHTS_FILE}:
+            text = f"An adapter has the files {ADAPTER_FILE} and {WEIGHTS_FILE}, this one {', '.join(by_path)}."
+            raise InvalidRequest(text, field="files", reason=Reason.FORBIDDEN_FILE)
+        adapter = Adapter.from_json(self._blobs.path(by_path[ADAPTER_FILE].digest).read_bytes())
+        if adapter.base_variant != variant:
+            text = f"variant is {variant}, and {ADAPTER_FILE} says {adapter.base_variant}: publish it for that one."
+            raise InvalidRequest(text, field="variant")
 
     def _check_blob(self, file: model_pb2.File) -> None:
         size = self._blobs.size(file.digest)
