@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -101,17 +101,7 @@ class Sides:
         """Our forward; the text's keys and values are made before, as once a generation."""
         with torch.device("meta"):
             module = Transformer(read_transformer_config(self.work.config, str(self.work)), dtype, fp8=fp8)
-        state: dict[str, Tensor] = {}
-        for name, meta in module.state_dict().items():
-            if name in state:
-                continue  # a scale
-            weight = self.weights[checkpoint_names(name.removesuffix("_scale"))[0]]
-            if meta.dtype is FP8:
-                rows = quantise_rows(weight)
-                state |= {name: rows.data, f"{name}_scale": rows.scale}
-            else:
-                state[name] = weight.to(meta.dtype)
-        module.load_state_dict(state, assign=True)
+        module.load_state_dict(our_state(module, self.weights), assign=True)
         module.requires_grad_(requires_grad=False).eval()
         with torch.inference_mode():
             context = module.text_context(self.text)
@@ -129,6 +119,21 @@ class Sides:
         if VARIANTS[self.work.variant].experts == 2:
             return Timesteps(torch.tensor([TIMESTEP], device=self.latents.device), (frames,))
         return Timesteps(torch.tensor([0.0, TIMESTEP], device=self.latents.device), (1, frames - 1))
+
+
+def our_state(module: Transformer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights named as diffusers names them as the state of a module of ours, quantised where it is."""
+    state: dict[str, Tensor] = {}
+    for name, meta in module.state_dict().items():
+        if name in state:
+            continue  # a scale
+        weight = weights[checkpoint_names(name.removesuffix("_scale"))[0]]
+        if meta.dtype is FP8:
+            rows = quantise_rows(weight)
+            state |= {name: rows.data, f"{name}_scale": rows.scale}
+        else:
+            state[name] = weight.to(meta.dtype)
+    return state
 
 
 def make_sides(work: Work, seed: int, device: torch.device) -> Sides:

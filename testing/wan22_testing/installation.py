@@ -70,7 +70,7 @@ class Installation:
                 self.folder / f"{name}.log",
                 name=f"workers/{name}",
                 uid=f"uid-{name}",
-                pool=pool_name(variant),
+                pool=pool or pool_name(variant),
                 registry=self.registry.address,
                 model=self._versions[variant],
                 cache=self.folder / "cache",

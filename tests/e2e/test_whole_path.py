@@ -15,7 +15,7 @@ import pytest_asyncio
 from wan22.channels import open_channel
 from wan22.client import Client, ParameterOptions
 from wan22.errors import AlreadyExists, FailedPrecondition, InvalidRequest, NotFound, Reason
-from wan22.v1 import generation_pb2, generation_pb2_grpc, pool_pb2, pool_pb2_grpc
+from wan22.v1 import generation_pb2, generation_pb2_grpc, inference_pb2, pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
 from wan22_testing.installation import Installation, pool_name
 from wan22_testing.tiny_models import shared_folder
@@ -309,3 +309,40 @@ async def test_no_log_holds_a_prompt(installation: Installation, client: Client,
     logs = list(installation.folder.glob("*.log"))
     assert {log.stem for log in logs} >= {"gateway", "registry", "t1"}
     assert [log for log in logs if marker in log.read_text()] == []
+
+
+async def test_what_does_not_fit_into_memory_is_said_before_it_is_queued(
+    installation: Installation, client: Client
+) -> None:
+    small = "pools/test.small"
+    await installation.serve(T2V, "small", pool=small, vram_limit=400 << 20)
+    await installation.start_workers("small")
+    async with asyncio.timeout(60):
+        async for pool in pool_states(installation, small):
+            if [worker.state for worker in pool.workers] == [inference_pb2.Worker.IDLE]:
+                break
+    work: ParameterOptions = {"seed": 5, "num_frames": 5}
+    fitting = await client.estimate(variant=T2V, prompt=PROMPT, pool=small, **work)
+    assert fitting.fits
+    assert 0 < fitting.peak_bytes <= 400 << 20
+    unknown = await client.estimate(variant=T2V, prompt=PROMPT, **work)
+    assert not unknown.HasField("fits")  # nothing bounds the other pool's memory
+    huge: ParameterOptions = {"width": 1024, "height": 1024, "num_frames": 161}
+    estimate = await client.estimate(variant=T2V, prompt=PROMPT, pool=small, **huge)
+    assert not estimate.fits
+    assert "frames fit" in estimate.advice
+    with pytest.raises(FailedPrecondition, match=r"at most .* frames fit") as caught:
+        await client.create(variant=T2V, prompt=PROMPT, pool=small, **huge)
+    assert caught.value.reason is Reason.OUT_OF_MEMORY
+    streamed = await client.wait((await client.create(variant=T2V, prompt=PROMPT, pool=small, **work)).name)
+    plain = await client.wait((await client.create(variant=T2V, prompt=PROMPT, **work)).name)
+    assert streamed.video.digest == plain.video.digest  # blocks in host memory change no bits
+
+
+async def pool_states(installation: Installation, name: str) -> AsyncIterator[pool_pb2.Pool]:
+    async with open_channel(installation.gateway.address) as channel:
+        watch = pool_pb2_grpc.PoolServiceStub(channel).WatchPools(pool_pb2.WatchPoolsRequest())
+        async for answer in watch:
+            for pool in answer.pools:
+                if pool.name == name:
+                    yield pool

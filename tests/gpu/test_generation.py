@@ -13,66 +13,18 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22.parameters import Parameters, RequestedParameters, resolve
 from wan22.variants import VARIANTS
-from wan22_inference.engine.devices import compute_dtype
-from wan22_inference.engine.generate import generate
+from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
-from wan22_inference.engine.options import EngineOptions
 from wan22_inference.engine.progress import Progress, Stage
-from wan22_inference.engine.text import TextEncoder
-from wan22_inference.engine.vae.config import read_vae_config
-from wan22_inference.engine.vae.vae import Vae
-from wan22_testing import tiny_tokenizer
-from wan22_testing.forwards import Work, free_memory, peak_bytes, random_transformer
+from wan22_testing.forwards import Work, free_memory, peak_bytes
+from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, make_model, make_vae
 
 Figures = list[dict[str, Any]]
 MEDIA = "media/" + "0" * 64
-UMT5_XXL = {"vocab_size": 256_384, "d_model": 4096, "d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24}
-UMT5_TINY = {"vocab_size": 1_000, "d_model": 4096, "d_kv": 8, "num_heads": 2, "d_ff": 16, "num_layers": 1}
 FULL_STEPS = 40
-
-
-def make_text_encoder(sizes: dict[str, int], device: torch.device) -> TextEncoder:
-    tokenizer = tiny_tokenizer.build()
-    config = UMT5Config(
-        feed_forward_proj="gated-gelu",
-        pad_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
-        **sizes,
-    )
-    with torch.device(device):
-        module = UMT5EncoderModel(config).to(compute_dtype(device)).eval()
-    return TextEncoder(tokenizer, module, device, EngineOptions())
-
-
-def make_vae(config: dict[str, Any], device: torch.device) -> Vae:
-    with torch.device("meta"):
-        vae = Vae(read_vae_config(config), compute_dtype(device))
-    vae.to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in vae.named_parameters():
-            if parameter.ndim > 2 and parameter.shape[1] > 1:
-                noise = torch.randn(parameter.shape, generator=generator, device=device)
-                parameter.copy_(noise / parameter.shape[1:].numel() ** 0.5)
-            else:
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    vae.to_channels_last()
-    vae.requires_grad_(requires_grad=False)
-    return vae
-
-
-def make_model(work: Work, text: dict[str, int], vae: dict[str, Any], device: torch.device) -> Model:
-    variant = VARIANTS[work.variant]
-    return Model(
-        variant=variant,
-        device=device,
-        text_encoder=make_text_encoder(text, device),
-        transformers=tuple(random_transformer(work, seed, device) for seed in range(variant.experts)),
-        vae=make_vae(vae, device),
-    )
 
 
 def parameters_of(work: Work, num_steps: int) -> Parameters:
@@ -109,7 +61,7 @@ def measure(model: Model, work: Work, num_steps: int, path: Path) -> dict[str, A
 
     began = time.perf_counter()
     images = {MEDIA: picture(work)} if model.variant.image == "required" else {}
-    generate(model, parameters_of(work, num_steps), images, path, report=report, should_stop=lambda: False)
+    generate(model, parameters_of(work, num_steps), images, path, Run(report=report, should_stop=lambda: False))
     ended = time.perf_counter()
     decoding = moments[Stage.DECODING.name]
     return {

@@ -14,7 +14,7 @@ from wan22.errors import DataLoss, Reason
 from wan22.parameters import Parameters
 from wan22_inference.engine.checkpoint import Checkpoint, dump, parse
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter
-from wan22_inference.engine.generate import generate
+from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.progress import Progress, Stage
 
@@ -35,16 +35,8 @@ def run(
     checkpoints: dict[int, bytes] = {}
     heard: list[Progress] = []
     with CheckpointWriter(CPU, 0, checkpoints.__setitem__) as writer:
-        generate(
-            model,
-            parameters,
-            images or {},
-            path,
-            report=heard.append,
-            should_stop=lambda: False,
-            checkpoints=writer,
-            resume=resume,
-        )
+        surroundings = Run(report=heard.append, should_stop=lambda: False, checkpoints=writer, resume=resume)
+        generate(model, parameters, images or {}, path, surroundings)
     return path.read_bytes(), checkpoints, heard
 
 
@@ -81,7 +73,7 @@ def test_a_generation_from_an_image_can_be_resumed(
 
 def test_checkpoints_change_no_bits(tiny_model: Load, parameters: Make, tmp_path: Path) -> None:
     model, chosen = tiny_model("t2v-a14b-tiny"), parameters("t2v-a14b-tiny", num_inference_steps=3)
-    generate(model, chosen, {}, tmp_path / "plain.mp4", report=lambda _: None, should_stop=lambda: False)
+    generate(model, chosen, {}, tmp_path / "plain.mp4", Run(report=lambda _: None, should_stop=lambda: False))
     assert run(model, chosen, tmp_path / "taken.mp4")[0] == (tmp_path / "plain.mp4").read_bytes()
 
 

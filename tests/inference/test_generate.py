@@ -9,7 +9,7 @@ import torch
 
 from wan22.errors import Cancelled, InternalError, InvalidRequest, Reason
 from wan22.parameters import Parameters
-from wan22_inference.engine.generate import generate
+from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.progress import Progress, Stage
 
@@ -24,7 +24,9 @@ def test_a_generation_becomes_an_mp4_stage_by_stage(
     heard: list[Progress] = []
     chosen = parameters("i2v-a14b-tiny", image=media, num_frames=9, num_inference_steps=3, fps=12)
     path = tmp_path / "v.mp4"
-    generate(tiny_model("i2v-a14b-tiny"), chosen, {media: png}, path, report=heard.append, should_stop=lambda: False)
+    generate(
+        tiny_model("i2v-a14b-tiny"), chosen, {media: png}, path, Run(report=heard.append, should_stop=lambda: False)
+    )
     assert heard == [
         Progress(Stage.ENCODING_TEXT),
         Progress(Stage.ENCODING_IMAGE),
@@ -44,7 +46,7 @@ def test_the_same_parameters_give_the_same_bytes_and_another_seed_others(
     def run(name: str, seed: int) -> bytes:
         chosen = parameters("ti2v-5b-tiny", seed=seed)
         model, path = tiny_model("ti2v-5b-tiny"), tmp_path / name
-        generate(model, chosen, {}, path, report=lambda _: None, should_stop=lambda: False)
+        generate(model, chosen, {}, path, Run(report=lambda _: None, should_stop=lambda: False))
         return path.read_bytes()
 
     assert run("a", 1) == run("b", 1)
@@ -67,8 +69,7 @@ def test_a_stop_takes_effect_between_latent_frames(tiny_model: Load, parameters:
             parameters("t2v-a14b-tiny", num_frames=9),
             {},
             tmp_path / "v.mp4",
-            report=heard.append,
-            should_stop=should_stop,
+            Run(report=heard.append, should_stop=should_stop),
         )
     assert asked_while_decoding == 2
 
@@ -81,8 +82,7 @@ def test_a_prompt_that_is_too_long_names_its_field(tiny_model: Load, parameters:
             chosen,
             {},
             tmp_path / "v.mp4",
-            report=lambda _: None,
-            should_stop=lambda: False,
+            Run(report=lambda _: None, should_stop=lambda: False),
         )
 
 

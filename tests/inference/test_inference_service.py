@@ -23,7 +23,7 @@ from wan22.recipe import Recipe
 from wan22.status import from_status
 from wan22.v1 import generation_pb2
 from wan22.v1 import inference_pb2 as pb
-from wan22_inference.engine.generate import generate
+from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
 from wan22_inference.inference_servicer import _video
 from wan22_inference.jobs import Finished
@@ -63,7 +63,7 @@ async def test_a_generation_streams_its_stages_and_then_its_video(
     assert events[-1].finished.compute_seconds > 0
     path = tmp_path / "direct.mp4"
     recipe = Recipe.from_json(events[-1].finished.recipe)
-    generate(tiny_model(VARIANT), chosen, {}, path, report=lambda _: None, should_stop=lambda: False, recipe=recipe)
+    generate(tiny_model(VARIANT), chosen, {}, path, Run(report=lambda _: None, should_stop=lambda: False), recipe)
     assert video == path.read_bytes()
 
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from wan22.parameters import Parameters
 from wan22.solvers import Solver
-from wan22_inference.engine.generate import make_frames
+from wan22_inference.engine.generate import Run, make_frames
 from wan22_inference.engine.model import Model
 from wan22_testing.tiny_models import shared_folder
 
@@ -116,7 +116,9 @@ def ours(tiny_model: Callable[[str], Model]) -> Callable[..., np.ndarray[Any, An
     """Our frames as they enter the MP4, (F, H, W, 3) in [0, 255]."""
 
     def run(parameters: Parameters, variant: str, images: dict[str, bytes]) -> np.ndarray[Any, Any]:
-        frames = make_frames(tiny_model(variant), parameters, images, report=lambda _: None, should_stop=lambda: False)
+        frames = make_frames(
+            tiny_model(variant), parameters, images, Run(report=lambda _: None, should_stop=lambda: False)
+        )
         return np.stack(list(frames)).astype(float)
 
     return run

@@ -13,7 +13,7 @@ import pytest
 from wan22.parameters import Parameters
 from wan22.recipe import Recipe
 from wan22.v1 import inference_pb2 as pb
-from wan22_inference.engine.generate import generate
+from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
 from wan22_inference.settings import WorkerSettings
 from wan22_testing.service_process import ServiceProcess
@@ -67,7 +67,7 @@ async def test_another_process_and_another_attempt_give_the_same_bytes(
         again = video_of(await to_the_end(caller.generate(chosen, attempt(1, number=3))))
         after = await caller.worker()
     here = tmp_path / "here.mp4"
-    generate(tiny_model(VARIANT), chosen, {}, here, report=lambda _: None, should_stop=lambda: False, recipe=recipe)
+    generate(tiny_model(VARIANT), chosen, {}, here, Run(report=lambda _: None, should_stop=lambda: False), recipe)
     assert first == retried == other == again == here.read_bytes()
     assert (before.name, before.uid) == (after.name, after.uid) == ("workers/one", "slot-1")
     assert before.incarnation != after.incarnation

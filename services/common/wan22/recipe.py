@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from wan22.errors import InvalidRequest
@@ -29,6 +29,8 @@ class Recipe:
     """Every parameter that takes effect, by name. A text that was left out is {"sha256": hex digits} instead."""
     numerics: Mapping[str, str]
     """What may change bits beside the above, by name: libraries, card, options."""
+    economy: Mapping[str, int] = field(default_factory=dict)
+    """What was done to need less memory, by name; nothing by default."""
 
     @classmethod
     def make(cls, variant: str, model_version: str, parameters: Parameters, numerics: Mapping[str, str]) -> Self:
@@ -42,7 +44,11 @@ class Recipe:
             name: {"sha256": hashlib.sha256(value.encode()).hexdigest()} if name in _TEXTS else value
             for name, value in self.parameters.items()
         }
-        return Recipe(self.variant, self.model_version, hidden, self.numerics)
+        return replace(self, parameters=hidden)
+
+    def with_economy(self, entries: Mapping[str, int]) -> Recipe:
+        """The same with what took effect."""
+        return replace(self, economy=dict(entries))
 
     def with_text(self, name: str, text: str) -> Recipe:
         """The same with a text put back. Raises InvalidRequest when it is another one than was left out."""
@@ -50,7 +56,7 @@ class Recipe:
         digest = kept["sha256"] if isinstance(kept, dict) else hashlib.sha256(kept.encode()).hexdigest()
         if digest != hashlib.sha256(text.encode()).hexdigest():
             raise InvalidRequest(f"{name} is not the text that the video was made of: its digest is {digest}.")
-        return Recipe(self.variant, self.model_version, {**self.parameters, name: text}, self.numerics)
+        return replace(self, parameters={**self.parameters, name: text})
 
     @property
     def hidden_texts(self) -> list[str]:

@@ -15,6 +15,7 @@ from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
 from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
 from wan22_gateway import cost
+from wan22_gateway.memory import Fit, fit
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.store import generations, objects, pools
 from wan22_gateway.store.database import Database, Transaction
@@ -35,6 +36,8 @@ class Admitted:
     parameters: Parameters
     cut_texts: dict[str, int]
     """Tokens that each text had which is cut, by field."""
+    fit: Fit | None
+    """How it fits into memory; None while that is unknown."""
     work_units: float
     predicted_seconds: float
 
@@ -60,6 +63,8 @@ class Admission:
             if known is not None:
                 return known
         admitted = await self.check(tenant, request.generation)
+        if admitted.fit is not None and not admitted.fit.fits:
+            raise _does_not_fit(admitted.pool, admitted.fit)
         count = request.count or 1
         if admitted.parameters.seed + count - 1 > MAX_SEED:
             text = f"seed is {admitted.parameters.seed}: with count {count} use at most {MAX_SEED - count + 1}."
@@ -104,7 +109,8 @@ class Admission:
         _check_profile(pool, parameters)
         units = cost.work_units(variant, parameters)
         seconds = cost.predicted_seconds(units, pool.seconds_per_unit)
-        return Admitted(variant, pool, parameters, too_long, units, seconds)
+        fitting = await self._database.read(fit, pool.name, variant, parameters)
+        return Admitted(variant, pool, parameters, too_long, fitting, units, seconds)
 
     async def _image_size(self, tenant: str, requested: RequestedParameters) -> Size | None:
         size = None
@@ -148,6 +154,12 @@ def _refuse_texts(too_long: dict[str, int]) -> InvalidRequest:
         for field, count in too_long.items()
     ]
     return InvalidRequest(" ".join(v.description for v in violations), violations=violations)
+
+
+def _does_not_fit(pool: PoolRow, found: Fit) -> FailedPrecondition:
+    needed, limit = found.peak_bytes >> 20, found.limit >> 20
+    text = f"It would take about {needed} MiB of device memory, and no worker of {pool.name} has more than {limit} MiB"
+    return FailedPrecondition(f"{text}: {found.advice}.", reason=Reason.OUT_OF_MEMORY)
 
 
 def _check_profile(pool: PoolRow, parameters: Parameters) -> None:

@@ -170,6 +170,7 @@ class AttemptRunner:
             video_offset=self._spool.size,
             resume=start.message,
             checkpoint_step=start.newest_step,
+            economy=None if row.economy is None else generation_pb2.Economy.FromString(row.economy),
         )
         yield inference_pb2.GenerateRequest(start=first)
         try:
@@ -242,7 +243,8 @@ class AttemptRunner:
         )
 
     async def _progressed(self, progress: generation_pb2.Progress) -> bool:
-        is_step = progress.stage == generation_pb2.Progress.DENOISING and 0 < progress.step < progress.num_steps
+        denoising = progress.stage == generation_pb2.Progress.DENOISING
+        is_step = denoising and 0 < progress.step < progress.num_steps and not progress.HasField("economy")
         if is_step and time.monotonic() - self._last_step_event < STEP_EVENT_SECONDS:
             return True
         if is_step:

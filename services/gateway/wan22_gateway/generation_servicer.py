@@ -11,6 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from wan22 import names
 from wan22.errors import FailedPrecondition, InvalidRequest, OutOfRange, Reason
+from wan22.memory_messages import economy_message
 from wan22.parameter_messages import to_message
 from wan22.v1 import generation_pb2, generation_pb2_grpc
 from wan22_gateway import lifecycle, page_token
@@ -60,11 +61,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             labels=request.generation.labels,
             cut_texts=admitted.cut_texts,
         )
-        return generation_pb2.Estimate(
+        estimate = generation_pb2.Estimate(
             generation=would_be,
             predicted_seconds=admitted.predicted_seconds,
             queue_position=await self._database.read(generations.queue_position, pool.name, None),
         )
+        if (fit := admitted.fit) is not None:
+            estimate.fits, estimate.peak_bytes, estimate.advice = fit.fits, fit.peak_bytes, fit.advice
+            estimate.economy.CopyFrom(economy_message(fit.economy))
+        return estimate
 
     async def GetGeneration(
         self, request: generation_pb2.GetGenerationRequest, context: Context

@@ -159,9 +159,12 @@ def start(
 
 
 def progress(tx: Transaction, fence: Fence, message: generation_pb2.Progress) -> bool:
-    """Records how far a RUNNING attempt is. False when the fence is old."""
+    """Records how far a RUNNING attempt is, and what it does to need less memory. False when the fence is old."""
     running = and_(fence.condition, generations.c.state == State.RUNNING)
-    statement = update(generations).where(running).values(progress=message.SerializeToString())
+    values = {"progress": message.SerializeToString()}
+    if message.HasField("economy"):
+        values["economy"] = message.economy.SerializeToString()
+    statement = update(generations).where(running).values(values)
     if tx.execute(statement.returning(generations.c.id)).one_or_none() is None:
         return False
     append_event(tx, fence.generation, progress=message)

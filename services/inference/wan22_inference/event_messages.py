@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from wan22.memory_messages import economy_message
 from wan22.status import to_status
 from wan22.v1 import generation_pb2, inference_pb2
 from wan22_inference.engine.progress import Progress, Stage
@@ -26,9 +27,10 @@ def accepted(parameters_digest: str, incarnation: str) -> inference_pb2.Generate
 
 def progress(value: Progress) -> inference_pb2.GenerateEvent:
     """A stage or step."""
-    return GenerateEvent(
-        progress=generation_pb2.Progress(stage=_STAGES[value.stage], step=value.step, num_steps=value.num_steps)
-    )
+    message = generation_pb2.Progress(stage=_STAGES[value.stage], step=value.step, num_steps=value.num_steps)
+    if value.economy is not None:
+        message.economy.CopyFrom(economy_message(value.economy))
+    return GenerateEvent(progress=message)
 
 
 def video_chunk(offset: int, data: bytes) -> inference_pb2.GenerateEvent:

@@ -10,6 +10,7 @@ import grpc
 
 from wan22.channels import CHUNK_BYTES
 from wan22.errors import Aborted, DeadlineExceeded, InvalidRequest, OutOfRange, Reason
+from wan22.memory_messages import economy_from_message, memory_message
 from wan22.names import VersionName, check_generation
 from wan22.parameter_messages import complete_from_message
 from wan22.parameters import Parameters
@@ -57,7 +58,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         if start.video_offset < 0:
             raise InvalidRequest(f"video_offset is {start.video_offset}: use 0 or more.", field="start.video_offset")
         parameters = _parameters(start)
-        inputs = Inputs(parameters, _resume(start))
+        inputs = Inputs(parameters, _resume(start), economy_from_message(start.economy))
 
         async def receive() -> None:
             await _receive(requests, inputs)
@@ -158,6 +159,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             error=None if weights.error is None else to_status(weights.error),
             numerics_digest=numerics_digest(weights.numerics) if weights.numerics else "",
             numerics=weights.numerics,
+            memory=None if weights.holdings is None else memory_message(weights.holdings),
         )
 
 

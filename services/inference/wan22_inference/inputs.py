@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wan22.digests import Sha256
+from wan22.economy import EMPTY, Economy
 from wan22.errors import DataLoss, InvalidRequest, Reason
 from wan22.parameters import Parameters
 from wan22_inference.engine.checkpoint import Checkpoint, parse
@@ -32,7 +33,7 @@ class Resume:
 class Inputs:
     """Collects the images that the parameters name, and the announced checkpoint, chunk by chunk."""
 
-    def __init__(self, parameters: Parameters, resume: Resume | None = None) -> None:
+    def __init__(self, parameters: Parameters, resume: Resume | None = None, economy: Economy = EMPTY) -> None:
         if resume is not None and not 0 < resume.size_bytes <= MAX_CHECKPOINT_BYTES:
             text = f"start.resume.size_bytes is {resume.size_bytes}: use 1 to {MAX_CHECKPOINT_BYTES}."
             raise InvalidRequest(text, field="start.resume.size_bytes")
@@ -40,6 +41,7 @@ class Inputs:
             text = f"start.resume.step is {resume.step}: use 1 to {parameters.num_inference_steps - 1}."
             raise InvalidRequest(text, field="start.resume.step")
         self.resume = resume
+        self.economy = economy
         self._checkpoint = bytearray()
         self._fields = {
             media: field

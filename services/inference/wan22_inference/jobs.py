@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan22.digests import Sha256
+from wan22.economy import EMPTY, Economy
 from wan22.errors import Cancelled, InternalError, Wan22Error
 from wan22.parameters import Parameters
 from wan22.recipe import Recipe
 from wan22_inference.compute import Compute
 from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter, Deliver
-from wan22_inference.engine.generate import generate
+from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.progress import Progress, Report
 from wan22_inference.signals import Signal
@@ -71,6 +72,8 @@ class Work:
     """Between checkpoints; 0 takes one after each step."""
     resume: Checkpoint | None = None
     """Where to go on from."""
+    economy: Economy = EMPTY
+    """What is done from the start to need less memory."""
 
 
 Outcome = Finished | Failed | Stopped
@@ -138,20 +141,24 @@ class Job:
         started = time.monotonic()
         path = self.folder / "video.mp4"
         with CheckpointWriter(model.device, work.checkpoint_seconds, deliver) as checkpoints:
-            generate(
-                model,
-                work.parameters,
-                work.images,
-                path,
+            run = Run(
                 report=report,
                 should_stop=self._stop.is_set,
-                recipe=work.recipe.without_texts() if work.parameters.omit_prompt else work.recipe,
                 checkpoints=checkpoints,
                 resume=work.resume,
+                economy=work.economy,
             )
+            told = work.recipe.without_texts() if work.parameters.omit_prompt else work.recipe
+            economy = generate(model, work.parameters, work.images, path, run, told)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Finished(path, path.stat().st_size, f"sha256:{digest}", time.monotonic() - started, work.recipe)
+        return Finished(
+            path,
+            path.stat().st_size,
+            f"sha256:{digest}",
+            time.monotonic() - started,
+            work.recipe.with_economy(economy.entries()),
+        )
 
 
 def _store(folder: Path, step: int, data: bytes) -> StoredCheckpoint:

@@ -48,6 +48,9 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
         options=EngineOptions(
             threads=settings.threads,
             text_encoder=settings.text_encoder,
+            vram_limit=settings.vram_limit,
+            vae_decode_dtype=settings.vae_decode_dtype,
+            vae_tile=settings.vae_tile,
             embedding_cache_bytes=settings.embedding_cache_bytes,
         ),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ByteSize, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
@@ -49,6 +50,13 @@ class WorkerSettings(Settings):
     text_encoder: TextEncoderPlace = TextEncoderPlace.DEVICE
     """Where the text encoder is: `device`; `host`, which frees its 11 GB of the device between texts at the cost of a
     copy; `cpu`, which computes it there."""
+    vram_limit: ByteSize | None = None
+    """Most of the device that may be used, contexts and libraries counted, such as 12GiB; by default all of it. What
+    does not fit beside a generation waits in host memory and comes block by block."""
+    vae_decode_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """What the VAE decodes in; auto is bfloat16 on a CUDA device and float32 on a CPU. It encodes in float32."""
+    vae_tile: int | None = Field(None, ge=4, le=96)
+    """Latents a side of the tiles in which the VAE works, always; by default whole frames where these fit."""
     embedding_cache_bytes: int = Field(256 << 20, ge=0)
     """Host memory for the embeddings of texts used before, 4 MB each at full size; 0 keeps none."""
     checkpoint_seconds: float = Field(30.0, ge=0)

@@ -12,6 +12,7 @@ import torch
 
 from wan22.cache import Cache, CachedVersion
 from wan22.errors import DeadlineExceeded, FailedPrecondition, InternalError, Reason, Unavailable, Wan22Error
+from wan22.memory_model import Holdings
 from wan22.model_client import ModelClient
 from wan22.names import VersionName
 from wan22.v1 import model_pb2
@@ -54,6 +55,10 @@ class Weights:
         """Format: models/{model}/versions/{digest}; empty until the registry has resolved the reference."""
         self.numerics: Mapping[str, str] = {}
         """What may change bits beside a recipe, by name; empty until the model is loaded."""
+        self.holdings: Holdings | None = None
+        """What the model takes of the device; None until it is loaded, and where nothing bounds the memory."""
+        self.economy = options.economy
+        """What every generation does to need less memory."""
         self.bytes_loaded = 0
         self.bytes_total = 0
         """0 until the version's files are known."""
@@ -131,4 +136,5 @@ class Weights:
 
         model = load_model(VARIANTS[variant], paths, self._device, on_bytes, self._options)
         self.numerics = numerics(model, self._options)
+        self.holdings = model.placement.holdings()
         return model

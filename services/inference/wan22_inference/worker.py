@@ -225,7 +225,8 @@ class Worker:
         """Hashes and parses megabytes: not for the event loop."""
         recipe = Recipe.make(model.variant.name, self.weights.version, parameters, self.weights.numerics)
         resume = inputs.checkpoint()
-        return Work(parameters, inputs.images(), recipe, self._timing.checkpoint_seconds, resume)
+        economy = self.weights.economy.with_at_least(inputs.economy)
+        return Work(parameters, inputs.images(), recipe, self._timing.checkpoint_seconds, resume, economy)
 
     def _start(self, generation: str, fence: Fence, job: Job, model: Model) -> HeldAttempt:
         held = self._book.begin(generation, fence)

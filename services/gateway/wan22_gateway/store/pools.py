@@ -106,6 +106,7 @@ def heard_from(tx: Transaction, worker: inference_pb2.Worker, address: str, leas
         "bytes_loaded": worker.bytes_loaded,
         "error": worker.error.message,
         "numerics_digest": worker.numerics_digest,
+        "memory": worker.memory.SerializeToString() if worker.HasField("memory") else None,
         "lease_expire_time": tx.now + round(lease_seconds * 1_000_000),
         "lost": False,
     }

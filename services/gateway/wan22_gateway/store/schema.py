@@ -61,6 +61,7 @@ generations = Table(
     # Since when it waits again, and why its next attempt starts at step 0 although there was a checkpoint.
     Column("requeue_time", BigInteger),
     Column("restart_reason", Text, nullable=False, default=""),
+    Column("economy", LargeBinary),  # generation_pb2.Economy: what an attempt had to do to need less memory
     Index("generations_by_queue", "state", "pool", "position"),
     Index("generations_by_tenant", "tenant", "position"),
     sqlite_autoincrement=True,
@@ -138,6 +139,7 @@ workers = Table(
     Column("bytes_loaded", BigInteger, nullable=False),
     Column("error", Text, nullable=False),
     Column("numerics_digest", Text, nullable=False),  # empty while it loads
+    Column("memory", LargeBinary),  # inference_pb2.Worker.Memory; null while unknown or unbounded
     Column("lease_expire_time", BigInteger, nullable=False),
     Column("lost", Boolean, nullable=False),  # it was asked after its lease had lapsed, and did not answer
     Column("drain_expire_time", BigInteger),

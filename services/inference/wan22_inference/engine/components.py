@@ -40,12 +40,17 @@ def load_text_encoder(files: ModelFiles, device: torch.device, dtype: torch.dtyp
     return module
 
 
+def empty_transformer(files: ModelFiles, component: str, dtype: torch.dtype) -> Transformer:
+    """A DiT of transformer/ or transformer_2/ on the meta device: all but its weights."""
+    with torch.device("meta"):
+        return Transformer(read_transformer_config(files.config(component), component), dtype)
+
+
 def load_transformer(
     files: ModelFiles, component: str, device: torch.device, dtype: torch.dtype, on_bytes: OnBytes
 ) -> Transformer:
     """A DiT of transformer/ or transformer_2/, whether named as diffusers or as the official repository does it."""
-    with torch.device("meta"):
-        module = Transformer(read_transformer_config(files.config(component), component), dtype)
+    module = empty_transformer(files, component, dtype)
     names = {name: checkpoint_names(name) for name in module.state_dict()}
     _fill(module, files, component, device, on_bytes=on_bytes, names=names)
     return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,9 +10,7 @@ import torch
 from torch import Tensor
 
 from wan22.variants import TEMPORAL_STRIDE
-from wan22_inference.engine.progress import Check
 from wan22_inference.engine.timesteps import Timesteps
-from wan22_inference.engine.vae.vae import Vae
 
 
 class Condition(Protocol):
@@ -83,10 +82,12 @@ def _one_for_all(latents: Tensor, timestep: Tensor) -> Timesteps:
     return Timesteps(timestep.reshape(1), (latents.shape[2],))
 
 
-def image_channels(vae: Vae, first: Tensor, last: Tensor | None, num_frames: int, check: Check) -> ImageChannels:
-    """The condition of i2v: images (1, 3, H, W) in [-1, 1] at the ends of a video that is else grey, encoded.
+Encode = Callable[[Tensor], Tensor]
+"""The VAE's encoder: pixels (1, 3, F, H, W) to normalised latents."""
 
-    `check` is called before each latent frame; it may raise to end the work.
+
+def image_channels(encode: Encode, first: Tensor, last: Tensor | None, num_frames: int) -> ImageChannels:
+    """The condition of i2v: images (1, 3, H, W) in [-1, 1] at the ends of a video that is else grey, encoded.
 
     Source: WanImageToVideoPipeline.prepare_latents of diffusers; wan/image2video.py of the official repository.
     """
@@ -94,7 +95,7 @@ def image_channels(vae: Vae, first: Tensor, last: Tensor | None, num_frames: int
     video[:, :, 0] = first
     if last is not None:
         video[:, :, -1] = last
-    encoded = vae.encode(video, check)
+    encoded = encode(video)
     return ImageChannels(torch.cat([_known_frames(encoded, last_is_known=last is not None), encoded], dim=1))
 
 
@@ -111,6 +112,6 @@ def _known_frames(encoded: Tensor, *, last_is_known: bool) -> Tensor:
     return mask
 
 
-def first_frame(vae: Vae, image: Tensor | None, check: Check) -> FirstFrame:
+def first_frame(encode: Encode, image: Tensor | None) -> FirstFrame:
     """The condition of ti2v: the image (1, 3, H, W) in [-1, 1] as the first latent frame, if there is one."""
-    return FirstFrame(None if image is None else vae.encode(image.unsqueeze(2), check))
+    return FirstFrame(None if image is None else encode(image.unsqueeze(2)))

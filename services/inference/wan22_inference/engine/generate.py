@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from wan22.economy import EMPTY, Economy
 from wan22.errors import DataLoss, Reason, ResourceExhausted
+from wan22.memory_model import economise, what_fits
 from wan22.parameters import Parameters
 from wan22.profiles import TURBO_HIGH_STEPS, Profile
 from wan22.recipe import Recipe
@@ -18,6 +22,7 @@ from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter
 from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.images import read_image
+from wan22_inference.engine.ladder import Ladder, OutOfSteps
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.noise import draw_noise, latent_shape, make_generator
@@ -27,69 +32,61 @@ from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
 from wan22_inference.engine.vae.frames import Frame
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What surrounds one generation: who hears of it, who may stop it, and where it starts."""
+
+    report: Report
+    should_stop: ShouldStop
+    checkpoints: CheckpointWriter | None = None
+    resume: Checkpoint | None = None
+    """A checkpoint of the same recipe, from which denoising goes on."""
+    economy: Economy = EMPTY
+    """What an earlier attempt had to do to need less memory: done from the start."""
+
 
 def generate(
     model: Model,
     parameters: Parameters,
     images: Mapping[str, bytes],
     path: Path,
-    *,
-    report: Report,
-    should_stop: ShouldStop,
+    run: Run,
     recipe: Recipe | None = None,
-    checkpoints: CheckpointWriter | None = None,
-    resume: Checkpoint | None = None,
-) -> None:
+) -> Economy:
     """Makes the video and writes it to `path`; model, parameters and recipe alone shape its bytes.
 
-    The recipe goes into the file. With `resume`, a checkpoint of the same recipe, denoising goes on where it stopped.
+    The recipe goes into the file, with the economy that took effect, which is returned. Where memory does not suffice,
+    the phase that lacks it is tried again with more economy.
 
     Raises what make_frames raises; then the file is not to be used.
     """
-    frames = make_frames(
-        model, parameters, images, report=report, should_stop=should_stop, checkpoints=checkpoints, resume=resume
-    )
-    with Mp4Writer(path, width=parameters.width, height=parameters.height, fps=parameters.fps, recipe=recipe) as video:
-        for frame in frames:
-            video.write(frame)
+    generation = _Generation(model, parameters, images, run)
+    latents = generation.latents()
+
+    def write() -> None:
+        told = None if recipe is None else recipe.with_economy(generation.economy.entries())
+        size = {"width": parameters.width, "height": parameters.height}
+        with Mp4Writer(path, **size, fps=parameters.fps, recipe=told) as video:
+            for frame in generation.frames(latents):
+                video.write(frame)
+
+    generation.frugally("decode", write)
+    return generation.economy
 
 
-def make_frames(
-    model: Model,
-    parameters: Parameters,
-    images: Mapping[str, bytes],
-    *,
-    report: Report,
-    should_stop: ShouldStop,
-    checkpoints: CheckpointWriter | None = None,
-    resume: Checkpoint | None = None,
-) -> Iterator[Frame]:
+def make_frames(model: Model, parameters: Parameters, images: Mapping[str, bytes], run: Run) -> Iterator[Frame]:
     """Yields the video's frames as they are decoded.
 
     `images` has the PNG of each media name in the parameters. Raises Cancelled soon after `should_stop`, InvalidRequest
     for a text that is too long or an image that is none, InternalError when numbers are not finite, ResourceExhausted
-    when the device's memory does not suffice, DataLoss for a checkpoint that is none of this generation.
+    (OUT_OF_MEMORY) when the device's memory does not suffice, with what would fit, DataLoss for a checkpoint that is
+    none of this generation.
     """
-    try:
-        report(Progress(Stage.ENCODING_TEXT))
-        prepared = _prepare(model, parameters, images, report=report, should_stop=should_stop)
-        latents = _denoise(
-            model,
-            parameters,
-            prepared,
-            report=report,
-            should_stop=should_stop,
-            checkpoints=checkpoints,
-            resume=resume,
-        )
-        del prepared
-        report(Progress(Stage.DECODING))
-        yield from model.vae.decode(latents, Pace(model.device, should_stop).check)
-    except torch.OutOfMemoryError as error:
-        size = f"{parameters.width} x {parameters.height} x {parameters.num_frames} frames"
-        raise ResourceExhausted(
-            f"The device's memory does not suffice for {size}: ask for less. ({error})", reason=Reason.OUT_OF_MEMORY
-        ) from error
+    generation = _Generation(model, parameters, images, run)
+    yield from generation.frames(generation.latents())
 
 
 @dataclass(frozen=True)
@@ -100,58 +97,148 @@ class Prepared:
     condition: Condition
 
 
-@torch.inference_mode()
-def _prepare(
-    model: Model, parameters: Parameters, images: Mapping[str, bytes], *, report: Report, should_stop: ShouldStop
-) -> Prepared:
-    guided = any(expert.guidance_scale > 1.0 for expert in _experts(model, parameters))
-    text = _encode_text(model, parameters, guided=guided)
-    check_stop(should_stop)
-    return Prepared(text, _encode_images(model, parameters, images, report=report, should_stop=should_stop))
+class _Generation:
+    """One generation under way, and the economy that it has come to."""
 
+    def __init__(self, model: Model, parameters: Parameters, images: Mapping[str, bytes], run: Run) -> None:
+        self._model = model
+        self._parameters = parameters
+        self._images = images
+        self._run = run
+        self._stage = Stage.ENCODING_TEXT
+        self._holdings = model.placement.holdings()
+        self._resident = model.variant.num_layers
+        economy = run.economy
+        if self._holdings is not None:
+            economy, prediction = economise(model.variant, parameters, self._holdings, economy)
+            self._resident = prediction.resident_blocks
+        self._ladder = Ladder(economy, model.placement, model.device, self._tell_economy)
+        if economy != run.economy:
+            self._tell_economy(economy)
 
-@torch.inference_mode()
-def _denoise(
-    model: Model,
-    parameters: Parameters,
-    prepared: Prepared,
-    *,
-    report: Report,
-    should_stop: ShouldStop,
-    checkpoints: CheckpointWriter | None,
-    resume: Checkpoint | None,
-) -> Tensor:
-    shape = latent_shape(model.variant, parameters.width, parameters.height, parameters.num_frames)
-    generator = make_generator(parameters.seed)
-    latents = draw_noise(shape, generator).to(model.device)
-    schedule = make_schedule(
-        parameters.solver,
-        parameters.num_inference_steps,
-        parameters.flow_shift,
-        parameters.boundary,
-        model.device,
-        generator,
-        high_steps=TURBO_HIGH_STEPS if parameters.profile is Profile.TURBO else None,
-    )
-    if resume is not None:
-        schedule.restore(resume.step, resume.solver)
-        latents = _check_shape(resume.latents, latents).to(model.device)
+    @property
+    def economy(self) -> Economy:
+        """What takes effect."""
+        return self._ladder.economy
 
-    def after_step(step: int, latents: Tensor) -> None:
-        if checkpoints is not None:
-            checkpoints.offer(lambda: Checkpoint(step, latents, schedule.history()))
+    def frugally(self, phase: str, work: Callable[[], T]) -> T:
+        """The result of work of a phase, done with more economy until it fits."""
+        try:
+            return self._ladder.run(phase, work)
+        except OutOfSteps as error:
+            raise self._out_of_memory(str(error)) from error
 
-    return denoise(
-        latents,
-        schedule,
-        _experts(model, parameters),
-        prepared.condition,
-        prepared.text,
-        report=report,
-        should_stop=should_stop,
-        first_step=0 if resume is None else resume.step,
-        after_step=after_step,
-    )
+    def latents(self) -> Tensor:
+        """What the video is decoded from."""
+        self._report(Progress(Stage.ENCODING_TEXT))
+        prepared = self.frugally("encode", self._prepare)
+        latents = self.frugally("denoise", lambda: self._denoise(prepared))
+        self._model.placement.clear()
+        self._report(Progress(Stage.DECODING))
+        return latents
+
+    def frames(self, latents: Tensor) -> Iterator[Frame]:
+        """The frames of the latents, as they are decoded."""
+        check = Pace(self._model.device, self._run.should_stop).check
+        return self._model.vae.decode(latents, check, side=self.economy.decode_tile)
+
+    @torch.inference_mode()
+    def _prepare(self) -> Prepared:
+        text = self._encode_text()
+        check_stop(self._run.should_stop)
+        return Prepared(text, self._encode_images())
+
+    def _encode_text(self) -> Text:
+        parameters = self._parameters
+        texts = {"prompt": parameters.prompt}
+        if any(scale > 1.0 for scale in self._scales()):
+            texts["negative_prompt"] = parameters.negative_prompt
+        encoded = self._model.text_encoder.encode(texts, may_cut=parameters.cut_prompt)
+        return Text(encoded["prompt"], encoded.get("negative_prompt"))
+
+    def _encode_images(self) -> Condition:
+        parameters, model = self._parameters, self._model
+        fitted = {
+            field: read_image(self._images[media], field, parameters.width, parameters.height).to(model.device)
+            for field, media in (("image", parameters.image), ("last_image", parameters.last_image))
+            if media is not None
+        }
+        if fitted:
+            self._report(Progress(Stage.ENCODING_IMAGE))
+        check = Pace(model.device, self._run.should_stop).check
+        encode = partial(model.vae.encode, check=check, side=self.economy.encode_tile)
+        if model.variant.image == "required":
+            return conditions.image_channels(encode, fitted["image"], fitted.get("last_image"), parameters.num_frames)
+        if model.variant.image == "optional":
+            return conditions.first_frame(encode, fitted.get("image"))
+        return conditions.TextOnly()
+
+    @torch.inference_mode()
+    def _denoise(self, prepared: Prepared) -> Tensor:
+        model, parameters, run = self._model, self._parameters, self._run
+        shape = latent_shape(model.variant, parameters.width, parameters.height, parameters.num_frames)
+        generator = make_generator(parameters.seed)
+        latents = draw_noise(shape, generator).to(model.device)
+        schedule = make_schedule(
+            parameters.solver,
+            parameters.num_inference_steps,
+            parameters.flow_shift,
+            parameters.boundary,
+            model.device,
+            generator,
+            high_steps=TURBO_HIGH_STEPS if parameters.profile is Profile.TURBO else None,
+        )
+        chunk = self.economy.feed_forward_chunk
+        resume = run.resume if chunk == run.economy.feed_forward_chunk else None  # else it is of other bits
+        if resume is not None:
+            schedule.restore(resume.step, resume.solver)
+            latents = _check_shape(resume.latents, latents).to(model.device)
+        for transformer in model.transformers:
+            transformer.set_feed_forward_chunk(chunk)
+
+        def after_step(step: int, latents: Tensor) -> None:
+            if run.checkpoints is not None:
+                run.checkpoints.offer(lambda: Checkpoint(step, latents, schedule.history()))
+
+        return denoise(
+            latents,
+            schedule,
+            self._experts(),
+            prepared.condition,
+            prepared.text,
+            report=self._report,
+            should_stop=run.should_stop,
+            first_step=0 if resume is None else resume.step,
+            after_step=after_step,
+        )
+
+    def _scales(self) -> list[float]:
+        scales = (self._parameters.guidance_scale_high, self._parameters.guidance_scale_low)
+        return [scale for scale in scales if scale is not None]
+
+    def _experts(self) -> list[Expert]:
+        placement = self._model.placement
+        return [
+            Expert(transformer, scale, partial(placement.give_turn, index, self._resident))
+            for index, (transformer, scale) in enumerate(zip(self._model.transformers, self._scales(), strict=False))
+        ]
+
+    def _report(self, progress: Progress) -> None:
+        self._stage = progress.stage
+        self._run.report(progress)
+
+    def _tell_economy(self, economy: Economy) -> None:
+        self._run.report(Progress(self._stage, economy=economy))
+
+    def _out_of_memory(self, what: str) -> ResourceExhausted:
+        parameters = self._parameters
+        size = f"{parameters.width} x {parameters.height} x {parameters.num_frames} frames"
+        text = f"The device's memory does not suffice for {size}, whatever is done to need less"
+        if self._holdings is not None:
+            needed = economise(self._model.variant, parameters, self._holdings, self.economy)[1].peak
+            fits = what_fits(self._model.variant, parameters, self._holdings)
+            text += f": about {needed >> 20} MiB of {self._holdings.limit >> 20} MiB; {fits}"
+        return ResourceExhausted(f"{text}. ({what})", reason=Reason.OUT_OF_MEMORY)
 
 
 def _check_shape(stored: Tensor, wanted: Tensor) -> Tensor:
@@ -159,39 +246,3 @@ def _check_shape(stored: Tensor, wanted: Tensor) -> Tensor:
         text = f"The checkpoint's latents are {stored.dtype} {list(stored.shape)}, not float32 {list(wanted.shape)}."
         raise DataLoss(text, reason=Reason.DAMAGED_CHECKPOINT)
     return stored
-
-
-def _experts(model: Model, parameters: Parameters) -> list[Expert]:
-    scales = (parameters.guidance_scale_high, parameters.guidance_scale_low)
-    return [
-        Expert(transformer, scale)
-        for transformer, scale in zip(model.transformers, scales, strict=False)
-        if scale is not None
-    ]
-
-
-def _encode_text(model: Model, parameters: Parameters, *, guided: bool) -> Text:
-    texts = {"prompt": parameters.prompt}
-    if guided:
-        texts["negative_prompt"] = parameters.negative_prompt
-    encoded = model.text_encoder.encode(texts, may_cut=parameters.cut_prompt)
-    return Text(encoded["prompt"], encoded.get("negative_prompt"))
-
-
-def _encode_images(
-    model: Model, parameters: Parameters, images: Mapping[str, bytes], *, report: Report, should_stop: ShouldStop
-) -> Condition:
-    fitted = {
-        field: read_image(images[media], field, parameters.width, parameters.height).to(model.device)
-        for field, media in (("image", parameters.image), ("last_image", parameters.last_image))
-        if media is not None
-    }
-    if fitted:
-        report(Progress(Stage.ENCODING_IMAGE))
-    check = Pace(model.device, should_stop).check
-    if model.variant.image == "required":
-        first, last = fitted["image"], fitted.get("last_image")
-        return conditions.image_channels(model.vae, first, last, parameters.num_frames, check)
-    if model.variant.image == "optional":
-        return conditions.first_frame(model.vae, fitted.get("image"), check)
-    return conditions.TextOnly()

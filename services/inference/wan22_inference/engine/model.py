@@ -9,10 +9,18 @@ from pathlib import Path
 import torch
 
 from wan22.variants import Variant
-from wan22_inference.engine.components import OnBytes, load_text_encoder, load_tokenizer, load_transformer, load_vae
+from wan22_inference.engine.components import (
+    OnBytes,
+    empty_transformer,
+    load_text_encoder,
+    load_tokenizer,
+    load_transformer,
+    load_vae,
+)
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
+from wan22_inference.engine.placement import Placement, bytes_of, device_limit, must_stream
 from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
@@ -30,6 +38,7 @@ class Model:
     transformers: tuple[Transformer, ...]
     """The high-noise expert and the low-noise one, or the only one."""
     vae: Vae
+    placement: Placement
 
 
 def load_model(
@@ -50,14 +59,26 @@ def load_model(
     dtype = compute_dtype(device)
     options = options or EngineOptions()
     tokenizer = load_tokenizer(files)
+    limit = device_limit(device, options)
     encoder_device = device if options.text_encoder is TextEncoderPlace.DEVICE else torch.device("cpu")
     encoder = load_text_encoder(files, encoder_device, dtype, on_bytes)
+    vae_dtype = dtype if options.vae_decode_dtype == "auto" else getattr(torch, options.vae_decode_dtype)
+    weights = sum(bytes_of(empty_transformer(files, name, dtype)) for name in components)
+    weights += bytes_of(encoder) if options.text_encoder is TextEncoderPlace.DEVICE else 0
+    streamed = must_stream(limit, weights)
+    home = torch.device("cpu") if streamed else device
+    transformers = tuple(load_transformer(files, name, home, dtype, on_bytes) for name in components)
+    vae = load_vae(files, device, vae_dtype, on_bytes)
+    placement = Placement(transformers, bytes_of(encoder), bytes_of(vae), device, options, limit)
+    if streamed:
+        placement.stream()
     return Model(
         variant=variant,
         device=device,
         text_encoder=TextEncoder(tokenizer, encoder, device, options),
-        transformers=tuple(load_transformer(files, name, device, dtype, on_bytes) for name in components),
-        vae=load_vae(files, device, dtype, on_bytes),
+        transformers=transformers,
+        vae=vae,
+        placement=placement,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from wan22.economy import Economy
+
 
 class TextEncoderPlace(StrEnum):
     """Where the text encoder's weights are; on a CPU worker all three are the same."""
@@ -24,10 +26,21 @@ class EngineOptions:
     threads: int = 1
     """Threads of a computation on the CPU."""
     text_encoder: TextEncoderPlace = TextEncoderPlace.DEVICE
+    vram_limit: int | None = None
+    """Most bytes of the device that may be used, contexts and libraries counted; None is all that it has."""
+    vae_decode_dtype: str = "auto"
+    """bfloat16, float16 (with bfloat16 where that overflows) or float32; auto is the compute dtype."""
+    vae_tile: int | None = None
+    """Latents a side of the VAE's tiles, for every generation; None decodes whole frames where they fit."""
     embedding_cache_bytes: int = 256 << 20
     """Host memory for the embeddings of texts used before; 4 MB a text of 512 tokens at full size."""
+
+    @property
+    def economy(self) -> Economy:
+        """What every generation does to need less memory."""
+        return Economy(encode_tile=self.vae_tile, decode_tile=self.vae_tile)
 
     def bits(self) -> dict[str, str]:
         """Those whose change may change the bits of a video, by name."""
         where = "cpu" if self.text_encoder is TextEncoderPlace.CPU else "device"
-        return {"threads": str(self.threads), "text_encoder": where}
+        return {"threads": str(self.threads), "text_encoder": where, "vae_decode_dtype": self.vae_decode_dtype}

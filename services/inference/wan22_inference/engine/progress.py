@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from wan22.economy import Economy
 from wan22.errors import Cancelled
 
 
@@ -26,6 +27,8 @@ class Progress:
     step: int | None = None
     """Steps done."""
     num_steps: int | None = None
+    economy: Economy | None = None
+    """What is done from now on to need less memory; told when it becomes more."""
 
 
 Report = Callable[[Progress], None]

@@ -39,3 +39,11 @@ def quantise_rows(x: Tensor) -> Rows8:
     scale = x.abs().amax(-1) / LARGEST
     scale = torch.where(scale == 0, 1.0, scale)
     return Rows8((x / scale.unsqueeze(-1)).to(FP8), scale)
+
+
+def split_tokens(x: Operand, tokens: int) -> list[Operand]:
+    """X (B, L, K) in parts of at most so many tokens, contiguous each."""
+    if isinstance(x, Tensor):
+        return [part.contiguous() for part in torch.split(x, tokens, dim=1)]
+    parts = zip(torch.split(x.data, tokens, dim=1), torch.split(x.scale, tokens, dim=1), strict=True)
+    return [Rows8(data.contiguous(), scale.contiguous()) for data, scale in parts]

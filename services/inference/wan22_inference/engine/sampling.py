@@ -38,6 +38,8 @@ class Expert:
 
     transformer: Velocity
     guidance_scale: float
+    prepare: Callable[[], None] = lambda: None
+    """Called when its turn comes: its weights may have to be fetched."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class _Running:
 
 
 def _start(expert: Expert, text: Text) -> _Running:
+    expert.prepare()
     negative = None
     if expert.guidance_scale > 1.0 and text.negative is not None:
         negative = expert.transformer.text_context(text.negative)

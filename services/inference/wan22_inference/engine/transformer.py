@@ -5,12 +5,14 @@ The same function as wan/modules/model.py of the official repository and WanTran
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 
+from wan22_inference.engine.block_stream import BlockStream
 from wan22_inference.engine.plain_operations import gelu
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rope import rotary
@@ -46,11 +48,29 @@ class Transformer(nn.Module):
         kind = BlockKind(dtype, fp8)
         self.blocks: list[Block] = nn.ModuleList(Block(config, kind) for _ in range(config.num_layers))  # type: ignore[assignment]  # iterates as such
         self.head = Head(config, dtype)
+        self.block_stream: BlockStream | None = None
+        """Where the blocks' weights are, if not on the device."""
+
+    def stream_blocks(self, device: torch.device) -> BlockStream:
+        """Takes the blocks' weights to host memory and all others to the device."""
+        self.block_stream = BlockStream(self.blocks, device)
+        for module in (self.patch_embedding, self.time_embedding, self.text_embedding, self.head):
+            module.to(device)
+        return self.block_stream
+
+    def set_feed_forward_chunk(self, tokens: int | None) -> None:
+        """Lets the feed-forward take so many tokens at a time, which takes less memory; None is all at once."""
+        for block in self.blocks:
+            block.feed_forward.chunk = tokens
+
+    def _placed_blocks(self) -> Iterator[Block]:
+        """The blocks in order, each with its weights on the device."""
+        yield from self.blocks if self.block_stream is None else self.block_stream  # type: ignore[misc]  # the same ones
 
     def text_context(self, embeddings: Tensor) -> TextContext:
         """The context of a text from its embeddings (1, 512, text_dim), padded with zeros."""
         text = self.text_embedding(embeddings.to(self.dtype))
-        return TextContext(tuple(block.cross_attention.context(text) for block in self.blocks))
+        return TextContext(tuple(block.cross_attention.context(text) for block in self._placed_blocks()))
 
     def forward(self, latents: Tensor, timesteps: Timesteps, text: TextContext, check: Check) -> Tensor:
         """The velocity (B, out_channels, T, h, w) in the compute dtype of latents (B, in_channels, T, h, w).
@@ -63,7 +83,7 @@ class Transformer(nn.Module):
         time, modulation = self.time_embedding(timesteps.values)
         table = rotary(grid, self.config.head_dim, latents.device)
         stream = Stream(self.patch_embedding(latents.to(self.dtype)), lengths)
-        for block, context in zip(self.blocks, text.blocks, strict=True):
+        for block, context in zip(self._placed_blocks(), text.blocks, strict=True):
             check()
             block(stream, modulation, table, context)
         return from_patches(self.head(stream, time), grid)

@@ -11,7 +11,7 @@ from wan22_inference.engine.attention import attention
 from wan22_inference.engine.linear import Fp8Linear, Linear, LinearLayer
 from wan22_inference.engine.operations import operations
 from wan22_inference.engine.rope import Rotary
-from wan22_inference.engine.rows8 import Operand
+from wan22_inference.engine.rows8 import Operand, split_tokens
 from wan22_inference.engine.stream import Stream
 from wan22_inference.engine.transformer_config import TransformerConfig
 
@@ -84,7 +84,9 @@ class SelfAttention(_Attention):
         q = ops.norm_rotate_heads(self.query(x), self.query_norm.weight, self.num_heads, self.eps, rotary)
         k = ops.norm_rotate_heads(self.key(x), self.key_norm.weight, self.num_heads, self.eps, rotary)
         v = self.value(x).unflatten(2, (self.num_heads, -1))
-        out: Tensor = self.out(attention(q, k, v).flatten(2))
+        attended = attention(q, k, v).flatten(2)
+        del q, k, v  # here memory is at its peak
+        out: Tensor = self.out(attended)
         return out
 
 
@@ -112,8 +114,15 @@ class FeedForward(nn.Module):
         super().__init__()
         self.linear_in = kind.linear(config.dim, config.ffn_dim)
         self.linear_out = kind.linear(config.ffn_dim, config.dim)
+        self.chunk: int | None = None
+        """Tokens that are taken at a time, to need less memory; None is all at once."""
 
     def forward(self, x: Operand) -> Tensor:
         """X and the result are (B, L, dim)."""
+        if self.chunk is None:
+            return self._whole(x)
+        return torch.cat([self._whole(part) for part in split_tokens(x, self.chunk)], dim=1)
+
+    def _whole(self, x: Operand) -> Tensor:
         out: Tensor = self.linear_out(self.linear_in.gelu(x))
         return out

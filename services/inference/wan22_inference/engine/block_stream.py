@@ -1,0 +1,131 @@
+"""A DiT's blocks in host memory, of which a share lies on the device and the rest comes when its turn comes.
+
+While one block computes, the next is copied into the other of two buffers on a stream of its own. The weights are the
+same, bit for bit, and so is what the blocks make of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class _Buffer:
+    """Room on the device for one block's weights."""
+
+    tensors: State
+    holds: int | None = None
+    """Index of the block whose weights are in it, or on their way."""
+    filled: torch.cuda.Event | None = None
+    used: torch.cuda.Event | None = None
+
+
+class BlockStream:
+    """Gives blocks their weights in order, as often as asked; `blocks` are all of the same shape."""
+
+    def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
+        """Takes the blocks' weights to host memory, page-locked where the device is a CUDA device."""
+        self._blocks = blocks
+        self._device = device
+        self._cuda = device.type == "cuda"
+        self._copies = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]  # torch's
+        self._host = [self._to_host(block) for block in blocks]
+        self._resident: list[State] = []
+        self._buffers: list[_Buffer] = []
+
+    @property
+    def block_bytes(self) -> int:
+        """Of one block's weights."""
+        return sum(tensor.nbytes for tensor in self._host[0].values())
+
+    @property
+    def resident(self) -> int:
+        """Blocks that stay on the device."""
+        return len(self._resident)
+
+    def set_resident(self, count: int) -> None:
+        """Lets the first `count` blocks stay on the device; with 0 and no use, nothing of the blocks is there."""
+        states = self._resident
+        for index in reversed(range(count, len(states))):
+            self._give(index, self._host[index])
+            states.pop()
+        for index in range(len(states), min(count, len(self._blocks))):
+            states.append(
+                {
+                    name: tensor.to(self._device, non_blocking=True, copy=True)
+                    for name, tensor in self._host[index].items()
+                }
+            )
+            self._give(index, states[index])
+
+    def release(self) -> None:
+        """Takes everything off the device: another expert's turn has come, or the generation has ended."""
+        self.set_resident(0)
+        if self._copies is not None:
+            self._copies.synchronize()  # what is on its way must not land in memory that others have by then
+        for buffer in self._buffers:
+            if buffer.holds is not None:
+                self._give(buffer.holds, self._host[buffer.holds])
+        self._buffers.clear()
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        """The blocks in order; each has its weights on the device until the next is asked for."""
+        for index, block in enumerate(self._blocks):
+            if index < self.resident:
+                yield block
+                continue
+            buffer = self._fetch(index, keep=None)
+            self._fetch(self._next_streamed(index), keep=buffer)
+            if buffer.filled is not None:
+                torch.cuda.current_stream(self._device).wait_event(buffer.filled)
+            self._give(index, buffer.tensors)
+            try:
+                yield block
+            finally:
+                self._give(index, self._host[index])
+                if self._cuda:
+                    buffer.used = torch.cuda.current_stream(self._device).record_event()
+
+    def _next_streamed(self, index: int) -> int:
+        """The streamed block after this one; after the last comes the first again, for the next forward."""
+        return index + 1 if index + 1 < len(self._blocks) else self.resident
+
+    def _fetch(self, index: int, keep: _Buffer | None) -> _Buffer:
+        """The buffer with a block's weights, which may still be on their way; not the one to keep, if it has others."""
+        while len(self._buffers) < min(2, len(self._blocks) - self.resident):
+            room = {name: torch.empty_like(tensor, device=self._device) for name, tensor in self._host[0].items()}
+            self._buffers.append(_Buffer(room))
+        buffer = next((buffer for buffer in self._buffers if buffer.holds == index), None)
+        if buffer is None:
+            buffer = next(buffer for buffer in self._buffers if buffer is not keep)
+            self._fill(buffer, index)
+        return buffer
+
+    def _fill(self, buffer: _Buffer, index: int) -> None:
+        buffer.holds = index
+        if self._copies is None:
+            for name, tensor in self._host[index].items():
+                buffer.tensors[name].copy_(tensor)
+            return
+        if buffer.used is not None:
+            self._copies.wait_event(buffer.used)
+        with torch.cuda.stream(self._copies):
+            for name, tensor in self._host[index].items():
+                buffer.tensors[name].copy_(tensor, non_blocking=True)
+            buffer.filled = self._copies.record_event()
+
+    def _to_host(self, block: nn.Module) -> State:
+        state = {name: tensor.to("cpu") for name, tensor in block.state_dict().items()}
+        if self._cuda:
+            state = {name: tensor.pin_memory() for name, tensor in state.items()}
+        block.load_state_dict(state, assign=True)
+        return state
+
+    def _give(self, index: int, state: State) -> None:
+        self._blocks[index].load_state_dict(state, assign=True)

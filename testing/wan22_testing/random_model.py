@@ -1,0 +1,101 @@
+"""Whole models of any size with random weights, made on the device that runs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from transformers import UMT5Config, UMT5EncoderModel
+
+from wan22.variants import VARIANTS
+from wan22_inference.engine.devices import compute_dtype
+from wan22_inference.engine.model import Model
+from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
+from wan22_inference.engine.placement import Placement, bytes_of, device_limit, must_stream
+from wan22_inference.engine.text import TextEncoder
+from wan22_inference.engine.transformer import Transformer
+from wan22_inference.engine.transformer_config import read_transformer_config
+from wan22_inference.engine.vae.config import read_vae_config
+from wan22_inference.engine.vae.vae import Vae
+from wan22_testing import tiny_tokenizer
+from wan22_testing.forwards import Work, free_memory, our_state
+from wan22_testing.random_weights import random_transformer_weights
+
+UMT5_XXL = {"vocab_size": 256_384, "d_model": 4096, "d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24}
+UMT5_TINY = {"vocab_size": 1_000, "d_model": 4096, "d_kv": 8, "num_heads": 2, "d_ff": 16, "num_layers": 1}
+"""Sizes of the text encoder: as published, and small."""
+
+
+def make_transformer(work: Work, seed: int, device: torch.device, *, fp8: bool = False) -> Transformer:
+    """A DiT whose weights are those of random_transformer_weights."""
+    with torch.device("meta"):
+        theirs = WanTransformer3DModel.from_config(work.config).state_dict()
+        module = Transformer(read_transformer_config(work.config, str(work)), compute_dtype(device), fp8=fp8)
+    shapes = {name: tensor.shape for name, tensor in theirs.items()}
+    weights = random_transformer_weights(shapes, dim=VARIANTS[work.variant].dim, seed=seed, device=device)
+    module.load_state_dict(our_state(module, weights), assign=True)
+    module.requires_grad_(requires_grad=False).eval()
+    return module
+
+
+def make_text_encoder(sizes: dict[str, int], device: torch.device) -> UMT5EncoderModel:
+    """UMT5's encoder as torch initialises it."""
+    config = UMT5Config(
+        feed_forward_proj="gated-gelu",
+        pad_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
+        **sizes,
+    )
+    with torch.device(device):
+        return UMT5EncoderModel(config).to(compute_dtype(device)).eval()
+
+
+def make_vae(config: dict[str, Any], device: torch.device) -> Vae:
+    """A VAE with noise of unit gain for weights."""
+    with torch.device("meta"):
+        vae = Vae(read_vae_config(config), compute_dtype(device))
+    vae.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in vae.named_parameters():
+            if parameter.ndim > 2 and parameter.shape[1] > 1:
+                noise = torch.randn(parameter.shape, generator=generator, device=device)
+                parameter.copy_(noise / parameter.shape[1:].numel() ** 0.5)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    vae.to_channels_last()
+    vae.requires_grad_(requires_grad=False)
+    return vae
+
+
+def make_model(
+    work: Work,
+    text: dict[str, int],
+    vae: dict[str, Any],
+    device: torch.device,
+    options: EngineOptions | None = None,
+    *,
+    fp8: bool = False,
+) -> Model:
+    """A whole model, placed as load_model does it."""
+    options = options or EngineOptions()
+    variant = VARIANTS[work.variant]
+    encoder = make_text_encoder(text, device)
+    transformers = tuple(make_transformer(work, seed, device, fp8=fp8) for seed in range(variant.experts))
+    decoder = make_vae(vae, device)
+    weights = sum(map(bytes_of, transformers))
+    stays = options.text_encoder is TextEncoderPlace.DEVICE
+    encoded = TextEncoder(tiny_tokenizer.build(), encoder, device, options)
+    limit = device_limit(device, options)
+    placement = Placement(transformers, bytes_of(encoder), bytes_of(decoder), device, options, limit)
+    if must_stream(limit, weights + (bytes_of(encoder) if stays else 0)):
+        placement.stream()
+    free_memory(device)
+    return Model(
+        variant=variant,
+        device=device,
+        text_encoder=encoded,
+        transformers=transformers,
+        vae=decoder,
+        placement=placement,
+    )

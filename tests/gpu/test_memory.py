@@ -1,0 +1,186 @@
+"""Predicted against measured memory at full size, and generations under limits."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wan22.economy import EMPTY, Economy
+from wan22.memory_model import economise, predict
+from wan22.parameters import Parameters, RequestedParameters, resolve
+from wan22.variants import VARIANTS
+from wan22_inference.engine.generate import Run, generate
+from wan22_inference.engine.model import Model
+from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
+from wan22_inference.engine.progress import Progress, Stage
+from wan22_testing.forwards import Work, free_memory
+from wan22_testing.random_model import UMT5_XXL, make_model
+
+Figures = list[dict[str, Any]]
+VAES: dict[str, dict[str, Any]] = {
+    "t2v-a14b": {"base_dim": 96},
+    "ti2v-5b": {
+        "z_dim": 48,
+        "latents_mean": [0.0] * 48,
+        "latents_std": [1.0] * 48,
+        "is_residual": True,
+        "in_channels": 12,
+        "out_channels": 12,
+        "patch_size": 2,
+        "scale_factor_spatial": 16,
+        "base_dim": 160,
+        "decoder_base_dim": 256,
+    },
+}
+
+
+def parameters_of(work: Work) -> Parameters:
+    requested = RequestedParameters(
+        prompt="a cat on a beach",
+        width=work.width,
+        height=work.height,
+        num_frames=work.num_frames,
+        num_inference_steps=2,
+        boundary=0.9 if work.variant == "t2v-a14b" else None,
+        seed=7,
+    )
+    return resolve(VARIANTS[work.variant], requested, image_size=None, draw_seed=lambda: 0)
+
+
+def run(model: Model, work: Work, path: Path, economy: Economy = EMPTY) -> tuple[dict[str, int], float]:
+    """Peak bytes of the device by phase, contexts and libraries counted, and seconds of denoising."""
+    free_memory(model.device)
+    peaks: dict[str, int] = {}
+    phases = {Stage.ENCODING_TEXT: "text", Stage.DENOISING: "denoise", Stage.DECODING: "decode"}
+    now = ["text"]
+    times: list[float] = []
+    holdings = model.placement.holdings()
+    assert holdings is not None
+
+    def end_phase() -> None:
+        torch.cuda.synchronize()
+        peaks[now[0]] = torch.cuda.max_memory_allocated() + holdings.overhead
+        torch.cuda.reset_peak_memory_stats()
+
+    def report(progress: Progress) -> None:
+        if progress.economy is None and phases[progress.stage] != now[0]:
+            end_phase()
+            now[0] = phases[progress.stage]
+        if progress.step is not None:
+            torch.cuda.synchronize()
+            times.append(time.perf_counter())
+
+    generate(model, parameters_of(work), {}, path, Run(report=report, should_stop=lambda: False, economy=economy))
+    end_phase()
+    return peaks, times[-1] - times[0]
+
+
+@pytest.fixture
+def unlimited(cuda: torch.device) -> Iterator[None]:
+    yield
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1.0, cuda)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("unlimited")
+@pytest.mark.parametrize(
+    "works",
+    [
+        [Work("t2v-a14b", 40, 832, 480, 81), Work("t2v-a14b", 40, 1280, 720, 81)],
+        [Work("ti2v-5b", 30, 1280, 704, 121), Work("ti2v-5b", 30, 832, 480, 49)],
+    ],
+    ids=["t2v-a14b", "ti2v-5b"],
+)
+def test_the_memory_model_is_within_a_tenth(
+    works: list[Work], cuda: torch.device, figures: Figures, tmp_path: Path
+) -> None:
+    """Of activations and weights together; and each phase's activations are never 10 % of the device off."""
+    model = make_model(works[0], UMT5_XXL, VAES[works[0].variant], cuda)
+    off = {}
+    for work in works:
+        for economy in (EMPTY, Economy(decode_tile=16, feed_forward_chunk=4096)):
+            holdings = model.placement.holdings()
+            assert holdings is not None
+            predicted = predict(model.variant, parameters_of(work), holdings, economy)
+            measured, _ = run(model, work, tmp_path / "v.mp4", economy)
+            for phase, peak in measured.items():
+                what = f"{phase}, {work}, {economy.entries() or 'whole'}"
+                off[what] = predicted.phases[phase] / peak
+                print(f"{what}: predicted {predicted.phases[phase] / 2**30:.2f} GiB, measured {peak / 2**30:.2f} GiB")
+    worst = max(off.values(), key=lambda ratio: abs(ratio - 1))
+    what = f"predicted over measured peak memory, {model.variant.name}, the worst of {len(off)}"
+    figures.append({"what": what, "unit": "1", "value": worst, "goal": 1.1})
+    assert all(0.9 <= ratio <= 1.1 for ratio in off.values()), off
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("unlimited")
+@pytest.mark.parametrize(
+    ("work", "gib"),
+    [(Work("t2v-a14b", 40, 512, 512, 81), 12), (Work("ti2v-5b", 30, 832, 480, 49), 8)],
+    ids=["t2v-a14b in 12 GB", "ti2v-5b in 8 GB"],
+)
+def test_a_generation_fits_under_a_limit_with_the_same_bits(
+    work: Work, gib: int, cuda: torch.device, figures: Figures, tmp_path: Path
+) -> None:
+    """In fp8, blocks streamed; the limit holds for the whole device, as far as this process fills it."""
+    limit = gib * 10**9
+    model = make_model(
+        work, UMT5_XXL, VAES[work.variant], cuda, EngineOptions(text_encoder=TextEncoderPlace.CPU), fp8=True
+    )
+    _, free_time = run(model, work, tmp_path / "free.mp4")
+    del model
+    free_memory(cuda)
+    options = EngineOptions(text_encoder=TextEncoderPlace.CPU, vram_limit=limit)
+    model = make_model(work, UMT5_XXL, VAES[work.variant], cuda, options, fp8=True)
+    holdings = model.placement.holdings()
+    assert holdings is not None
+    economy, prediction = economise(model.variant, parameters_of(work), holdings, EMPTY)
+    assert prediction.fits, prediction
+    free, total = torch.cuda.mem_get_info(cuda)
+    peaks, limited_time = run(model, work, tmp_path / "limited.mp4", economy)
+    print(
+        f"{work}: {economy.entries()}, {prediction.resident_blocks} blocks stay, peaks {peaks}, {limited_time / free_time:.2f}"
+    )
+    what = f"two steps of {work} in {gib} GB, fp8, over the same without a limit"
+    row = {"what": what, "unit": "1", "value": limited_time / free_time, "goal": 1.2, "peak_bytes": max(peaks.values())}
+    figures.append(row)
+    assert max(peaks.values()) <= limit
+    assert total - free <= limit + holdings.overhead
+    if economy == EMPTY:
+        assert (tmp_path / "limited.mp4").read_bytes() == (tmp_path / "free.mp4").read_bytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("unlimited")
+def test_a_real_out_of_memory_goes_down_the_ladder(cuda: torch.device, tmp_path: Path) -> None:
+    work = Work("ti2v-5b", 4, 1280, 704, 25)
+    model = make_model(work, {**UMT5_XXL, "num_layers": 1}, VAES["ti2v-5b"], cuda)
+    steps: list[Economy] = []
+
+    def report(progress: Progress) -> None:
+        if progress.economy is not None:
+            steps.append(progress.economy)
+        if progress.stage is Stage.DECODING and not steps:
+            held = torch.cuda.memory_allocated() + 6 * 2**30  # less than whole frames take
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(held / torch.cuda.mem_get_info()[1])
+
+    economy = generate(
+        model, parameters_of(work), {}, tmp_path / "v.mp4", Run(report=report, should_stop=lambda: False)
+    )
+    assert economy.decode_tile is not None
+    assert steps[-1] == economy
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    again = generate(
+        model, parameters_of(work), {}, tmp_path / "again.mp4", Run(report=report, should_stop=lambda: False)
+    )
+    assert again == EMPTY

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wan22_inference.engine.block_stream import BlockStream
+
+CPU = torch.device("cpu")
+COUNT = 5
+
+
+def make_blocks() -> nn.ModuleList:
+    torch.manual_seed(0)
+    return nn.ModuleList(nn.Linear(8, 8) for _ in range(COUNT)).requires_grad_(requires_grad=False)
+
+
+def run(blocks: BlockStream | nn.ModuleList) -> Tensor:
+    x = torch.ones(1, 8)
+    for block in blocks:
+        x = torch.tanh(block(x))
+    return x
+
+
+@pytest.mark.parametrize("resident", range(COUNT + 1))
+def test_streamed_blocks_give_the_same_bits_forward_after_forward(resident: int) -> None:
+    expected, stream = run(make_blocks()), BlockStream(list(make_blocks()), CPU)
+    stream.set_resident(resident)
+    for _ in range(3):
+        assert torch.equal(run(stream), expected)
+    assert stream.resident == resident
+
+
+def test_the_resident_share_can_change_between_forwards() -> None:
+    expected, stream = run(make_blocks()), BlockStream(list(make_blocks()), CPU)
+    for resident in (0, 3, 5, 1, 4, 0):
+        stream.set_resident(resident)
+        assert torch.equal(run(stream), expected)
+        stream.release()
+        assert stream.resident == 0
+    assert torch.equal(run(stream), expected)
+
+
+def test_two_buffers_at_most_are_on_the_device_beside_the_resident_blocks() -> None:
+    blocks = list(make_blocks())
+    host = {id(tensor) for block in blocks for tensor in block.parameters()}
+    stream = BlockStream(blocks, CPU)
+    stream.set_resident(2)
+    at_host = {tensor.data_ptr() for state in stream._host for tensor in state.values()}
+    buffers = set()
+    for index, block in enumerate(stream):
+        elsewhere = {tensor.data_ptr() for tensor in block.state_dict().values()} - at_host
+        assert len(elsewhere) == 2  # its weight and bias, and not those in host memory
+        if index >= 2:
+            buffers.add(frozenset(elsewhere))
+    assert len(buffers) == 2
+    assert host
+    assert all(tensor.data_ptr() in at_host for block in blocks[2:] for tensor in block.state_dict().values())
+
+
+def test_a_forward_that_is_given_up_in_the_middle_harms_no_later_one() -> None:
+    expected, stream = run(make_blocks()), BlockStream(list(make_blocks()), CPU)
+    for index, _ in enumerate(stream):
+        if index == 2:
+            break
+    assert torch.equal(run(stream), expected)
+    stream.release()
+    assert torch.equal(run(stream), expected)
+
+
+def test_the_bytes_of_a_block_are_known() -> None:
+    assert BlockStream(list(make_blocks()), CPU).block_bytes == 4 * (8 * 8 + 8)
