@@ -155,16 +155,14 @@ def make_sides(work: Work, seed: int, device: torch.device) -> Sides:
     )
 
 
-def random_transformer(work: Work, seed: int, device: torch.device) -> Transformer:
+def random_transformer(work: Work, seed: int, device: torch.device, *, fp8: bool = False) -> Transformer:
     """Our DiT with random weights, in the dtype that workers use on the device."""
     with torch.device("meta"):
         theirs = WanTransformer3DModel.from_config(work.config).state_dict()
-        module = Transformer(read_transformer_config(work.config, str(work)), compute_dtype(device))
+        module = Transformer(read_transformer_config(work.config, str(work)), compute_dtype(device), fp8=fp8)
     shapes = {name: tensor.shape for name, tensor in theirs.items()}
     weights = random_transformer_weights(shapes, dim=VARIANTS[work.variant].dim, seed=seed, device=device)
-    wanted = module.state_dict()
-    state = {name: weights[checkpoint_names(name)[0]].to(meta.dtype) for name, meta in wanted.items()}
-    module.load_state_dict(state, assign=True)
+    module.load_state_dict(our_state(module, weights), assign=True)
     module.requires_grad_(requires_grad=False).eval()
     return module
 

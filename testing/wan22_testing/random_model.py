@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22.variants import VARIANTS
@@ -14,29 +13,14 @@ from wan22_inference.engine.model import Model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.placement import Placement, bytes_of, device_limit, must_stream
 from wan22_inference.engine.text import TextEncoder
-from wan22_inference.engine.transformer import Transformer
-from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing import tiny_tokenizer
-from wan22_testing.forwards import Work, free_memory, our_state
-from wan22_testing.random_weights import random_transformer_weights
+from wan22_testing.forwards import Work, free_memory, random_transformer
 
 UMT5_XXL = {"vocab_size": 256_384, "d_model": 4096, "d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24}
 UMT5_TINY = {"vocab_size": 1_000, "d_model": 4096, "d_kv": 8, "num_heads": 2, "d_ff": 16, "num_layers": 1}
 """Sizes of the text encoder: as published, and small."""
-
-
-def make_transformer(work: Work, seed: int, device: torch.device, *, fp8: bool = False) -> Transformer:
-    """A DiT whose weights are those of random_transformer_weights."""
-    with torch.device("meta"):
-        theirs = WanTransformer3DModel.from_config(work.config).state_dict()
-        module = Transformer(read_transformer_config(work.config, str(work)), compute_dtype(device), fp8=fp8)
-    shapes = {name: tensor.shape for name, tensor in theirs.items()}
-    weights = random_transformer_weights(shapes, dim=VARIANTS[work.variant].dim, seed=seed, device=device)
-    module.load_state_dict(our_state(module, weights), assign=True)
-    module.requires_grad_(requires_grad=False).eval()
-    return module
 
 
 def make_text_encoder(sizes: dict[str, int], device: torch.device) -> UMT5EncoderModel:
@@ -81,7 +65,7 @@ def make_model(
     options = options or EngineOptions()
     variant = VARIANTS[work.variant]
     encoder = make_text_encoder(text, device)
-    transformers = tuple(make_transformer(work, seed, device, fp8=fp8) for seed in range(variant.experts))
+    transformers = tuple(random_transformer(work, seed, device, fp8=fp8) for seed in range(variant.experts))
     decoder = make_vae(vae, device)
     weights = sum(map(bytes_of, transformers))
     stays = options.text_encoder is TextEncoderPlace.DEVICE
