@@ -189,6 +189,7 @@ class MemoryGateway(GenerationServiceServicer):
                 f"{request.name} is {state}: cancel it first, or use force.", reason=Reason.GENERATION_UNFINISHED
             )
         del self.records[request.name]
+        self._lose_answer("DeleteGeneration")
         return Empty()
 
     async def DownloadVideo(

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.empty_pb2 import Empty
+
 from wan22.errors import FailedPrecondition, Reason, Unavailable
 from wan22.server import Server
 from wan22.v1 import model_pb2, model_pb2_grpc
@@ -38,6 +40,8 @@ class Watched(ModelServicer):
         """How many pushes end in UNAVAILABLE after their first two messages of data."""
         self.lost_blobs = 0
         """How many times PublishVersion says that a blob is missing."""
+        self.lost_deletions = 0
+        """How many deletions are done and answered with UNAVAILABLE."""
 
     async def ReadBlob(self, request: model_pb2.ReadBlobRequest, context: Any) -> AsyncIterator[model_pb2.BlobChunk]:
         self.reads.append((request.digest, request.offset))
@@ -73,6 +77,13 @@ class Watched(ModelServicer):
                 self.blobs.path(file.digest).unlink(missing_ok=True)
             raise FailedPrecondition("Lost by the test.", reason=Reason.BLOB_MISSING)
         return await super().PublishVersion(request, context)
+
+    async def DeleteVersion(self, request: model_pb2.DeleteVersionRequest, context: Any) -> Empty:
+        answer = await super().DeleteVersion(request, context)
+        if self.lost_deletions:
+            self.lost_deletions -= 1
+            raise Unavailable("Lost by the test.")
+        return answer
 
 
 @asynccontextmanager

@@ -222,6 +222,18 @@ async def test_delete_needs_force_while_unfinished(client: Client) -> None:
         await client.get(name)
 
 
+async def test_a_deletion_whose_answer_is_lost_succeeds_and_one_of_nothing_does_not(
+    client: Client, gateway: MemoryGateway
+) -> None:
+    name = await finished(client, gateway)
+    gateway.unavailable_answers.append("DeleteGeneration")
+    await client.delete(name)
+    assert not gateway.unavailable_answers
+    assert name not in gateway.records
+    with pytest.raises(NotFound):
+        await client.delete(name)
+
+
 async def test_a_broken_download_is_resumed_at_its_offset(
     client: Client, gateway: MemoryGateway, tmp_path: Path
 ) -> None:

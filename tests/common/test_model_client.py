@@ -177,3 +177,15 @@ async def test_errors_are_those_of_wan22(client: ModelClient, folder: Path) -> N
     assert (await client.verify(version.name)).bytes_verified == version.size_bytes
     await client.delete(version.name)
     assert await client.list_models() == []
+
+
+async def test_a_deletion_whose_answer_is_lost_succeeds_and_one_of_nothing_does_not(
+    registry: Watched, client: ModelClient, folder: Path
+) -> None:
+    version = await push(client, folder)
+    registry.lost_deletions = 1
+    await client.delete(version.name)
+    assert registry.lost_deletions == 0
+    assert await client.list_models() == []
+    with pytest.raises(NotFound):
+        await client.delete(version.name)

@@ -209,7 +209,7 @@ class Client:
     async def delete(self, name: str, *, force: bool = False) -> None:
         """Removes a generation with its video. Raises FailedPrecondition when it is unfinished, unless `force`."""
         request = generation_pb2.DeleteGenerationRequest(name=name, force=force)
-        await self._calls.unary(self._stub.DeleteGeneration, request, deadline=self._timeout)
+        await self._calls.delete(self._stub.DeleteGeneration, request, deadline=self._timeout)
 
     async def download(self, name: str, path: Path | str) -> Path:
         """Puts a generation's MP4 at `path`, whole or not at all. Raises DataLoss when they are other bytes."""

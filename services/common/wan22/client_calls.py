@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import grpc
 
-from wan22.errors import Cancelled, Reason, Unavailable, Wan22Error
+from wan22.errors import Cancelled, NotFound, Reason, Unavailable, Wan22Error
 from wan22.status import from_rpc_error
 
 Request = TypeVar("Request")
@@ -67,6 +67,28 @@ class Calls:
             else:
                 self._answered = True
                 return response
+
+    async def delete(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: float
+    ) -> None:
+        """Calls a method that removes something; `deadline` is of each try.
+
+        NOT_FOUND after a try whose answer was lost is that try's success.
+        """
+        patience = self.patience()
+        lost = False
+        while True:
+            try:
+                await method(request, timeout=deadline, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                failed = self.note(from_rpc_error(error))
+                if lost and isinstance(failed, NotFound):
+                    return
+                await patience.pause(failed)
+                lost = True
+            else:
+                self._answered = True
+                return
 
     async def send(
         self,

@@ -133,9 +133,27 @@ class ModelClient:
         return await self._calls.unary(self._stub.GetVersion, request, deadline=CALL_SECONDS)
 
     async def list_models(self) -> Sequence[Model]:
-        """Every model with its versions, by name."""
-        request = model_pb2.ListModelsRequest()
-        return (await self._calls.unary(self._stub.ListModels, request, deadline=CALL_SECONDS)).models
+        """Every model with its versions, by name; newest version first."""
+        return [model async for model in self.iterate_models()]
+
+    async def iterate_models(self, page_size: int = 0) -> AsyncIterator[Model]:
+        """Yields the models by name, each once it is complete. `page_size` is of each call; 0 is the registry's own."""
+        request = model_pb2.ListModelsRequest(page_size=page_size)
+        begun: Model | None = None
+        while True:
+            page = await self._calls.unary(self._stub.ListModels, request, deadline=CALL_SECONDS)
+            for model in page.models:
+                if begun is not None and begun.name == model.name:
+                    begun.versions.extend(model.versions)
+                    continue
+                if begun is not None:
+                    yield begun
+                begun = model
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        if begun is not None:
+            yield begun
 
     async def pin(self, name: str) -> Version:
         """Keeps a version from being deleted."""
@@ -160,7 +178,7 @@ class ModelClient:
     async def delete(self, name: str) -> None:
         """Removes a version. Raises FailedPrecondition when it is pinned."""
         request = model_pb2.DeleteVersionRequest(name=name)
-        await self._calls.unary(self._stub.DeleteVersion, request, deadline=CALL_SECONDS)
+        await self._calls.delete(self._stub.DeleteVersion, request, deadline=CALL_SECONDS)
 
     async def verify(self, name: str) -> model_pb2.VerifyVersionResponse:
         """Has the registry read a version's blobs again."""

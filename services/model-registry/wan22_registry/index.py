@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Entry:
             MODEL: self.model,
             TAGS: ",".join(self.tags),
             PINNED: str(self.pinned).lower(),
-            CREATED: self.create_time.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            CREATED: self.create_time.isoformat().replace("+00:00", "Z"),
         }
         if self.approved:
             annotations[APPROVED] = "true"
@@ -94,6 +94,11 @@ class Index:
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 text = f"{self._path} is not an index of this registry ({error!r}): restore it from a backup."
                 raise DataLoss(text) from error
+
+    def next_create_time(self) -> datetime:
+        """Now, but later than that of every entry, so that the order of creation is one of time."""
+        latest = max((entry.create_time for entry in self.entries), default=datetime.min.replace(tzinfo=UTC))
+        return max(datetime.now(UTC), latest + timedelta(microseconds=1))
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Makes these the entries, durably and in one step."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from wan22.durable_files import to_its_end
 from wan22.errors import DataLoss, InvalidRequest, OutOfRange, Reason
 from wan22.names import check_digest
 from wan22.v1 import model_pb2, model_pb2_grpc
+from wan22_registry import listing
 from wan22_registry.blobs import BlobStore
 from wan22_registry.index import Entry
 from wan22_registry.versions import Versions
@@ -84,13 +84,23 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return await self._message(entry)
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
-        """Reads the index."""
-        by_model = sorted(self._versions.list_all(), key=lambda entry: entry.model)  # stable: newest first within
-        models = []
-        for model, entries in itertools.groupby(by_model, key=lambda entry: entry.model):
-            versions = [await self._message_or_outline(entry) for entry in entries]
-            models.append(model_pb2.Model(name=f"models/{model}", versions=versions))
-        return model_pb2.ListModelsResponse(models=models)
+        """Reads the index, a page of it."""
+        response = model_pb2.ListModelsResponse()
+        size = 0
+        entries, more = listing.page(self._versions.list_all(), request)
+        for position, entry in enumerate(entries):
+            version = await self._message_or_outline(entry)
+            size += version.ByteSize()
+            if position and size > listing.MAX_PAGE_BYTES:
+                entries, more = entries[:position], True
+                break
+            name = f"models/{entry.model}"
+            if not response.models or response.models[-1].name != name:
+                response.models.add(name=name)
+            response.models[-1].versions.append(version)
+        if more:
+            response.next_page_token = listing.token_after(entries[-1])
+        return response
 
     async def GetVersion(self, request: model_pb2.GetVersionRequest, context: Context) -> model_pb2.Version:
         """Reads one version."""

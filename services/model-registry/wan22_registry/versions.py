@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,7 +51,7 @@ class Versions:
         self._blobs.write(config)
         digest = self._blobs.write(manifest)
         known = next((entry for entry in self._index.entries if entry.name == VersionName(model, digest)), None)
-        new = known or Entry(model, digest, len(manifest), datetime.now(UTC).replace(microsecond=0))
+        new = known or Entry(model, digest, len(manifest), self._index.next_create_time())
         new = dataclasses.replace(new, tags=tuple(sorted({*new.tags, *tags})))
         entries = [_without_tags(entry, tags) if entry.model == model else entry for entry in self._index.entries]
         if known:
