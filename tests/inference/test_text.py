@@ -13,6 +13,7 @@ from wan22.variants import NEGATIVE_PROMPT
 from wan22_inference.engine.components import load_text_encoder, load_tokenizer
 from wan22_inference.engine.embedding_cache import EmbeddingCache
 from wan22_inference.engine.host_copy import HostCopy
+from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.model_files import ModelFiles
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.text import TextEncoder
@@ -31,7 +32,7 @@ def files() -> ModelFiles:
 
 @pytest.fixture
 def module(files: ModelFiles) -> UMT5EncoderModel:
-    return load_text_encoder(files, CPU, torch.float32, lambda _: None)
+    return load_text_encoder(files, CPU, torch.float32, WeightLoader(lambda _: None))
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_text_is_encoded_once_and_has_the_same_bits_from_the_cache(
 
 @pytest.mark.parametrize("place", TextEncoderPlace)
 def test_on_a_cpu_each_place_gives_the_same_bits(files: ModelFiles, encode: Encode, place: TextEncoderPlace) -> None:
-    module = load_text_encoder(files, CPU, torch.float32, lambda _: None)
+    module = load_text_encoder(files, CPU, torch.float32, WeightLoader(lambda _: None))
     options = EngineOptions(text_encoder=place, embedding_cache_bytes=0)
     encoder = TextEncoder(load_tokenizer(files), module, CPU, options)
     assert torch.equal(encoder.encode({"prompt": "a cat"})["prompt"], encode("a cat"))

@@ -17,6 +17,7 @@ from torch import Tensor
 from wan22.errors import Cancelled, FailedPrecondition
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.components import load_transformer
+from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.model_files import ModelFiles
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import Transformer, from_patches, to_patches
@@ -43,7 +44,9 @@ OFFICIAL_CONFIG = {
 
 
 def ours(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer:
-    return load_transformer(ModelFiles(model_paths(folder)), "transformer", torch.device("cpu"), dtype, lambda _: None)
+    return load_transformer(
+        ModelFiles(model_paths(folder)), "transformer", torch.device("cpu"), dtype, WeightLoader(lambda _: None)
+    )
 
 
 def theirs(folder: Path) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

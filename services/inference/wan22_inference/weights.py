@@ -18,11 +18,11 @@ from wan22.names import VersionName
 from wan22.v1 import model_pb2
 from wan22.variants import VARIANTS
 from wan22_inference.compute import Compute
+from wan22_inference.engine.loading.sources import SUFFIXES
 from wan22_inference.engine.model import Model, load_model
 from wan22_inference.engine.numerics import numerics
 from wan22_inference.engine.options import EngineOptions
 from wan22_inference.engine.progress import check_stop
-from wan22_inference.engine.weight_file import SUFFIXES
 from wan22_inference.signals import Signal
 
 log = logging.getLogger(__name__)

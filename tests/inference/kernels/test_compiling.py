@@ -42,14 +42,43 @@ constants = {"GELU": True, "DIM": 13824, "MAIN": 8192, "REST": 8192}
 sys.stdout.write(ptx(quantise_rows._quantise_rows, pointers, {}, constants))
 """
 
+COMPILE_MERGE = """
+import sys
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
-def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
+from wan22_inference.engine.kernels.merge_planes import BLOCK, _merge_planes
+
+for word in (1, 2, 4):
+    names = _merge_planes.arg_names
+    source = ASTSource(
+        _merge_planes,
+        {"rows_ptr": "*i64", "WORD": "constexpr", "BLOCK": "constexpr"},
+        constexprs={(names.index("WORD"),): word, (names.index("BLOCK"),): BLOCK},
+    )
+    sys.stdout.write(compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["ptx"])
+"""
+
+
+def test_the_merge_of_planes_compiles_for_hopper_and_writes_whole_words() -> None:
+    kernels = compiled(COMPILE_MERGE).split(".visible .entry ")[1:]
+    assert [kernel.partition("(")[0] for kernel in kernels] == ["_merge_planes"] * 3
+    for kernel, bits in zip(kernels, (8, 16, 32), strict=True):
+        assert f"st.global.b{bits}" in kernel
+
+
+def compiled(program: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     result = subprocess.run(
-        [sys.executable, "-c", COMPILE], env=environment, check=False, capture_output=True, text=True
+        [sys.executable, "-c", program], env=environment, check=False, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    kernels = result.stdout.split(".visible .entry ")[1:]
+    return result.stdout
+
+
+def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
+    kernels = compiled(COMPILE).split(".visible .entry ")[1:]
     assert [kernel.partition("(")[0] for kernel in kernels] == [
         "_add_norm",
         "_add_norm",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
 from wan22.pack.malformed import MalformedFile
 
@@ -47,20 +48,31 @@ def encode(data: bytes, word: int) -> bytes:
     return b"".join([lower.tobytes(), _lengths(frames), *frames])
 
 
-def decode(stored: bytes, length: int, word: int) -> bytes | memoryview:
-    """The `length` bytes that were encoded, whatever `stored` claims. Raises MalformedFile."""
+def frame_lengths(stored: bytes | memoryview, length: int, word: int) -> tuple[int, NDArray[np.int64]]:
+    """Where the first frame of an encoded form begins, and the bytes of each. Raises MalformedFile if they do not fit.
+
+    What they decode to is given by `length`: FRAME_BYTES each, and the rest of the words' top bytes in the last.
+    """
     count = length // word
     frames = -(-count // FRAME_BYTES)
     lower_end, lengths_end = count * (word - 1), count * (word - 1) + 4 * frames
     if len(stored) < lengths_end:
         raise MalformedFile(f"it has {len(stored)} bytes, its planes and frame lengths need {lengths_end}")
-    lengths = np.frombuffer(stored, "<u4", frames, lower_end).tolist()
-    if lengths_end + sum(lengths) != len(stored):
-        raise MalformedFile(f"its frames are said to end at {lengths_end + sum(lengths)} of {len(stored)} bytes")
-    lower = np.frombuffer(stored, np.uint8, lower_end).reshape(word - 1, count)
+    lengths = np.frombuffer(stored, "<u4", frames, lower_end).astype(np.int64)
+    end = lengths_end + int(lengths.sum())
+    if end != len(stored):
+        raise MalformedFile(f"its frames are said to end at {end} of {len(stored)} bytes")
+    return lengths_end, lengths
+
+
+def decode(stored: bytes | memoryview, length: int, word: int) -> memoryview:
+    """The `length` bytes that were encoded, whatever `stored` claims. Raises MalformedFile."""
+    count = length // word
+    begin, lengths = frame_lengths(stored, length, word)
+    lower = np.frombuffer(stored, np.uint8, count * (word - 1)).reshape(word - 1, count)
     words, room = np.empty(count, _TYPES[word]), np.empty(FRAME_BYTES, _TYPES[word])
-    decompressor, view, begin = zstandard.ZstdDecompressor(), memoryview(stored), lengths_end
-    for number, size in enumerate(lengths):
+    decompressor, view = zstandard.ZstdDecompressor(), memoryview(stored)
+    for number, size in enumerate(lengths.tolist()):
         start = number * FRAME_BYTES
         part = words[start : start + FRAME_BYTES]
         top = np.frombuffer(_decode_frame(decompressor, view[begin : begin + size], len(part), number), np.uint8)

@@ -54,16 +54,8 @@ class PackedFile:
     def decode(self, extent: Extent) -> bytes | memoryview:
         """An extent's bytes of the source. Raises MalformedFile naming the extent when they are not what was packed."""
         stored = os.pread(self._descriptor, extent.size, extent.offset)
-        actual = hashlib.sha256(stored).digest()
-        if actual != extent.digest:
-            text = f"{_name(extent)} has digest sha256:{actual.hex()}, not sha256:{extent.digest.hex()}"
-            raise MalformedFile(text)
-        if extent.codec is Codec.NONE:
-            return stored
-        try:
-            return planes.decode(stored, extent.length, extent.word)
-        except MalformedFile as error:
-            raise MalformedFile(f"{_name(extent)} is none of {extent.codec.name}: {error}") from None
+        check_extent(extent, stored)
+        return decode_extent(extent, stored)
 
     def decode_all(self) -> Generator[tuple[Extent, bytes | memoryview], None, None]:
         """Every extent in order, decoded by a thread a core; few are in memory at a time. Raises MalformedFile."""
@@ -118,5 +110,24 @@ def unpack_file(packed: Path, target: Path, on_bytes: Callable[[int], object]) -
             raise MalformedFile(f"it unpacks to sha256:{digest.hexdigest()}, and was made of sha256:{expected}")
 
 
-def _name(extent: Extent) -> str:
+def check_extent(extent: Extent, stored: bytes | memoryview) -> None:
+    """Holds an extent's stored bytes against its digest. Raises MalformedFile naming the extent."""
+    actual = hashlib.sha256(stored).digest()
+    if actual != extent.digest:
+        text = f"{name_of(extent)} has digest sha256:{actual.hex()}, not sha256:{extent.digest.hex()}"
+        raise MalformedFile(text)
+
+
+def decode_extent(extent: Extent, stored: bytes | memoryview) -> bytes | memoryview:
+    """An extent's bytes of the source. Raises MalformedFile naming the extent when they cannot be decoded."""
+    if extent.codec is Codec.NONE:
+        return stored
+    try:
+        return planes.decode(stored, extent.length, extent.word)
+    except MalformedFile as error:
+        raise MalformedFile(f"{name_of(extent)} is none of {extent.codec.name}: {error}") from None
+
+
+def name_of(extent: Extent) -> str:
+    """How errors call an extent."""
     return f"the extent at {extent.offset} (bytes {extent.begin} to {extent.begin + extent.length} of the source)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,16 +11,13 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22_inference.engine.checkpoint_names import checkpoint_names
+from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
-from wan22_inference.engine.weight_file import read_tensors
-
-OnBytes = Callable[[int], None]
-"""Told how many further bytes of the model's files are in memory."""
 
 
 def load_tokenizer(files: ModelFiles) -> Tokenizer:
@@ -31,12 +28,12 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     return tokenizer
 
 
-def load_text_encoder(files: ModelFiles, device: torch.device, dtype: torch.dtype, on_bytes: OnBytes) -> Any:
+def load_text_encoder(files: ModelFiles, device: torch.device, dtype: torch.dtype, loader: WeightLoader) -> Any:
     """UMT5's encoder of text_encoder/."""
     with torch.device("meta"):
         module = UMT5EncoderModel(UMT5Config.from_dict(files.config("text_encoder"))).to(dtype)
     tied = {"encoder.embed_tokens.weight": "shared.weight"}
-    _fill(module, files, "text_encoder", device, on_bytes=on_bytes, tied=tied)
+    _fill(module, files, "text_encoder", device, loader=loader, tied=tied)
     return module
 
 
@@ -47,22 +44,22 @@ def empty_transformer(files: ModelFiles, component: str, dtype: torch.dtype) -> 
 
 
 def load_transformer(
-    files: ModelFiles, component: str, device: torch.device, dtype: torch.dtype, on_bytes: OnBytes
+    files: ModelFiles, component: str, device: torch.device, dtype: torch.dtype, loader: WeightLoader
 ) -> Transformer:
     """A DiT of transformer/ or transformer_2/, whether named as diffusers or as the official repository does it."""
     module = empty_transformer(files, component, dtype)
     names = {name: checkpoint_names(name) for name in module.state_dict()}
-    _fill(module, files, component, device, on_bytes=on_bytes, names=names)
+    _fill(module, files, component, device, loader=loader, names=names)
     return module
 
 
-def load_vae(files: ModelFiles, device: torch.device, decode_dtype: torch.dtype, on_bytes: OnBytes) -> Vae:
+def load_vae(files: ModelFiles, device: torch.device, decode_dtype: torch.dtype, loader: WeightLoader) -> Vae:
     """The VAE of vae/, whether named as diffusers or as the official repository does it; it encodes in float32."""
     config = read_vae_config(files.config("vae"))
     with torch.device("meta"):
         module = Vae(config, decode_dtype)
     names = {name: vae_checkpoint_names(name, config) for name in module.state_dict()}
-    _fill(module, files, "vae", device, on_bytes=on_bytes, names=names)
+    _fill(module, files, "vae", device, loader=loader, names=names)
     module.to_channels_last()
     return module
 
@@ -73,7 +70,7 @@ def _fill(
     component: str,
     device: torch.device,
     *,
-    on_bytes: OnBytes,
+    loader: WeightLoader,
     names: Mapping[str, tuple[str, ...]] | None = None,
     tied: Mapping[str, str] | None = None,
 ) -> None:
@@ -85,15 +82,19 @@ def _fill(
     wanted = module.state_dict()
     own = {stored: name for name in wanted for stored in (names[name] if names else (name,))}
     state: dict[str, Tensor] = {}
-    for stored, tensor in _read(files, component, on_bytes):
+
+    def place(stored: str, shape: tuple[int, ...]) -> Tensor:
         name = own.get(stored)
         if name is None:
             raise misfit(f"{component}/ holds {stored}, which the architecture does not have")
         if name in state:
             raise misfit(f"{component}/ holds {stored} twice")
-        if tensor.shape != wanted[name].shape:
-            raise misfit(f"{component}/ holds {stored} of shape {list(tensor.shape)}, not {list(wanted[name].shape)}")
-        state[name] = tensor.to(device=device, dtype=wanted[name].dtype)
+        if shape != wanted[name].shape:
+            raise misfit(f"{component}/ holds {stored} of shape {list(shape)}, not {list(wanted[name].shape)}")
+        state[name] = torch.empty(shape, dtype=wanted[name].dtype, device=device)
+        return state[name]
+
+    loader.load([(file, files.paths[file]) for file in files.weights(component)], device, place)
     for name, other in (tied or {}).items():
         if name in wanted and (name in state) != (other in state):
             state.setdefault(name, state.get(other, torch.empty(0)))
@@ -105,8 +106,3 @@ def _fill(
     module.load_state_dict(state, assign=True)
     module.to(device)
     module.requires_grad_(requires_grad=False).eval()
-
-
-def _read(files: ModelFiles, component: str, on_bytes: OnBytes) -> Iterator[tuple[str, Tensor]]:
-    for file in files.weights(component):
-        yield from read_tensors(files.paths[file], file, on_bytes)

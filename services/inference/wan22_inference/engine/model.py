@@ -10,7 +10,6 @@ import torch
 
 from wan22.variants import Variant
 from wan22_inference.engine.components import (
-    OnBytes,
     empty_transformer,
     load_text_encoder,
     load_tokenizer,
@@ -18,6 +17,7 @@ from wan22_inference.engine.components import (
     load_vae,
 )
 from wan22_inference.engine.devices import compute_dtype
+from wan22_inference.engine.loading.loader import OnBytes, WeightLoader
 from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.placement import Placement, bytes_of, device_limit, must_stream
@@ -61,14 +61,16 @@ def load_model(
     tokenizer = load_tokenizer(files)
     limit = device_limit(device, options)
     encoder_device = device if options.text_encoder is TextEncoderPlace.DEVICE else torch.device("cpu")
-    encoder = load_text_encoder(files, encoder_device, dtype, on_bytes)
     vae_dtype = dtype if options.vae_decode_dtype == "auto" else getattr(torch, options.vae_decode_dtype)
-    weights = sum(bytes_of(empty_transformer(files, name, dtype)) for name in components)
-    weights += bytes_of(encoder) if options.text_encoder is TextEncoderPlace.DEVICE else 0
-    streamed = must_stream(limit, weights)
-    home = torch.device("cpu") if streamed else device
-    transformers = tuple(load_transformer(files, name, home, dtype, on_bytes) for name in components)
-    vae = load_vae(files, device, vae_dtype, on_bytes)
+    with WeightLoader(on_bytes) as loader:
+        encoder = load_text_encoder(files, encoder_device, dtype, loader)
+        weights = sum(bytes_of(empty_transformer(files, name, dtype)) for name in components)
+        weights += bytes_of(encoder) if options.text_encoder is TextEncoderPlace.DEVICE else 0
+        streamed = must_stream(limit, weights)
+        home = torch.device("cpu") if streamed else device
+        transformers = tuple(load_transformer(files, name, home, dtype, loader) for name in components)
+        vae = load_vae(files, device, vae_dtype, loader)
+        loader.verify()
     placement = Placement(transformers, bytes_of(encoder), bytes_of(vae), device, options, limit)
     if streamed:
         placement.stream()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wan22.errors import FailedPrecondition, Reason
-from wan22_inference.engine.weight_file import SUFFIXES
+from wan22_inference.engine.loading.sources import SUFFIXES
 
 
 @dataclass(frozen=True)

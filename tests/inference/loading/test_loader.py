@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from wan22.errors import DataLoss, Reason
+from wan22.errors import Cancelled, DataLoss, Reason
+from wan22.pack.layout import EXTENT_BYTES
 from wan22.pack.reader import PackedFile
 from wan22.pack.writer import pack_file
-from wan22_inference.engine.weight_file import read_tensors
+from wan22_inference.engine.loading.loader import WeightLoader
 
 
 def write(path: Path, header: Any, data: bytes = b"") -> Path:
@@ -20,8 +22,21 @@ def write(path: Path, header: Any, data: bytes = b"") -> Path:
     return path
 
 
+CPU = torch.device("cpu")
+
+
 def read(path: Path, name: str, heard: list[int] | None = None) -> dict[str, torch.Tensor]:
-    return dict(read_tensors(path, name, (list[int]() if heard is None else heard).append))
+    """Loads a file into tensors of the dtypes and shapes of TENSORS, or bytes for others' names."""
+    found: dict[str, torch.Tensor] = {}
+
+    def place(tensor: str, shape: tuple[int, ...]) -> torch.Tensor:
+        dtype = TENSORS[tensor].dtype if tensor in TENSORS else torch.uint8
+        found[tensor] = torch.empty(shape, dtype=dtype)
+        return found[tensor]
+
+    with WeightLoader((list[int]() if heard is None else heard).append) as loader:
+        loader.load([(name, path)], CPU, place)
+    return found
 
 
 TENSORS = {
@@ -103,7 +118,54 @@ def test_a_damaged_extent_is_data_loss_that_names_file_and_extent(packed: Path) 
     assert caught.value.reason is Reason.DIGEST_MISMATCH
 
 
-def test_a_reader_may_stop_in_the_middle(packed: Path) -> None:
-    tensors = read_tensors(packed, packed.name, lambda _: None)
-    next(tensors)
-    tensors.close()  # type: ignore[attr-defined]  # a generator, as the iterators here are
+@pytest.mark.parametrize("kind", ["plain", "packed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_are_cast_to_the_dtype_of_their_place(
+    kind: str, dtype: torch.dtype, request: pytest.FixtureRequest
+) -> None:
+    path: Path = request.getfixturevalue(kind)
+    found: dict[str, torch.Tensor] = {}
+
+    def place(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return found.setdefault(name, torch.full(shape, torch.nan, dtype=dtype))
+
+    with WeightLoader(lambda _: None) as loader:
+        loader.load([(path.name, path)], CPU, place)
+    for name, tensor in TENSORS.items():
+        assert torch.equal(found[name], tensor.to(dtype))
+
+
+def test_a_tensor_that_is_cut_within_an_item_is_cast_whole(tmp_path: Path) -> None:
+    large = torch.randn(EXTENT_BYTES // 2)
+    header = {
+        "odd": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "large": {"dtype": "F32", "shape": [len(large)], "data_offsets": [1, 1 + 4 * len(large)]},
+    }
+    path = write(tmp_path / "t", header, b"\7" + large.numpy().tobytes())
+    found = {"odd": torch.empty(1, dtype=torch.uint8), "large": torch.empty(len(large), dtype=torch.float64)}
+    with WeightLoader(lambda _: None) as loader:
+        loader.load([("t.safetensors", path)], CPU, lambda name, _: found[name])
+    assert int(found["odd"]) == 7
+    assert torch.equal(found["large"], large.double())
+
+
+def test_what_is_not_cached_is_read_from_the_disk_itself_and_counted(packed: Path) -> None:
+    with packed.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    places = {name: torch.empty_like(tensor) for name, tensor in TENSORS.items()}
+    with WeightLoader(lambda _: None) as loader:
+        loader.load([(packed.name, packed)], CPU, lambda name, _: places[name])
+    loaded = loader.loaded
+    assert loaded.stored_bytes == packed.stat().st_size
+    assert loaded.bytes == sum(tensor.nbytes for tensor in TENSORS.values())
+    assert 0 <= loaded.direct_bytes <= loaded.stored_bytes
+    assert torch.equal(places["large"], TENSORS["large"])
+
+
+def test_an_error_in_one_lane_ends_the_load_and_shows(packed: Path) -> None:
+    def stop(_: int) -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"), WeightLoader(stop) as loader:
+        loader.load([(packed.name, packed)], CPU, lambda name, _: torch.empty_like(TENSORS[name]))

@@ -1,0 +1,179 @@
+"""Loads files of weights into tensors, by as many lanes as the machine has use for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from wan22.pack.layout import Extent
+from wan22_inference.engine.loading import device_lane, host_lane
+from wan22_inference.engine.loading.device_lane import DeviceLane
+from wan22_inference.engine.loading.host_lane import HostLane
+from wan22_inference.engine.loading.lane_memory import make_lane_memory
+from wan22_inference.engine.loading.nvcomp import NvcompDecoder, find_nvcomp
+from wan22_inference.engine.loading.plan import Batch, Place, Plan, make_plan
+from wan22_inference.engine.loading.planes import merge_by_kernel
+from wan22_inference.engine.loading.sources import Source, open_source
+from wan22_inference.engine.loading.streams import Stream
+from wan22_inference.engine.loading.verification import verify
+
+log = logging.getLogger(__name__)
+OnBytes = Callable[[int], object]
+"""Told how many further bytes of the model's files are in memory; it may raise to end the load."""
+MAX_LANES = 8
+"""Pinned memory and a GPU's scratch memory are so much a lane, and 8 threads copy what PCIe takes."""
+
+
+@dataclass
+class Loaded:
+    """What a loader has done."""
+
+    stored_bytes: int = 0
+    """Of the files."""
+    direct_bytes: int = 0
+    """Of these, read from the disk itself; the rest came out of the page cache."""
+    bytes: int = 0
+    """Of the tensors as stored, decoded."""
+    seconds: float = 0.0
+
+
+class WeightLoader:
+    """Loads whole files; use as a context manager. Its lanes, and their memory, serve all its loads.
+
+    On a CUDA device with nvCOMP packed files are decoded there, else by a thread a core; both give the same bits.
+    """
+
+    def __init__(self, on_bytes: OnBytes, *, max_lanes: int = MAX_LANES) -> None:
+        self.loaded = Loaded()
+        self._on_bytes = on_bytes
+        self._noting = threading.Lock()
+        self._lanes_count = min(max_lanes, len(os.sched_getaffinity(0)))
+        self._lanes: dict[tuple[torch.device, bool], Sequence[DeviceLane | HostLane]] = {}
+        self._unverified: list[tuple[Source, Extent]] = []
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        on_cuda = any(device.type == "cuda" for device, _ in self._lanes)
+        self._lanes.clear()
+        self._open.close()
+        if on_cuda:
+            torch.cuda.empty_cache()  # the lanes' streams own their memory: nobody else could use it
+
+    def load(self, files: Sequence[tuple[str, Path]], device: torch.device, place: Place) -> None:
+        """Fills the tensors that `place` gives for what the files (path in the model, local file) hold, in their order.
+
+        The tensors are on the device, and whole when this returns. Raises DataLoss for a file that is damaged or not
+        what its name says, OSError, and what `place` and `on_bytes` raise.
+        """
+        started = time.monotonic()
+        sources = [self._open_source(name, path) for name, path in files]
+        decodes_there = device.type == "cuda" and all(s.packed for s in sources) and find_nvcomp() is not None
+        lanes = self._make_lanes(device, decodes_there=decodes_there)
+        places = Stream(device)
+        places.follow_computing()  # memory that a computation gave back may still be in its use
+        with places:
+            batch_bytes = device_lane.BATCH_BYTES if decodes_there else host_lane.BATCH_BYTES
+            plan = make_plan(sources, place, batch_bytes)
+        for lane in lanes:
+            lane.stream.follow(places)
+        self._run(plan, lanes)
+        with places:
+            for slot in plan.slots:
+                slot.finish()
+            places.synchronize()
+        rest = sum(source.reader.size for source in sources) - sum(batch.stored_bytes for batch in plan.batches)
+        self.loaded.stored_bytes += rest
+        self._on_bytes(rest)  # headers, tables and padding
+        self.loaded.bytes += plan.size
+        self.loaded.seconds += time.monotonic() - started
+
+    def verify(self) -> None:
+        """Holds against their digests what was decoded without it. Raises DataLoss naming file and extent."""
+        unverified, self._unverified = self._unverified, []
+        verify(unverified, lambda: self._on_bytes(0))
+
+    def _open_source(self, name: str, path: Path) -> Source:
+        source = open_source(path, name)
+        self._open.enter_context(source.reader)
+        return source
+
+    def _make_lanes(self, device: torch.device, *, decodes_there: bool) -> Sequence[DeviceLane | HostLane]:
+        key = device, decodes_there
+        if key not in self._lanes:
+            make = self._device_lanes if decodes_there else self._host_lanes
+            self._lanes[key] = list(make(device))
+        return self._lanes[key]
+
+    def _host_lanes(self, device: torch.device) -> Iterator[HostLane]:
+        pinned = device.type == "cuda"
+        for memory in make_lane_memory(self._lanes_count, host_lane.LANE_BYTES, pinned=pinned):
+            yield HostLane(memory, Stream(device))
+
+    def _device_lanes(self, device: torch.device) -> Iterator[DeviceLane]:
+        library = find_nvcomp()
+        if library is None:
+            raise RuntimeError("nvCOMP went away")
+        for memory in make_lane_memory(self._lanes_count, device_lane.LANE_BYTES, pinned=True):
+            yield DeviceLane(memory, Stream(device), device, NvcompDecoder(library, device), merge_by_kernel)
+
+    def _run(self, plan: Plan, lanes: Sequence[DeviceLane | HostLane]) -> None:
+        batches = _Shared(plan.batches)
+
+        def work(lane: DeviceLane | HostLane) -> None:
+            try:
+                for batch in batches:
+                    self._note(batch, lane.load(batch), lane)
+                lane.finish()
+            except BaseException:
+                batches.close()
+                raise
+
+        with ThreadPoolExecutor(len(lanes), "load") as pool:
+            futures = [pool.submit(work, lane) for lane in lanes]
+        for future in futures:
+            future.result()
+
+    def _note(self, batch: Batch, direct_bytes: int, lane: DeviceLane | HostLane) -> None:
+        with self._noting:
+            self.loaded.direct_bytes += direct_bytes
+            self.loaded.stored_bytes += batch.stored_bytes
+            if isinstance(lane, DeviceLane) and not direct_bytes:
+                self._unverified += [(batch.source, piece.extent) for piece in batch.pieces]
+            self._on_bytes(batch.stored_bytes)
+
+
+class _Shared:
+    """Batches that several threads take, each once."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._lock = threading.Lock()
+        self._left = iter(batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            with self._lock:
+                batch = next(self._left, None)
+            if batch is None:
+                return
+            yield batch
+
+    def close(self) -> None:
+        """There are no more."""
+        with self._lock:
+            self._left = iter(())

@@ -1,0 +1,180 @@
+"""What is read when, and where it goes: batches of neighbouring extents, each in segments of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wan22.pack.layout import ALIGNMENT, Extent, aligned
+from wan22.pack.malformed import MalformedFile
+from wan22_inference.engine.loading.sources import Source, blaming
+
+Place = Callable[[str, tuple[int, ...]], Tensor]
+"""Gives the tensor, contiguous, that a stored one of this name and shape goes into; it may raise."""
+MAX_PIECES = 512
+"""Of a batch, so that its tables are small."""
+_DTYPES = {
+    "BOOL": torch.bool,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
+
+
+class Slot:
+    """A tensor that is being filled with stored bytes, and cast where it is of another dtype than the file's."""
+
+    def __init__(self, tensor: Tensor, stored: torch.dtype) -> None:
+        self.tensor = tensor
+        self.stored = stored
+        same = tensor.dtype is stored
+        self.bytes: Tensor | None = tensor.detach().view(-1).view(torch.uint8) if same else None
+        """Memory that takes bytes as they are stored; None where each put casts."""
+        self._whole: Tensor | None = None
+
+    def take_whole(self) -> None:
+        """Casts at the end only: for a tensor that is cut within an item."""
+        if self.bytes is None:
+            self._whole = torch.empty(self.tensor.numel(), dtype=self.stored, device=self.tensor.device)
+            self.bytes = self._whole.view(torch.uint8)
+
+    def put(self, at: int, data: Tensor) -> None:
+        """Puts stored bytes, uint8 on any device, at an offset in bytes as stored; whole items unless `bytes` is there.
+
+        Memory of the host that is pinned must stay as it is until the current stream has passed.
+        """
+        if self.bytes is not None:
+            self.bytes[at : at + len(data)].copy_(data, non_blocking=True)
+            return
+        moved = data.to(self.tensor.device, non_blocking=True)
+        if moved.data_ptr() % self.stored.itemsize or moved.storage_offset() % self.stored.itemsize:
+            moved = moved.clone()
+        values, begin = moved.view(self.stored), at // self.stored.itemsize
+        self.tensor.detach().view(-1)[begin : begin + len(values)].copy_(values)
+
+    def finish(self) -> None:
+        """To be called when all bytes are put."""
+        if self._whole is not None:
+            self.tensor.detach().view(-1).copy_(self._whole)
+            self._whole = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of one tensor in one extent."""
+
+    slot: Slot
+    at: int
+    """First byte in the tensor as stored."""
+    begin: int
+    """First byte in the decoded extent."""
+    length: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """An extent and what it holds of tensors."""
+
+    extent: Extent
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Extents that lie one after the other in a file, read together."""
+
+    source: Source
+    offset: int
+    """First byte in the file, a multiple of ALIGNMENT."""
+    size: int
+    """Bytes, up to a multiple of ALIGNMENT; the file may end before."""
+    pieces: tuple[Piece, ...]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of its extents."""
+        return sum(piece.extent.size for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How files become tensors."""
+
+    batches: Sequence[Batch]
+    """In the order to load in."""
+    slots: Sequence[Slot]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensors as stored."""
+        return sum(slot.tensor.numel() * slot.stored.itemsize for slot in self.slots)
+
+
+def make_plan(sources: Sequence[Source], place: Place, batch_bytes: int) -> Plan:
+    """Batches of at most `batch_bytes`, or of one extent.
+
+    Raises DataLoss for a dtype that no model here has, and what `place` raises.
+    """
+    batches, slots = [], []
+    for source in sources:
+        with blaming(source.name):
+            own = _slots(source, place)
+            batches += list(_batches(source, _pieces(source, own), batch_bytes))
+            slots += own
+    return Plan(batches, slots)
+
+
+def _slots(source: Source, place: Place) -> list[Slot]:
+    slots = []
+    for tensor in source.header.tensors:
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            raise MalformedFile(f"{tensor.name} has the dtype {tensor.dtype}, which no model here has")
+        slots.append(Slot(place(tensor.name, tensor.shape), dtype))
+    return slots
+
+
+def _pieces(source: Source, slots: Sequence[Slot]) -> Iterator[Piece]:
+    tensors, number = source.header.tensors, 0
+    for extent in source.extents:
+        end, segments = extent.begin + extent.length, []
+        while number < len(tensors) and tensors[number].begin < end:
+            tensor, slot = tensors[number], slots[number]
+            begin, until = max(tensor.begin, extent.begin), min(tensor.end, end)
+            if until > begin:
+                at, length = begin - tensor.begin, until - begin
+                if at % slot.stored.itemsize or length % slot.stored.itemsize:
+                    slot.take_whole()
+                segments.append(Segment(slot, at, begin - extent.begin, length))
+            if tensor.end > end:
+                break
+            number += 1
+        yield Piece(extent, tuple(segments))
+
+
+def _batches(source: Source, pieces: Iterator[Piece], batch_bytes: int) -> Iterator[Batch]:
+    together: list[Piece] = []
+    for piece in pieces:
+        begin = (together[0] if together else piece).extent.offset // ALIGNMENT * ALIGNMENT
+        too_long = aligned(piece.extent.offset + piece.extent.size) - begin > batch_bytes
+        if together and (too_long or len(together) == MAX_PIECES):
+            yield _batch(source, together)
+            together = []
+        together.append(piece)
+    if together:
+        yield _batch(source, together)
+
+
+def _batch(source: Source, pieces: Sequence[Piece]) -> Batch:
+    offset = pieces[0].extent.offset // ALIGNMENT * ALIGNMENT
+    last = pieces[-1].extent
+    return Batch(source, offset, aligned(last.offset + last.size) - offset, tuple(pieces))
