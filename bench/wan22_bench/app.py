@@ -21,3 +21,11 @@ def engine(context: typer.Context) -> None:
     from wan22_bench.engine.command import main  # noqa: PLC0415  # imports torch
 
     main(context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def registry(context: typer.Context) -> None:
+    """Measures how small weights are kept and how fast they load; `--help` tells the options."""
+    from wan22_bench.registry.command import main  # noqa: PLC0415  # imports torch
+
+    main(context.args)

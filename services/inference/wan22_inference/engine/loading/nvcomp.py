@@ -1,4 +1,4 @@
-"""nvCOMP's zstd decoder: many frames at once on a CUDA device. Optional: the package nvidia-libnvcomp-cu13.
+"""nvCOMP's zstd decoder: many frames at once on a CUDA device. Optional.
 
 Its C interface, not its Python one: that one makes several Python objects a frame, and a model has 100,000 frames.
 Source: nvcomp/zstd.h of nvCOMP 6.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
+import importlib.metadata
 import logging
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from wan22.pack.planes import FRAME_BYTES
 from wan22_inference.engine.loading.frames import Frames, Upload
 
 log = logging.getLogger(__name__)
+_PACKAGE = "nvidia-libnvcomp-cu13"
 _LIBRARY = "libnvcomp.so.6"
 _ON_MULTIPROCESSORS = 2
 """NVCOMP_DECOMPRESS_BACKEND_CUDA."""
@@ -84,16 +84,16 @@ class NvcompDecoder:
 def find_nvcomp() -> ctypes.CDLL | None:
     """The library, if it is installed; what keeps it away is logged once."""
     try:
-        spec = importlib.util.find_spec("nvidia.libnvcomp")
-    except ModuleNotFoundError:
-        spec = None
-    folders = [Path(folder) / "lib64" for folder in (spec.submodule_search_locations or [])] if spec else []
-    for path in [str(folder / _LIBRARY) for folder in folders] + [_LIBRARY]:
+        files = importlib.metadata.files(_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    reasons = []
+    for path in [str(file.locate()) for file in files if file.name == _LIBRARY] or [_LIBRARY]:
         try:
             return ctypes.CDLL(path)
         except OSError as error:
-            reason = str(error)
-    log.warning("Packed weights are decoded on the CPU, since nvCOMP is not here (%s).", reason)
+            reasons.append(str(error))
+    log.warning("Packed weights are decoded on the CPU, since nvCOMP is not here (%s).", "; ".join(reasons))
     return None
 
 

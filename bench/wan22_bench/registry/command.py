@@ -1,0 +1,69 @@
+"""`wan22 bench registry`, which also runs as `python -m wan22_bench.registry` from a path alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from wan22_bench.registry import loading, packing
+from wan22_bench.registry.model_weights import make_weights, quantised, sync, write_weights
+from wan22_bench.report import Report, Row, versions_of
+from wan22_inference.engine.devices import choose_device
+from wan22_inference.engine.loading.nvcomp import find_nvcomp
+
+VERSIONS = ("torch", "triton", "zstandard", "safetensors", "fastsafetensors", "nvidia-libnvcomp-cu13")
+SIZES = {"cuda": 8.4e9, "cpu": 0.71e9}
+"""Bytes of weights in bfloat16: 12 blocks of A14B, and one."""
+
+
+def measure(size: int, folder: Path, device: torch.device) -> Iterator[Row]:
+    """All rows, from `size` bytes of weights; the folder gets three times as many."""
+    plain, eight = folder / "weights.safetensors", folder / "eight.safetensors"
+    packed = folder / "weights.safetensors.pack"
+    weights = make_weights(size, device)
+    write_weights(weights, plain)
+    write_weights(quantised(weights), eight)
+    del weights
+    yield from packing.rows(plain, packed, eight)
+    sync(packed)
+    yield from loading.rows(plain, packed, device)
+
+
+def describe(device: torch.device) -> str:
+    """What it ran on."""
+    cores = f"{len(os.sched_getaffinity(0))} cores"
+    if device.type != "cuda":
+        return cores
+    decoder = "nvCOMP" if find_nvcomp() is not None else "no nvCOMP"
+    return f"{torch.cuda.get_device_name(device)}, {cores}, {decoder}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="wan22 bench registry", description=__doc__)
+    parser.add_argument("--size", type=float, help="bytes of weights in bfloat16 (8.4e9 on CUDA, 0.71e9 on a CPU)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--folder", type=Path, help="where to write, on the disk to measure; a temporary one if absent")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    options = parser.parse_args(arguments)
+    device = choose_device(options.device)
+    size = int(options.size or SIZES[device.type])
+    console = Console(width=180)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for row in measure(size, Path(folder), device):
+            rows.append(row)
+            console.print(f"{row.id or '-'}: {row.what}: {row.value} {row.unit}, peer {row.peer}, floor {row.floor}")
+    command = f"wan22 bench registry --size {size:.4g}"
+    report = Report(
+        name="registry", device=describe(device), command=command, rows=rows, versions=versions_of(*VERSIONS)
+    )
+    report.show(console)
+    if options.json is not None:
+        report.write(options.json)

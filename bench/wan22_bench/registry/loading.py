@@ -1,0 +1,137 @@
+"""How fast weights come to a device, from the page cache and from the disk, and the host's memory that it takes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wan22_bench.registry import peers
+from wan22_bench.registry.model_weights import forget, remember
+from wan22_bench.report import Row
+from wan22_inference.engine.loading.loader import MAX_LANES, Loaded, WeightLoader
+from wan22_inference.engine.loading.sources import open_source
+
+P8_GOAL = 60.0
+MEMORY_GOAL = 2_000_000_000
+P9_SHARE = 0.95
+TIMES = 3
+DTYPES = {"BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn, "F32": torch.float32}
+
+
+def load(path: Path, device: torch.device, max_lanes: int = MAX_LANES) -> tuple[Loaded, dict[str, Tensor]]:
+    """Loads a file into new tensors of its own dtypes; also brings the loader up, as every start of a worker does."""
+    source = open_source(path, path.name)
+    with source.reader:
+        dtypes = {tensor.name: DTYPES[tensor.dtype] for tensor in source.header.tensors}
+    found: dict[str, Tensor] = {}
+
+    def place(name: str, shape: tuple[int, ...]) -> Tensor:
+        found[name] = torch.empty(shape, dtype=dtypes[name], device=device)
+        return found[name]
+
+    with WeightLoader(lambda _: None, max_lanes=max_lanes) as loader:
+        loader.load([(path.name, path)], device, place)
+    return loader.loaded, found
+
+
+def rows(plain: Path, packed: Path, device: torch.device) -> Iterator[Row]:
+    """The rows of P8 and P9, and the host's memory."""
+    on_cuda = device.type == "cuda"
+    size = plain.stat().st_size
+    where = "to the GPU" if on_cuda else "to memory"
+    for path in (plain, packed):
+        remember(path)
+    ours = _rate(packed, device)
+    theirs = size / 1e9 / peers.seconds(lambda: peers.load_by_safetensors(plain, device), device, TIMES)
+    yield Row(
+        id="P8",
+        what=f"loading a pack {where} out of the page cache, bytes of the model; peer: safetensors, not packed",
+        value=ours,
+        unit="GB/s",
+        goal=P8_GOAL if on_cuda else None,
+        at_least=True,
+        peer=theirs,
+    )
+    fast = None
+    if on_cuda and peers.fastsafetensors_is_here():
+        fast = size / 1e9 / peers.seconds(lambda: peers.load_by_fastsafetensors(plain, device), device, TIMES)
+    yield Row(
+        id=None,
+        what=f"loading plain safetensors {where} out of the page cache; peer: fastsafetensors",
+        value=_rate(plain, device),
+        unit="GB/s",
+        peer=fast,
+    )
+    yield _from_disk(packed, size, device, where)
+    yield _memory(packed, device)
+
+
+def _rate(path: Path, device: torch.device) -> float:
+    best = 0.0
+    for _ in range(TIMES):
+        loaded, found = load(path, device)
+        best = max(best, loaded.bytes / 1e9 / loaded.seconds)
+        del found
+    return best
+
+
+def _from_disk(packed: Path, size: int, device: torch.device, where: str) -> Row:
+    what = f"loading a pack {where} from the disk, bytes of the model; floor: the disk's own rate over the pack's ratio"
+    stored = packed.stat().st_size
+    try:
+        disk = min(peers.seconds(lambda: _cold(packed), device) for _ in range(TIMES))
+    except OSError as error:
+        return Row(id="P9", what=f"{what}: no direct reads here ({error.strerror})", value=None, unit="GB/s")
+    best = 0.0
+    for _ in range(TIMES):
+        forget(packed)
+        loaded, found = load(packed, device)
+        best = max(best, loaded.bytes / 1e9 / loaded.seconds)
+        del found
+    floor = size / 1e9 / disk
+    what = f"{what} ({stored / 1e9 / disk:.2f} GB/s over {stored / size:.3f})"
+    return Row(id="P9", what=what, value=best, unit="GB/s", goal=P9_SHARE * floor, at_least=True, floor=floor)
+
+
+def _cold(packed: Path) -> None:
+    forget(packed)
+    peers.read_directly(packed, MAX_LANES)
+
+
+def _memory(packed: Path, device: torch.device) -> Row:
+    """Measured in a process of its own, which has nothing else in its memory."""
+    command = [sys.executable, "-m", "wan22_bench.registry.loading", str(packed), str(device)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    beyond = json.loads(result.stdout)
+    what = "peak host memory of a load, what lanes read into counted; not the tensors, where they are in it"
+    return Row(id=None, what=what, value=beyond, unit="bytes", goal=MEMORY_GOAL, peak_bytes=beyond)
+
+
+def main() -> None:
+    """Loads one file and prints by how much the process's memory grew at its peak."""
+    path, device = Path(sys.argv[1]), torch.device(sys.argv[2])
+    torch.empty(1, device=device)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
+    before = _resident("VmRSS")
+    _, found = load(path, device)
+    grown = _resident("VmHWM") - before
+    tensors = sum(tensor.nbytes for tensor in found.values()) if device.type == "cpu" else 0
+    sys.stdout.write(json.dumps(max(0, grown - tensors)))
+
+
+def _resident(field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"/proc/self/status has no {field}")
+    return int(found[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()

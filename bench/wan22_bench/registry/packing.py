@@ -1,0 +1,64 @@
+"""How small weights are kept, and how fast they are packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from wan22.pack.layout import Layout
+from wan22.pack.writer import pack_file
+from wan22_bench.registry import peers
+from wan22_bench.report import Row
+
+P10_GOAL, P10B_GOAL, P10C_GOAL = 0.69, 0.415, 0.445
+P9B_SHARE = 0.8
+CPU = torch.device("cpu")
+A14B = {"dit": 57.15e9, "text_encoder": 11.36e9, "vae": 0.51e9}
+"""Bytes of a version: two experts and UMT5 in bfloat16, the VAE in float32. Its safetensors files' sizes."""
+
+
+def pack(plain: Path, packed: Path) -> Layout:
+    """Packs a file."""
+    return pack_file(plain, packed, lambda _: None).layout
+
+
+def rows(plain: Path, packed: Path, eight: Path) -> Iterator[Row]:
+    """Packs the bfloat16 weights, and the same quantised, and tells of both; leaves the packs of both.
+
+    `eight` has the quantised weights; its pack is beside it, with `.pack` at the end.
+    """
+    taken = peers.seconds(lambda: pack(plain, packed), CPU)
+    size = plain.stat().st_size
+    ratio = packed.stat().st_size / size
+    yield Row(id="P10", what="stored bytes over bytes, bfloat16", value=ratio, unit="1", goal=P10_GOAL)
+    eight_packed = eight.with_name(eight.name + ".pack")
+    pack(eight, eight_packed)
+    eight_ratio = eight_packed.stat().st_size / size
+    yield Row(
+        id="P10b",
+        what="stored bytes of weights in float8 and their scales over their bytes in bfloat16",
+        value=eight_ratio,
+        unit="1",
+        goal=P10B_GOAL,
+    )
+    vae = 1.0 - (1.0 - ratio) / 2  # float32: one byte of four is an exponent
+    stored = A14B["dit"] * eight_ratio + A14B["text_encoder"] * ratio + A14B["vae"] * vae
+    yield Row(
+        id="P10b",
+        what="the same over a version of A14B, by these ratios: experts in float8, text encoder in bfloat16",
+        value=stored / sum(A14B.values()),
+        unit="1",
+        goal=P10C_GOAL,
+    )
+    zstd = size / 1e9 / peers.seconds(lambda: peers.zstd_alone(plain), CPU)
+    yield Row(
+        id="P9b",
+        what="packing bfloat16 weights, their two SHA-256 included; peer: zstd's level 1 alone over them",
+        value=size / 1e9 / taken,
+        unit="GB/s",
+        goal=P9B_SHARE * zstd,
+        at_least=True,
+        peer=zstd,
+    )
