@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from wan22.bound_to_parent import bound_to_parent
 from wan22.errors import FailedPrecondition, Unavailable
-from wan22_cli.local import bound_to_parent
 
 POLL_SECONDS = 0.2
 LOG_TAIL_LINES = 8
@@ -127,7 +127,7 @@ class ChildProcess:
 
 def bound_command(module: str, arguments: Sequence[str]) -> list[str]:
     """`python -m MODULE` that ends with this process's main thread at the latest."""
-    return [sys.executable, bound_to_parent.__file__, str(os.getpid()), sys.executable, "-m", module, *arguments]
+    return bound_to_parent([sys.executable, "-m", module, *arguments])
 
 
 async def _serves(stub: Any, service: str) -> bool:

@@ -11,8 +11,14 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
+
+
+def bound_to_parent(command: Sequence[str]) -> list[str]:
+    """The command that ends with this process's calling thread at the latest; its program is an absolute path."""
+    return [sys.executable, __file__, str(os.getpid()), *command]
 
 
 def main() -> None:
