@@ -17,7 +17,7 @@ SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inferen
 	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu lint format proto constraints clean
+.PHONY: help setup demo test test-gpu kube-bin lint format proto constraints clean
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +52,9 @@ test: setup ## Runs the tests, with coverage; not those that need a GPU, a Kuber
 
 test-gpu: setup ## Runs the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+kube-bin: setup ## Builds the Kubernetes programs that cluster tests run, once; takes Go and 5 to 10 minutes
+	@$(BIN)/python tools/kube_bin.py
 
 lint: setup ## Checks style, types, imports between packages, and protos
 	$(BIN)/ruff check .
