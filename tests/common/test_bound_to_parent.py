@@ -23,6 +23,5 @@ def test_a_bound_program_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         child = Path("/proc") / parent.stdout.readline().strip()
         assert child.joinpath("comm").read_text().strip() == "tail"
         parent.kill()
-        assert parent.stdout.read() == ""  # until both have ended
-    # an orphan that ended is gone, or waits for init to collect it
-    assert not child.exists() or "State:\tZ" in child.joinpath("status").read_text()
+        # the end of the pipe comes once nobody has it open: neither the parent nor the program, which also got it
+        assert parent.stdout.read() == ""
