@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 
+from wan22_inference.engine.adaptable import Adaptable, Branch
 from wan22_inference.engine.block_stream import BlockStream
+from wan22_inference.engine.linear import Linear
 from wan22_inference.engine.plain_operations import gelu
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rope import rotary
@@ -96,10 +98,14 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.dim, config.in_channels, *PATCH, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(config.dim, dtype=dtype))
+        self.branch: Branch | None = None
+        """What adapters add."""
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, C, T, h, w) to (B, L, dim), in order of frame, row, column."""
-        return F.linear(to_patches(latents), self.weight.flatten(1), self.bias)
+        patches = to_patches(latents)
+        out = F.linear(patches, self.weight.flatten(1), self.bias)
+        return out if self.branch is None else self.branch.add_to(out, patches)
 
 
 class TimeEmbedding(nn.Module):
@@ -108,9 +114,9 @@ class TimeEmbedding(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.freq_dim = config.freq_dim
-        self.linear_in = nn.Linear(config.freq_dim, config.dim, dtype=torch.float32)
-        self.linear_out = nn.Linear(config.dim, config.dim, dtype=torch.float32)
-        self.projection = nn.Linear(config.dim, 6 * config.dim, dtype=torch.float32)
+        self.linear_in = Linear(config.freq_dim, config.dim, torch.float32)
+        self.linear_out = Linear(config.dim, config.dim, torch.float32)
+        self.projection = Linear(config.dim, 6 * config.dim, torch.float32)
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """(R,) timesteps to the head's part (R, dim) and the blocks' (R, 6, dim)."""
@@ -123,8 +129,8 @@ class TextEmbedding(nn.Module):
 
     def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
         super().__init__()
-        self.linear_in = nn.Linear(config.text_dim, config.dim, dtype=dtype)
-        self.linear_out = nn.Linear(config.dim, config.dim, dtype=dtype)
+        self.linear_in = Linear(config.text_dim, config.dim, dtype)
+        self.linear_out = Linear(config.dim, config.dim, dtype)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, 512, text_dim) to (B, 512, dim)."""
@@ -132,7 +138,7 @@ class TextEmbedding(nn.Module):
         return out
 
 
-class Head(nn.Module):
+class Head(Adaptable):
     """Tokens to patches of velocity."""
 
     def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
@@ -140,11 +146,11 @@ class Head(nn.Module):
         self.eps = config.eps
         self.modulation = nn.Parameter(torch.empty(1, 2, config.dim, dtype=torch.float32))
         patch = PATCH[0] * PATCH[1] * PATCH[2]
-        self.linear = nn.Linear(config.dim, patch * config.out_channels, dtype=dtype)
+        self.linear = Linear(config.dim, patch * config.out_channels, dtype)
 
     def forward(self, stream: Stream, time: Tensor) -> Tensor:
         """(B, L, dim) to (B, L, 4 x out_channels)."""
-        shift, scale = (self.modulation + time.unsqueeze(1)).unbind(1)
+        shift, scale = (self.value("modulation") + time.unsqueeze(1)).unbind(1)
         out: Tensor = self.linear(stream.norm(1 + scale, shift, self.eps, fp8=False))
         return out
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wan22_inference.engine.adaptable import Adaptable, NormWeights
 from wan22_inference.engine.attention import attention
 from wan22_inference.engine.linear import Fp8Linear, Linear, LinearLayer
 from wan22_inference.engine.operations import operations
@@ -30,7 +31,7 @@ class BlockKind:
         return (Fp8Linear if self.fp8 else Linear)(in_features, out_features, self.dtype)
 
 
-class Block(nn.Module):
+class Block(Adaptable):
     """Adds three branches to the residual stream, the first and the last of them modulated by the timestep.
 
     The stream is of the compute dtype, as in diffusers (the official model keeps it in float32); each sum is made in
@@ -43,7 +44,7 @@ class Block(nn.Module):
         self.fp8 = kind.fp8
         self.modulation = nn.Parameter(torch.empty(1, 6, config.dim, dtype=torch.float32))
         self.self_attention = SelfAttention(config, kind)
-        self.cross_norm = nn.LayerNorm(config.dim, config.eps, dtype=torch.float32)
+        self.cross_norm = NormWeights(config.dim, torch.float32, bias=True)
         self.cross_attention = CrossAttention(config, kind)
         self.feed_forward = FeedForward(config, kind)
 
@@ -53,8 +54,8 @@ class Block(nn.Module):
         `time` (R, 6, dim) float32 is the timesteps' part of the modulation, a row for each run of the stream's tokens;
         `text` is what cross_attention.context made of the text.
         """
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(1)
-        weight, bias = (row.expand(len(time), -1) for row in (self.cross_norm.weight, self.cross_norm.bias))
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.value("modulation") + time).unbind(1)
+        weight, bias = (self.cross_norm.value(name).expand(len(time), -1) for name in ("weight", "bias"))
         stream.add(self.self_attention(stream.norm(1 + scale, shift, self.eps, fp8=self.fp8), rotary), gate)
         stream.add(self.cross_attention(stream.norm(weight, bias, self.eps, fp8=self.fp8), text))
         stream.add(self.feed_forward(stream.norm(1 + ffn_scale, ffn_shift, self.eps, fp8=self.fp8)), ffn_gate)
@@ -71,8 +72,8 @@ class _Attention(nn.Module):
         self.key = kind.linear(config.dim, config.dim)
         self.value = kind.linear(config.dim, config.dim)
         self.out = kind.linear(config.dim, config.dim)
-        self.query_norm = nn.RMSNorm(config.dim, config.eps, dtype=kind.dtype)
-        self.key_norm = nn.RMSNorm(config.dim, config.eps, dtype=kind.dtype)
+        self.query_norm = NormWeights(config.dim, kind.dtype)
+        self.key_norm = NormWeights(config.dim, kind.dtype)
 
 
 class SelfAttention(_Attention):
@@ -81,8 +82,8 @@ class SelfAttention(_Attention):
     def forward(self, x: Operand, rotary: Rotary) -> Tensor:
         """X and the result are (B, L, dim)."""
         ops = operations(rotary.cos.device)
-        q = ops.norm_rotate_heads(self.query(x), self.query_norm.weight, self.num_heads, self.eps, rotary)
-        k = ops.norm_rotate_heads(self.key(x), self.key_norm.weight, self.num_heads, self.eps, rotary)
+        q = ops.norm_rotate_heads(self.query(x), self.query_norm.value("weight"), self.num_heads, self.eps, rotary)
+        k = ops.norm_rotate_heads(self.key(x), self.key_norm.value("weight"), self.num_heads, self.eps, rotary)
         v = self.value(x).unflatten(2, (self.num_heads, -1))
         attended = attention(q, k, v).flatten(2)
         del q, k, v  # here memory is at its peak
@@ -96,13 +97,13 @@ class CrossAttention(_Attention):
     def context(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, 512, H, D) of an embedded text (B, 512, dim); the same in all steps."""
         ops = operations(text.device)
-        key = ops.norm_heads(self.key(text), self.key_norm.weight, self.num_heads, self.eps)
+        key = ops.norm_heads(self.key(text), self.key_norm.value("weight"), self.num_heads, self.eps)
         return key, self.value(text).unflatten(2, (self.num_heads, -1))
 
     def forward(self, x: Operand, text: tuple[Tensor, Tensor]) -> Tensor:
         """X and the result are (B, L, dim); `text` is of `context`."""
         query = self.query(x)
-        q = operations(query.device).norm_heads(query, self.query_norm.weight, self.num_heads, self.eps)
+        q = operations(query.device).norm_heads(query, self.query_norm.value("weight"), self.num_heads, self.eps)
         out: Tensor = self.out(attention(q, *text).flatten(2))
         return out
 
