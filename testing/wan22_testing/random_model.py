@@ -65,6 +65,8 @@ def make_model(
     options = options or EngineOptions()
     variant = VARIANTS[work.variant]
     encoder = make_text_encoder(text, device)
+    if options.text_encoder is not TextEncoderPlace.DEVICE:
+        encoder.to("cpu")
     transformers = tuple(random_transformer(work, seed, device, fp8=fp8) for seed in range(variant.experts))
     decoder = make_vae(vae, device)
     weights = sum(map(bytes_of, transformers))

@@ -24,6 +24,7 @@ from wan22_testing.forwards import Work, free_memory
 from wan22_testing.random_model import UMT5_XXL, make_model
 
 Figures = list[dict[str, Any]]
+TILED = Economy(decode_tile=16, feed_forward_chunk=4096)
 VAES: dict[str, dict[str, Any]] = {
     "t2v-a14b": {"base_dim": 96},
     "ti2v-5b": {
@@ -93,30 +94,37 @@ def unlimited(cuda: torch.device) -> Iterator[None]:
 @pytest.mark.gpu
 @pytest.mark.usefixtures("unlimited")
 @pytest.mark.parametrize(
-    "works",
+    "runs",
     [
-        [Work("t2v-a14b", 40, 832, 480, 81), Work("t2v-a14b", 40, 1280, 720, 81)],
-        [Work("ti2v-5b", 30, 1280, 704, 121), Work("ti2v-5b", 30, 832, 480, 49)],
+        [
+            (Work("t2v-a14b", 40, 832, 480, 81), EMPTY),
+            (Work("t2v-a14b", 40, 832, 480, 81), TILED),
+            (Work("t2v-a14b", 40, 1280, 720, 81), TILED),
+        ],
+        [
+            (Work("ti2v-5b", 30, 1280, 704, 121), EMPTY),
+            (Work("ti2v-5b", 30, 1280, 704, 121), TILED),
+            (Work("ti2v-5b", 30, 832, 480, 49), EMPTY),
+        ],
     ],
     ids=["t2v-a14b", "ti2v-5b"],
 )
 def test_the_memory_model_is_within_a_tenth(
-    works: list[Work], cuda: torch.device, figures: Figures, tmp_path: Path
+    runs: list[tuple[Work, Economy]], cuda: torch.device, figures: Figures, tmp_path: Path
 ) -> None:
-    """Of activations and weights together; and each phase's activations are never 10 % of the device off."""
-    model = make_model(works[0], UMT5_XXL, VAES[works[0].variant], cuda)
+    """Weights and activations together."""
+    model = make_model(runs[0][0], UMT5_XXL, VAES[runs[0][0].variant], cuda)
     off = {}
-    for work in works:
-        for economy in (EMPTY, Economy(decode_tile=16, feed_forward_chunk=4096)):
-            holdings = model.placement.holdings()
-            assert holdings is not None
-            predicted = predict(model.variant, parameters_of(work), holdings, economy)
-            measured, _ = run(model, work, tmp_path / "v.mp4", economy)
-            for phase, peak in measured.items():
-                what = f"{phase}, {work}, {economy.entries() or 'whole'}"
-                off[what] = predicted.phases[phase] / peak
-                sizes = f"predicted {predicted.phases[phase] / 2**30:.2f} GiB, measured {peak / 2**30:.2f} GiB"
-                sys.stdout.write(f"{what}: {sizes}\n")
+    for work, economy in runs:
+        holdings = model.placement.holdings()
+        assert holdings is not None
+        predicted = predict(model.variant, parameters_of(work), holdings, economy)
+        measured, _ = run(model, work, tmp_path / "v.mp4", economy)
+        for phase, peak in measured.items():
+            what = f"{phase}, {work}, {economy.entries() or 'whole'}"
+            off[what] = predicted.phases[phase] / peak
+            sizes = f"predicted {predicted.phases[phase] / 2**30:.2f} GiB, measured {peak / 2**30:.2f} GiB"
+            sys.stdout.write(f"{what}: {sizes}\n")
     worst = max(off.values(), key=lambda ratio: abs(ratio - 1))
     what = f"predicted over measured peak memory, {model.variant.name}, the worst of {len(off)}"
     figures.append({"what": what, "unit": "1", "value": worst, "goal": 1.1})
@@ -169,7 +177,7 @@ def test_a_real_out_of_memory_goes_down_the_ladder(cuda: torch.device, tmp_path:
         if progress.economy is not None:
             steps.append(progress.economy)
         if progress.stage is Stage.DECODING and not steps:
-            held = torch.cuda.memory_allocated() + 6 * 2**30  # less than whole frames take
+            held = torch.cuda.memory_allocated() + 3 * 2**30  # less than whole frames take
             torch.cuda.empty_cache()
             torch.cuda.set_per_process_memory_fraction(held / torch.cuda.mem_get_info()[1])
 

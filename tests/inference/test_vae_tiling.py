@@ -27,12 +27,13 @@ def changed_columns(levels: Sequence[Level], channels: int, count: int, width: i
     generator = torch.Generator().manual_seed(0)
     sizes = [1] + [count] * (NUM_CHUNKS - 1)
     chunks = [torch.randn(1, channels, size, HEIGHT, width, generator=generator) for size in sizes]
-    before, after = (TiledLevels(levels, HEIGHT, width, None) for _ in range(2))
-    changed = torch.zeros(0)
-    for chunk in chunks:
-        other = chunk.clone()
+    others = [chunk.clone() for chunk in chunks]
+    for other in others:
         other[..., column] += 10.0
-        found = (before(chunk) != after(other)).any(dim=3).flatten(0, 2).any(dim=0)
+    run = TiledLevels(levels, HEIGHT, width, None)
+    changed = torch.zeros(0)
+    for before, after in zip(run(chunks), run(others), strict=True):
+        found = (before.values != after.values).any(dim=3).flatten(0, 2).any(dim=0)
         changed = found if not changed.numel() else changed | found
     columns = changed.nonzero().flatten()
     return int(columns[0]), int(columns[-1]) + 1

@@ -18,11 +18,26 @@ TEXT_ACTIVATIONS = 200 << 20
 """UMT5-XXL on 512 tokens in bfloat16."""
 WORKSPACE = 100 << 20
 """cuBLAS, the allocator's rounding, and the small tensors that are not counted."""
-DECODE_BYTES_A_PIXEL = {16: 10_300, 48: 11_700}
-ENCODE_BYTES_A_PIXEL = {16: 14_000, 48: 14_000}
-"""Peak of the VAE beyond its weights over the pixels of a frame, by latent channels (16 is VAE 2.1, 48 is VAE 2.2)."""
-HALO = 12
-"""Latents around a tile that it reads beside its own."""
+
+
+@dataclass(frozen=True)
+class VaeMemory:
+    """Peak of a VAE beyond its weights on one latent frame, measured on an H100 at two sizes."""
+
+    fixed: int
+    decode_a_pixel: int
+    encode_a_pixel: int
+    middle_channels: int
+    """Of what its middle makes, which is kept for all latent frames while tile after tile is decoded."""
+
+
+VAES: Mapping[int, VaeMemory] = {
+    16: VaeMemory(fixed=770 << 20, decode_a_pixel=7_160, encode_a_pixel=14_000, middle_channels=384),
+    48: VaeMemory(fixed=64 << 20, decode_a_pixel=7_260, encode_a_pixel=14_000, middle_channels=1024),
+}
+"""By latent channels: 16 is VAE 2.1, 48 is VAE 2.2."""
+HALO = 3
+"""Latents around a tile that it takes beside its own, over all levels: it reads 12, but only where pixels are few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +93,15 @@ def predict(variant: Variant, parameters: Parameters, holdings: Holdings, econom
         room = holdings.limit - denoise - 2 * holdings.block  # two buffers
         resident = min(max(room // holdings.block, 0), variant.num_layers) if holdings.block else variant.num_layers
         blocks = min(resident + 2, variant.num_layers) * holdings.block
+    vae = VAES[variant.latent_channels]
     elsewhere = 0 if holdings.streamed else blocks  # streamed blocks are away while the others compute
     phases = {
         "text": always + visiting + TEXT_ACTIVATIONS + elsewhere,
         "denoise": denoise + blocks,
-        "decode": always + elsewhere + vae_activations(variant, parameters, DECODE_BYTES_A_PIXEL, economy.decode_tile),
+        "decode": always + elsewhere + vae_activations(variant, parameters, vae.decode_a_pixel, economy.decode_tile),
     }
     if parameters.image is not None:
-        encode = vae_activations(variant, parameters, ENCODE_BYTES_A_PIXEL, economy.encode_tile)
+        encode = vae_activations(variant, parameters, vae.encode_a_pixel, economy.encode_tile)
         phases["encode"] = always + elsewhere + encode
     return Prediction(phases, int(resident), max(phases.values()) <= holdings.limit)
 
@@ -109,17 +125,16 @@ def denoise_activations(variant: Variant, parameters: Parameters, element: int, 
     return max(attention, feed_forward) + contexts + latents + angles
 
 
-def vae_activations(
-    variant: Variant, parameters: Parameters, bytes_a_pixel: Mapping[int, int], tile: int | None
-) -> int:
+def vae_activations(variant: Variant, parameters: Parameters, a_pixel: int, tile: int | None) -> int:
     """Of the VAE on one latent frame, whole or tile by tile."""
-    stride = variant.spatial_stride
+    vae, stride = VAES[variant.latent_channels], variant.spatial_stride
     width, height = parameters.width, parameters.height
-    if tile is not None:
-        width, height = (min(side, (tile + 2 * HALO) * stride) for side in (width, height))
-    tiles = width * height * bytes_a_pixel[variant.latent_channels]
-    whole = 0 if tile is None else parameters.width * parameters.height * TEMPORAL_STRIDE * 3 * 8
-    return tiles + whole
+    if tile is None:
+        return vae.fixed + width * height * a_pixel
+    latent_frames = (parameters.num_frames - 1) // TEMPORAL_STRIDE + 1
+    middle = latent_frames * (width // stride) * (height // stride) * vae.middle_channels * 2
+    width, height = (min(side, (tile + 2 * HALO) * stride) for side in (width, height))
+    return vae.fixed + middle + width * height * a_pixel
 
 
 def economise(

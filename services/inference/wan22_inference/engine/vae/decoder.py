@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +12,7 @@ from wan22_inference.engine.vae.blocks import CausalConv3d, Middle, NormConv, Po
 from wan22_inference.engine.vae.config import VaeConfig
 from wan22_inference.engine.vae.history import History
 from wan22_inference.engine.vae.resample import Upsample, add_repeated
-from wan22_inference.engine.vae.tiling import Level, TiledLevels, to_channels_last
+from wan22_inference.engine.vae.tiling import Level, Piece, TiledLevels, to_channels_last
 
 
 class Decoder(nn.Module):
@@ -78,19 +81,22 @@ class Head(NormConv):
 
 
 class DecoderStream:
-    """Decodes the latent frames of one video in order."""
+    """Decodes the latent frames of one video."""
 
     def __init__(self, decoder: Decoder, height: int, width: int, side: int | None) -> None:
         """`height` and `width` are in latents, and so is `side`, the most that a tile has; None is no tiles."""
         self._decoder = decoder
-        self._history = History()
         levels: list[Level] = [*decoder.blocks, decoder.head]
-        self._levels = TiledLevels(levels, height, width, side)
+        self.levels = TiledLevels(levels, height, width, side)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """The next latent frame (B, C, 1, h, w) as frames (B, 3 x patch x patch, 1 or 4, H, W)."""
+    def decode(self, latents: Iterable[Tensor]) -> Iterator[Piece]:
+        """Latent frames (B, C, 1, h, w), in order, as pieces of frames (B, 3 x patch x patch, 1 or 4, H, W)."""
+        return self.levels(map(self._start, latents, repeat(History())))
+
+    def _start(self, latents: Tensor, history: History) -> Tensor:
+        """What runs on whole frames."""
         x = to_channels_last(latents.to(self._decoder.dtype))
-        x = self._decoder.conv_in(self._decoder.post_quant_conv(x), self._history)
-        x = self._decoder.middle(x, self._history)
-        self._history.first = False
-        return self._levels(x)
+        x = self._decoder.conv_in(self._decoder.post_quant_conv(x), history)
+        middle: Tensor = self._decoder.middle(x, history)
+        history.first = False
+        return middle

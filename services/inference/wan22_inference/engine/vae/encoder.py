@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from wan22_inference.engine.vae.blocks import CausalConv3d, Middle, NormConv, Po
 from wan22_inference.engine.vae.config import VaeConfig
 from wan22_inference.engine.vae.history import History
 from wan22_inference.engine.vae.resample import Downsample, add_averaged
-from wan22_inference.engine.vae.tiling import Level, TiledLevels, to_channels_last
+from wan22_inference.engine.vae.tiling import Level, Piece, TiledLevels, to_channels_last
 
 
 class Encoder(nn.Module):
@@ -75,19 +77,33 @@ class DownBlock(nn.Module):
 
 
 class EncoderStream:
-    """Encodes the frames of one video in order."""
+    """Encodes the frames of one video."""
 
     def __init__(self, encoder: Encoder, height: int, width: int, side: int | None) -> None:
         """`height` and `width` are of frames after patching; `side` is the most latents that a tile has."""
         self._encoder = encoder
-        self._history = History()
         levels: list[Level] = [encoder.conv_in, *encoder.blocks]
         self._levels = TiledLevels(levels, height, width, side)
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """The next 1 or 4 frames (B, 3 x patch x patch, T, H, W) as the mean of a latent frame (B, C, 1, h, w)."""
-        x = self._levels(to_channels_last(frames.to(self._encoder.dtype)))
-        x = self._encoder.head(self._encoder.middle(x, self._history), self._history)
-        self._history.first = False
-        mean: Tensor = self._encoder.quant_conv(x).chunk(2, dim=1)[0]
-        return mean
+    def encode(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Chunks of 1, then 4 frames (B, 3 x patch x patch, T, H, W) as means of latent frames (B, C, 1, h, w)."""
+        pieces = self._levels(to_channels_last(chunk.to(self._encoder.dtype)) for chunk in chunks)
+        history = History()
+        for x in self._whole(pieces):
+            mean: Tensor = self._encoder.quant_conv(
+                self._encoder.head(self._encoder.middle(x, history), history)
+            ).chunk(2, dim=1)[0]
+            history.first = False
+            yield mean
+
+    def _whole(self, pieces: Iterable[Piece]) -> Iterator[Tensor]:
+        """The levels' result for each chunk in order."""
+        if self._levels.whole:
+            yield from (piece.values for piece in pieces)
+            return
+        results: dict[int, Tensor] = {}
+        for piece in pieces:
+            if piece.index not in results:
+                results[piece.index] = piece.values.new_empty(*piece.values.shape[:3], *self._levels.size)
+            piece.put_into(results[piece.index])
+        yield from results.values()

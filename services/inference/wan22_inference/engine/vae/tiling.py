@@ -1,14 +1,15 @@
 """Runs the levels of a decoder or encoder tile by tile, with the same result as over the whole frame.
 
-A level sees `reach` pixels beyond what it makes. A tile's input is wider by that at each level, and what borders on the
+A tile goes through all of a video before the next begins, so that only one leaves anything behind at a time. A level
+sees `reach` pixels beyond what it makes. A tile's input is wider by that at each level, and what borders on the
 cut is dropped after each level, so that no pixel that is kept has seen the cut. Nothing is blended.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -42,11 +43,27 @@ class Tile:
 
     rows: list[Span]
     columns: list[Span]
-    history: History = field(default_factory=History)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one tile makes of one chunk."""
+
+    index: int
+    """Of the chunk."""
+    tile: Tile
+    values: Tensor
+    """(B, C, T, H, W) of the tile."""
+    size: Span
+    """Rows and columns of what all tiles make together."""
+
+    def put_into(self, whole: Tensor) -> None:
+        """Writes it where it belongs in what all tiles make of the chunk."""
+        whole[:, :, :, slice(*self.tile.rows[-1]), slice(*self.tile.columns[-1])] = self.values
 
 
 class TiledLevels:
-    """Levels over all chunks of one video, in order; it holds what the chunks leave behind."""
+    """Levels of one decoder or encoder over frames of one size."""
 
     def __init__(self, levels: Sequence[Level], height: int, width: int, side: int | None) -> None:
         """`height` and `width` are of the input; a tile makes at most `side` x `side` times the input's pixels.
@@ -57,27 +74,28 @@ class TiledLevels:
         self._tiles = [
             Tile(rows, columns) for rows in _spans(levels, height, side) for columns in _spans(levels, width, side)
         ]
+        last = self._tiles[-1]
+        self.size = last.rows[-1][1], last.columns[-1][1]
+        """Rows and columns of what they make."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The next chunk (B, C, T, H, W) through all levels."""
-        out: Tensor | None = None
+    @property
+    def whole(self) -> bool:
+        """Whether one tile is the whole frame: then pieces come in order of their chunks."""
+        return len(self._tiles) == 1
+
+    def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Piece]:
+        """A video's chunks (B, C, T, H, W), in order, through all levels, tile after tile."""
+        kept = chunks if self.whole else list(chunks)
         for tile in self._tiles:
-            part = self._run(x, tile)
-            tile.history.first = False
-            if len(self._tiles) == 1:
-                return part
-            if out is None:
-                size = (self._tiles[-1].rows[-1][1], self._tiles[-1].columns[-1][1])
-                out = part.new_empty(*part.shape[:3], *size)
-            out[:, :, :, slice(*tile.rows[-1]), slice(*tile.columns[-1])] = part
-        if out is None:
-            raise AssertionError("there is at least one tile")
-        return out
+            history = History()
+            for index, chunk in enumerate(kept):
+                yield Piece(index, tile, self._run(chunk, tile, history), self.size)
+                history.first = False
 
-    def _run(self, x: Tensor, tile: Tile) -> Tensor:
+    def _run(self, x: Tensor, tile: Tile, history: History) -> Tensor:
         x = x[:, :, :, slice(*tile.rows[0]), slice(*tile.columns[0])]
         for index, level in enumerate(self._levels):
-            x = level(x, tile.history)
+            x = level(x, history)
             row, column = (made(level, spans[index])[0] for spans in (tile.rows, tile.columns))
             (top, bottom), (left, right) = tile.rows[index + 1], tile.columns[index + 1]
             x = x[:, :, :, top - row : bottom - row, left - column : right - column]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,9 @@ from wan22_inference.engine.progress import Check
 from wan22_inference.engine.vae.config import VaeConfig
 from wan22_inference.engine.vae.decoder import Decoder, DecoderStream
 from wan22_inference.engine.vae.encoder import Encoder, EncoderStream
-from wan22_inference.engine.vae.frames import Frame, Transfer
+from wan22_inference.engine.vae.frames import Frame, Gathered, ahead, put_pixels
 from wan22_inference.engine.vae.patches import from_patches, to_patches
+from wan22_inference.engine.vae.tiling import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -51,51 +53,85 @@ class Vae(nn.Module):
         called before each latent frame.
         """
         patches = to_patches(video, self.config.patch)
+
+        def chunks() -> Iterator[Tensor]:
+            for begin, end in _chunks(patches.shape[2]):
+                check()
+                yield patches[:, :, begin:end]
+
         stream = EncoderStream(self.encoder, patches.shape[3], patches.shape[4], side)
-        latents = []
-        for begin, end in _chunks(patches.shape[2]):
-            check()
-            latents.append(stream.encode(patches[:, :, begin:end]))
         mean, std = self._statistics(video.device)
-        return (torch.cat(latents, dim=2).float() - mean) / std
+        return (torch.cat(list(stream.encode(chunks())), dim=2).float() - mean) / std
 
     def decode(self, latents: Tensor, check: Check, *, side: int | None = None) -> Iterator[Frame]:
         """Yields the frames of normalised latents (1, C, T, h, w): one for the first latent frame, four for each other.
 
         The device decodes the next latent frame while the caller has the frames of this one. `side` cuts frames into
-        tiles of at most that many latents a side, which takes less memory and changes nothing but the last bits. Where
-        float16 overflows, the rest of the video is decoded in bfloat16. Raises InternalError (NOT_FINITE) when pixels
-        are NaN or infinite; `check` is called before each latent frame and may raise.
+        tiles of at most that many latents a side, which takes less memory and changes nothing but the last bits; then
+        all frames come at the end. Where float16 overflows, the rest of the video is decoded in bfloat16. Raises
+        InternalError (NOT_FINITE) when pixels are NaN or infinite; `check` is called before each latent frame, of each
+        tile, and may raise.
         """
         decoder, done = self.decoder, 0
         while True:
-            for index, transfer in _ahead(map(Transfer, self._pixels(decoder, latents, check, side))):
+            gathered = Gathered()
+            pieces, whole = self._pieces(decoder, latents, check, side)
+            for piece, transfer in ahead(pieces):
                 if not transfer.finite:
                     break
-                if index >= done:
+                if not whole:
+                    gathered.put(piece, transfer, self.config.patch)
+                elif piece.index >= done:
                     yield from transfer.frames()
-                    done = index + 1
+                    done = piece.index + 1
             else:
+                yield from gathered.frames()
                 return
             if decoder.dtype is not torch.float16:
-                raise _not_finite(index + 1, latents.shape[2], decoder.dtype)
-            self._tell_overflow(index + 1)
+                raise _not_finite(piece.index + 1, latents.shape[2], decoder.dtype)
+            self._tell_overflow(piece.index + 1)
             decoder = copy.deepcopy(self.decoder).to(torch.bfloat16)
             decoder.dtype = torch.bfloat16
 
     def decode_pixels(self, latents: Tensor, check: Check, *, side: int | None = None) -> Iterator[Tensor]:
         """Yields what `decode` makes frames of, (1, 3, 1 or 4, H, W), as the decoder gives it: uncut and unchecked."""
-        return self._pixels(self.decoder, latents, check, side)
+        pieces, whole = self._pieces(self.decoder, latents, check, side)
+        if whole:
+            yield from (piece.values for piece in pieces)
+            return
+        stride, results = self.config.spatial_stride, list[Tensor]()
+        size = (latents.shape[3] * stride, latents.shape[4] * stride)
+        for piece in pieces:
+            if piece.index == len(results):
+                results.append(piece.values.new_empty(*piece.values.shape[:3], *size))
+            put_pixels(piece, results[piece.index], self.config.patch)
+        yield from results
 
-    def _pixels(self, decoder: Decoder, latents: Tensor, check: Check, side: int | None) -> Iterator[Tensor]:
+    def _pieces(
+        self, decoder: Decoder, latents: Tensor, check: Check, side: int | None
+    ) -> tuple[Iterator[Piece], bool]:
+        """Pieces of pixels, and whether each is a whole frame."""
         mean, std = self._statistics(latents.device)
         stream = DecoderStream(decoder, latents.shape[3], latents.shape[4], side)
-        for index in range(latents.shape[2]):
-            check()
-            with torch.inference_mode():
-                frame = latents[:, :, index : index + 1].float() * std + mean
-                pixels = from_patches(stream.decode(frame), self.config.patch)
-            yield pixels
+
+        def frames() -> Iterator[Tensor]:
+            for index in range(latents.shape[2]):
+                check()
+                yield latents[:, :, index : index + 1].float() * std + mean
+
+        def pieces() -> Iterator[Piece]:
+            found = stream.decode(frames())
+            while True:
+                with torch.inference_mode():
+                    piece = next(found, None)
+                    if piece is None:
+                        return
+                    unpatched = replace(piece, values=from_patches(piece.values, self.config.patch))
+                if not stream.levels.whole:
+                    check()
+                yield unpatched
+
+        return pieces(), stream.levels.whole
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(values, device=device) for values in (self.config.mean, self.config.std))
@@ -112,18 +148,6 @@ def _chunks(num_frames: int) -> Iterator[tuple[int, int]]:
     yield 0, 1
     for begin in range(1, num_frames, TEMPORAL_STRIDE):
         yield begin, begin + TEMPORAL_STRIDE
-
-
-def _ahead(transfers: Iterator[Transfer]) -> Iterator[tuple[int, Transfer]]:
-    """Numbers the transfers, starting each before it hands out the one before."""
-    before: Transfer | None = None
-    index = 0
-    for index, transfer in enumerate(transfers):
-        if before is not None:
-            yield index - 1, before
-        before = transfer
-    if before is not None:
-        yield index, before
 
 
 def _not_finite(latent_frame: int, count: int, dtype: torch.dtype) -> InternalError:
