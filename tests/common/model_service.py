@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
+from prometheus_client import CollectorRegistry
 
 from wan22.errors import FailedPrecondition, Reason, Unavailable
 from wan22.server import Server
 from wan22.v1 import model_pb2, model_pb2_grpc
 from wan22_registry.blobs import BlobStore
+from wan22_registry.metrics import RegistryMetrics
 from wan22_registry.model_servicer import ModelServicer
 from wan22_registry.versions import Versions
 
@@ -23,7 +25,7 @@ class Watched(ModelServicer):
 
     def __init__(self, root: Path) -> None:
         self.blobs = BlobStore(root)
-        super().__init__(self.blobs, Versions(root, self.blobs))
+        super().__init__(self.blobs, Versions(root, self.blobs), RegistryMetrics(CollectorRegistry()))
         self.reads: list[tuple[str, int]] = []
         """Digest and offset of each ReadBlob call."""
         self.bytes_read = 0

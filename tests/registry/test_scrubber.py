@@ -5,10 +5,12 @@ import logging
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from wan22.model_client import ModelClient
 from wan22.v1 import model_pb2
 from wan22_registry.blobs import BlobStore
+from wan22_registry.metrics import RegistryMetrics
 from wan22_registry.registry import serve
 from wan22_registry.scrubber import Scrubber
 from wan22_registry.settings import RegistrySettings
@@ -34,7 +36,7 @@ def digest_of(version: model_pb2.Version, path: str) -> str:
 
 def scrubber(root: Path, bytes_per_second: int = 1 << 40) -> tuple[Scrubber, BlobStore]:
     blobs = BlobStore(root)
-    return Scrubber(blobs, Versions(root, blobs), bytes_per_second), blobs
+    return Scrubber(blobs, Versions(root, blobs), bytes_per_second, RegistryMetrics(CollectorRegistry())), blobs
 
 
 async def test_everything_is_read_once_and_found_whole(root: Path, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ async def test_a_version_deleted_while_it_is_read_is_no_damage(root: Path, tmp_p
     (version,) = await publish(root, model_folder.write(tmp_path / "m", b"w" * 3_000_000))
     blobs = BlobStore(root)
     versions = Versions(root, blobs)
-    reading = asyncio.create_task(Scrubber(blobs, versions, 5_000_000).read_all())
+    reading = asyncio.create_task(Scrubber(blobs, versions, 5_000_000, RegistryMetrics(CollectorRegistry())).read_all())
     while not blobs._used[digest_of(version, WEIGHTS)]:  # noqa: ASYNC110  # it tells nobody which blob it reads
         await asyncio.sleep(0.005)
     versions.delete(version.name)

@@ -140,11 +140,16 @@ class _Health(health_pb2_grpc.HealthServicer):
         self.beat = time.monotonic()
         self.ready = False
 
+    @property
+    def live(self) -> bool:
+        """Whether the event loop has turned lately."""
+        return time.monotonic() - self.beat < HEARTBEAT_LIMIT
+
     def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
         """Answers from the health server's own thread."""
-        live = time.monotonic() - self.beat < HEARTBEAT_LIMIT
+        live = self.live
         answers = {"": live, "live": live, "ready": live and self.ready}
         if request.service not in answers:
             context.abort(grpc.StatusCode.NOT_FOUND, f"service is {request.service!r}: use '', 'live' or 'ready'.")
@@ -215,6 +220,16 @@ class Server:
     def set_ready(self, ready: bool) -> None:  # noqa: FBT001
         """Sets what the health service says for `ready`."""
         self._health.ready = ready
+
+    @property
+    def live(self) -> bool:
+        """Whether the event loop turns; may be asked by any thread."""
+        return self._health.live
+
+    @property
+    def ready(self) -> bool:
+        """What `set_ready` was told last."""
+        return self._health.ready
 
     async def _beat(self) -> None:
         while True:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from wan22.digests import Sha256
@@ -18,6 +19,17 @@ UNPUBLISHED_SECONDS = 24 * 3600
 """How long a blob that no version has yet is kept: longer than any push of a whole model takes."""
 BUSY_RETRY_SECONDS = 0.5
 """When to ask again for a blob that another caller pushes."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a store keeps now."""
+
+    blobs: int
+    blob_bytes: int
+    part_bytes: int
+    damaged: int
+    """Blobs that were found damaged and not pushed again."""
 
 
 class BlobStore:
@@ -58,6 +70,12 @@ class BlobStore:
         """Bytes that an interrupted push has left."""
         part = self._part(digest)
         return part.stat().st_size if part.exists() else 0
+
+    def usage(self) -> Usage:
+        """Counts what is on the volume; may run in any thread."""
+        sizes = [_size(file) for file in os.scandir(self._folder)]
+        parts = sum(_size(file) for file in os.scandir(self._parts))
+        return Usage(len(sizes), sum(sizes), parts, len(self._damaged))
 
     def set_damaged(self, digest: str, *, damaged: bool) -> None:
         """Remembers what a blob's bytes were when they were last read whole."""

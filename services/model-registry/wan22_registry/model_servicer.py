@@ -18,8 +18,10 @@ from wan22.errors import DataLoss, InvalidRequest, OutOfRange, Reason
 from wan22.names import check_digest
 from wan22.v1 import model_pb2, model_pb2_grpc
 from wan22_registry import listing
+from wan22_registry.blob_push import BlobPush
 from wan22_registry.blobs import BlobStore
 from wan22_registry.index import Entry
+from wan22_registry.metrics import RegistryMetrics
 from wan22_registry.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -30,9 +32,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     """Serves one layout."""
 
-    def __init__(self, blobs: BlobStore, versions: Versions) -> None:
+    def __init__(self, blobs: BlobStore, versions: Versions, metrics: RegistryMetrics) -> None:
         self._blobs = blobs
         self._versions = versions
+        self._metrics = metrics
         self._changing = asyncio.Lock()
 
     async def FindMissingBlobs(
@@ -52,6 +55,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 if self._blobs.size(blob.digest) != blob.size_bytes
             ]
         )
+        self._metrics.lookups.labels("present").inc(len(request.blobs) - len(missing))
+        self._metrics.lookups.labels("missing").inc(len(missing))
         return model_pb2.FindMissingBlobsResponse(missing=missing)
 
     async def PushBlob(
@@ -66,14 +71,18 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             raise InvalidRequest("blob.size_bytes and offset are 0 or more.", field="offset")
         async with self._blobs.push(digest, size, first.offset) as push:
             if first.data:
-                await to_its_end(push.append, first.data)
+                await self._append(push, first.data)
             async for part in request_iterator:
                 if part.offset != push.offset:
                     text = f"offset is {part.offset}, the next byte is {push.offset}: send the blob in order."
                     raise InvalidRequest(text, field="offset")
-                await to_its_end(push.append, part.data)
+                await self._append(push, part.data)
         log.info("Stored %s, %d bytes.", digest, size)
         return model_pb2.Blob(digest=digest, size_bytes=size)
+
+    async def _append(self, push: BlobPush, data: bytes) -> None:
+        await to_its_end(push.append, data)
+        self._metrics.pushed_bytes.inc(len(data))
 
     async def PublishVersion(self, request: model_pb2.PublishVersionRequest, context: Context) -> model_pb2.Version:
         """Makes a version visible."""
@@ -131,6 +140,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 while data := await to_its_end(read, offset):
                     yield model_pb2.BlobChunk(offset=offset, data=data)
                     offset += len(data)
+                    self._metrics.read_bytes.inc(len(data))
             finally:
                 os.close(descriptor)
             if request.offset == 0 and not self._note_digest(digest, str(actual)):
@@ -160,6 +170,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         async with self._changing:
             gone = await to_its_end(self._versions.delete, request.name)
         log.info("Deleted %s, and %d blobs that no other version has.", request.name, len(gone))
+        self._metrics.collected.inc(len(gone))
         self._blobs.drop_parts()
         return Empty()
 

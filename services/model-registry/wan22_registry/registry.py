@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 from wan22.folder_lock import lock_folder
+from wan22.metrics_server import process_metrics, serving_metrics
 from wan22.server import Server
 from wan22.v1 import model_pb2_grpc
 from wan22_registry.blobs import BlobStore
+from wan22_registry.metrics import RegistryMetrics, StoredVersions
 from wan22_registry.model_servicer import ModelServicer
 from wan22_registry.scrubber import Scrubber
 from wan22_registry.settings import RegistrySettings
@@ -30,7 +32,11 @@ async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
         versions = Versions(settings.root, blobs)
         dropped = [*blobs.remove_temporaries(), *blobs.drop_parts()]
         collected = versions.collect(set())
-        servicer = ModelServicer(blobs, versions)
+        metrics = process_metrics()
+        metrics.register(StoredVersions(blobs, versions, settings.quota_bytes))
+        counters = RegistryMetrics(metrics)
+        counters.collected.inc(len(collected))
+        servicer = ModelServicer(blobs, versions, counters)
         async with Server(
             [partial(model_pb2_grpc.add_ModelServiceServicer_to_server, servicer)],
             host=settings.host,
@@ -44,19 +50,19 @@ async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
             log.info("Serving %s on port %d: %d versions.", settings.root, server.port, count)
             if dropped or collected:
                 log.info("Removed %d unfinished files and %d blobs of no version.", len(dropped), len(collected))
-            with scrubbing(settings, blobs, versions):
+            scrubber = Scrubber(blobs, versions, settings.scrub_bytes_per_second, counters)
+            with serving_metrics(server, metrics, settings.host, settings.http_port), scrubbing(settings, scrubber):
                 yield server
     finally:
         os.close(lock)
 
 
 @contextmanager
-def scrubbing(settings: RegistrySettings, blobs: BlobStore, versions: Versions) -> Iterator[None]:
+def scrubbing(settings: RegistrySettings, scrubber: Scrubber) -> Iterator[None]:
     """Re-reads what is stored while the context lasts, if the settings ask for it."""
     if not settings.scrub_bytes_per_second:
         yield
         return
-    scrubber = Scrubber(blobs, versions, settings.scrub_bytes_per_second)
     task = asyncio.create_task(scrubber.run(settings.scrub_interval_hours * 3600))
     try:
         yield

@@ -11,6 +11,7 @@ from wan22.errors import DataLoss
 from wan22.v1 import model_pb2
 from wan22_registry.blobs import BlobStore
 from wan22_registry.index import Entry
+from wan22_registry.metrics import RegistryMetrics
 from wan22_registry.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -31,10 +32,11 @@ class Pass:
 class Scrubber:
     """Reads the versions of a layout at a bounded rate, each blob once a pass."""
 
-    def __init__(self, blobs: BlobStore, versions: Versions, bytes_per_second: int) -> None:
+    def __init__(self, blobs: BlobStore, versions: Versions, bytes_per_second: int, metrics: RegistryMetrics) -> None:
         self._blobs = blobs
         self._versions = versions
         self._bytes_per_second = bytes_per_second
+        self._metrics = metrics
 
     async def run(self, interval: float) -> None:
         """One pass after another, with `interval` seconds between; never returns."""
@@ -83,5 +85,6 @@ class Scrubber:
             while data := await asyncio.to_thread(file.read, PIECE_BYTES):
                 await asyncio.to_thread(actual.update, data)
                 found.bytes_read += len(data)
+                self._metrics.reread_bytes.inc(len(data))
                 await asyncio.sleep(len(data) / self._bytes_per_second)
         return str(actual)

@@ -21,6 +21,8 @@ class RegistrySettings(Settings):
     """Port of ModelService; 0 picks a free one."""
     health_port: int = Field(51052, ge=0, le=65535)
     """Port of grpc.health.v1, plaintext."""
+    http_port: int | None = Field(None, ge=0, le=65535)
+    """Port of /metrics, /health and /ready, plain HTTP; 0 picks a free one. Without it there is none."""
     root: Path = Field(default_factory=lambda: home() / "registry")
     """Folder of the OCI layout; one registry process owns it."""
     quota_bytes: int | None = Field(None, gt=0)
