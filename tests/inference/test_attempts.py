@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from wan22.errors import Aborted, FailedPrecondition, NotFound, Reason, Unavailable
 from wan22_inference import attempts
-from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt
+from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt, Phase
 
 GRACE = 600.0
 
 
 def begin(book: AttemptBook, generation: str, number: int, epoch: int) -> HeldAttempt:
     book.observe(generation, Fence(number, epoch))
-    return book.begin(generation, Fence(number, epoch))
+    return book.begin(generation, Fence(number, epoch), may_prepare=True)
 
 
 @pytest.mark.parametrize("older", [Fence(1, 9), Fence(2, 4)])
@@ -62,25 +59,123 @@ def test_a_higher_number_displaces_the_running_attempt_and_may_start() -> None:
     assert book.running is second
 
 
-def test_another_generation_waits_while_one_runs() -> None:
+def test_one_generation_is_prepared_beside_a_running_one_and_a_third_is_refused() -> None:
+    book = AttemptBook(GRACE)
+    running = begin(book, "a", 1, 1)
+    prepared = begin(book, "b", 1, 1)
+    assert (running.phase, prepared.phase) == (Phase.RUNNING, Phase.PREPARED)
+    assert not prepared.running
+    book.observe("c", Fence(1, 1))
+    with pytest.raises(Unavailable, match="busy with attempt 1 of a and attempt 1 of b") as caught:
+        book.begin("c", Fence(1, 1), may_prepare=True)
+    assert caught.value.reason is Reason.WORKER_BUSY
+    assert book.start_next() is None
+    book.end(running, now=0.0)
+    assert book.start_next() is prepared
+    assert prepared.phase is Phase.RUNNING
+    assert begin(book, "c", 1, 1).prepared
+    assert [h.key.generation for h in book.held] == ["a", "b", "c"]
+
+
+def test_a_caller_that_knows_of_no_preparing_is_refused_while_one_runs() -> None:
     book = AttemptBook(GRACE)
     held = begin(book, "a", 1, 1)
     book.observe("b", Fence(1, 1))
-    with pytest.raises(Unavailable, match="busy with attempt 1 of a") as caught:
+    with pytest.raises(Unavailable, match="busy with attempt 1 of a:") as caught:
         book.begin("b", Fence(1, 1))
     assert caught.value.reason is Reason.WORKER_BUSY
     book.end(held, now=0.0)
     assert book.begin("b", Fence(1, 1)).running
-    assert [h.key.generation for h in book.held] == ["a", "b"]
 
 
-def test_a_cancelled_attempt_blocks_until_it_has_stopped() -> None:
+def test_the_next_starts_when_the_running_one_only_writes_its_video_but_not_beside_two_that_do() -> None:
+    book = AttemptBook(GRACE)
+    first, second = begin(book, "a", 1, 1), begin(book, "b", 1, 1)
+    book.leave_device(first)
+    assert first.running
+    assert book.busy
+    assert book.start_next() is second
+    third = begin(book, "c", 1, 1)
+    book.leave_device(second)
+    assert book.start_next() is None
+    assert third.prepared
+    book.end(first, now=0.0)
+    assert book.start_next() is third
+
+
+def test_a_cancelled_attempt_keeps_the_next_waiting_until_it_has_stopped() -> None:
     book = AttemptBook(GRACE)
     held = begin(book, "a", 1, 1)
     assert book.cancel(held.key).cancel_requested
-    book.observe("b", Fence(1, 1))
-    with pytest.raises(Unavailable):
-        book.begin("b", Fence(1, 1))
+    assert begin(book, "b", 1, 1).prepared
+    assert book.start_next() is None
+
+
+def test_a_prepared_attempt_that_is_cancelled_may_come_again_under_the_same_number() -> None:
+    book = AttemptBook(GRACE)
+    begin(book, "a", 1, 1)
+    prepared = begin(book, "b", 1, 1)
+    assert book.cancel(prepared.key) is prepared
+    assert (prepared.phase, prepared.cancel_requested) == (Phase.WITHDRAWN, False)
+    assert book.find(prepared.key) is None
+    assert begin(book, "b", 1, 2).prepared
+
+
+def test_only_a_prepared_attempt_is_withdrawn() -> None:
+    book = AttemptBook(GRACE)
+    running = begin(book, "a", 1, 1)
+    prepared = begin(book, "b", 1, 1)
+    assert book.withdraw(running.key) is None
+    assert book.withdraw(AttemptKey("c", 1)) is None
+    assert book.withdraw(prepared.key) is prepared
+    assert book.held == (running,)
+    assert book.withdraw_prepared() is None
+
+
+def test_a_worker_that_leaves_gives_back_what_is_prepared() -> None:
+    book = AttemptBook(GRACE)
+    running, prepared = begin(book, "a", 1, 1), begin(book, "b", 1, 1)
+    assert book.withdraw_prepared() is prepared
+    assert (book.held, prepared.phase) == ((running,), Phase.WITHDRAWN)
+    book.end(running, now=0.0)
+    assert book.start_next() is None
+
+
+def test_a_prepared_attempt_is_not_released() -> None:
+    book = AttemptBook(GRACE)
+    begin(book, "a", 1, 1)
+    prepared = begin(book, "b", 1, 1)
+    with pytest.raises(FailedPrecondition, match="attempt 1 of b has not started"):
+        book.release(prepared.key)
+    assert book.prepared is prepared
+
+
+def test_a_higher_number_withdraws_the_prepared_attempt_and_a_higher_epoch_takes_it_over() -> None:
+    book = AttemptBook(GRACE)
+    begin(book, "a", 1, 1)
+    prepared = begin(book, "b", 1, 1)
+    book.attach(prepared)
+    assert book.observe("b", Fence(1, 2)) is None
+    assert (prepared.stream, prepared.phase, prepared.fence) == (None, Phase.PREPARED, Fence(1, 2))
+    assert book.observe("b", Fence(2, 1)) is prepared
+    assert prepared.phase is Phase.WITHDRAWN
+    assert book.begin("b", Fence(2, 1), may_prepare=True).prepared
+
+
+def test_a_prepared_attempt_that_nobody_follows_expires_and_one_that_started_does_not() -> None:
+    book = AttemptBook(GRACE)
+    running = begin(book, "a", 1, 1)
+    prepared = begin(book, "b", 1, 1)
+    book.detach(prepared, book.attach(prepared), now=10.0)
+    assert book.expire(now=609.0) == []
+    assert book.expire(now=610.0) == [prepared]
+    assert prepared.phase is Phase.WITHDRAWN
+    again = begin(book, "b", 1, 1)
+    book.detach(again, book.attach(again), now=620.0)
+    book.end(running, now=620.0)
+    book.detach(running, book.attach(running), now=620.0)
+    assert book.start_next() is again
+    assert book.expire(now=1e9) == [running]
 
 
 def test_cancelling_what_is_not_held_says_so_and_what_has_ended_changes_nothing() -> None:
@@ -171,114 +266,3 @@ def test_memory_of_generations_is_bounded_but_what_is_held_stays(monkeypatch: py
     with pytest.raises(Aborted):
         book.observe("g9", Fence(1, 1))
     book.observe("g0", Fence(1, 1))  # forgotten long ago
-
-
-class BookMachine(RuleBasedStateMachine):
-    """Two generations, callers of any age in any order."""
-
-    generations = st.sampled_from(["a", "b"])
-    fences = st.builds(Fence, st.integers(1, 3), st.integers(1, 3))
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.book = AttemptBook(GRACE)
-        self.now = 0.0
-        self.highest: dict[str, Fence] = {}
-        self.unfinished: list[HeldAttempt] = []
-        self.released: set[AttemptKey] = set()
-
-    def observe(self, generation: str, fence: Fence) -> bool:
-        """True when the caller is let in, which must be exactly when nobody newer was seen."""
-        stale = fence < self.highest.get(generation, Fence(0, 0))
-        before = self.book.held
-        try:
-            displaced = self.book.observe(generation, fence)
-        except Aborted:
-            assert stale
-            assert self.book.held == before
-            return False
-        assert not stale
-        assert displaced is None or displaced.key.number < fence.number
-        self.highest[generation] = fence
-        return True
-
-    @rule(generation=generations, fence=fences)
-    def generate(self, generation: str, fence: Fence) -> None:
-        if not self.observe(generation, fence):
-            return
-        key = AttemptKey(generation, fence.number)
-        held = self.book.find(key)
-        if held is None:
-            busy = self.book.running
-            try:
-                held = self.book.begin(generation, fence)
-            except Unavailable:
-                assert busy is not None
-                return
-            except FailedPrecondition:
-                assert key in self.released
-                return
-            assert busy is None
-            assert key not in self.released
-            self.unfinished.append(held)
-        assert held.fence == fence
-        self.book.attach(held)
-
-    @rule(generation=generations, fence=fences)
-    def cancel(self, generation: str, fence: Fence) -> None:
-        key = AttemptKey(generation, fence.number)
-        if self.observe(generation, fence):
-            if self.book.find(key) is None:
-                with pytest.raises(NotFound):
-                    self.book.cancel(key)
-            else:
-                assert self.book.cancel(key).key == key
-
-    @rule(generation=generations, fence=fences)
-    def release(self, generation: str, fence: Fence) -> None:
-        if not self.observe(generation, fence):
-            return
-        key = AttemptKey(generation, fence.number)
-        held = self.book.find(key)
-        if held is not None and held.running and not held.cancel_requested:
-            with pytest.raises(FailedPrecondition):
-                self.book.release(key)
-        else:
-            gone = self.book.release(key)
-            assert gone is None or gone is held
-            self.released.add(key)
-
-    @rule(data=st.data())
-    def end(self, data: st.DataObject) -> None:
-        if self.unfinished:
-            held = data.draw(st.sampled_from(self.unfinished))
-            self.unfinished.remove(held)
-            gone = self.book.end(held, self.now)
-            assert gone == (self.book.find(held.key) is not held)
-
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        if self.book.held:
-            held = data.draw(st.sampled_from(self.book.held))
-            if held.stream is not None:
-                self.book.detach(held, held.stream, self.now)
-
-    @rule(seconds=st.sampled_from([1.0, GRACE]))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        for held in self.book.expire(self.now):
-            assert not held.running
-            assert held.stream is None
-
-    @invariant()
-    def at_most_one_runs_and_each_is_owned_by_the_newest(self) -> None:
-        assert sum(held.running for held in self.book.held) <= 1
-        for held in self.book.held:
-            assert held.fence == self.highest[held.key.generation]
-            assert held.key.number == held.fence.number
-        generations = [held.key.generation for held in self.book.held]
-        assert len(generations) == len(set(generations))
-
-
-TestBookMachine = BookMachine.TestCase
-TestBookMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -106,6 +106,7 @@ def test_on_a_cpu_each_place_gives_the_same_bits(files: ModelFiles, encode: Enco
     options = EngineOptions(text_encoder=place, embedding_cache_bytes=0)
     encoder = TextEncoder(load_tokenizer(files), module, CPU, options)
     assert torch.equal(encoder.encode({"prompt": "a cat"})["prompt"], encode("a cat"))
+    assert encoder.at_hand == (place is not TextEncoderPlace.HOST)
 
 
 def test_weights_visit_the_device_and_leave_it() -> None:

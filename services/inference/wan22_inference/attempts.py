@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from wan22.errors import Aborted, FailedPrecondition, NotFound, Reason, Unavailable
 
 MAX_REMEMBERED = 100_000
 """Generations whose highest owner is remembered; beyond it the one seen least recently, not held, is forgotten."""
+MAX_FINISHING = 1
+"""Attempts whose video is still being written when another one starts: each has its frames in host memory."""
 
 
 @dataclass(frozen=True, order=True)
@@ -30,6 +33,21 @@ class AttemptKey:
         return f"attempt {self.number} of {self.generation}"
 
 
+class Phase(Enum):
+    """How far an attempt is, in this order."""
+
+    PREPARED = auto()
+    """It waits beside a running one."""
+    RUNNING = auto()
+    """It has the device."""
+    FINISHING = auto()
+    """It has left the device to the next one; its video is being written."""
+    ENDED = auto()
+    """It has an outcome."""
+    WITHDRAWN = auto()
+    """It was taken back before it started, and may come again under the same number."""
+
+
 @dataclass
 class HeldAttempt:
     """An attempt whose work or outcome is here."""
@@ -37,13 +55,23 @@ class HeldAttempt:
     key: AttemptKey
     fence: Fence
     """With the highest epoch seen."""
-    running: bool = True
+    phase: Phase = Phase.RUNNING
     cancel_requested: bool = False
     release_requested: bool = False
     stream: int | None = None
     """The stream that may follow it: the last that attached and was not displaced."""
     orphan_since: float | None = None
-    """Since when it has ended and nobody follows it."""
+    """Since when nobody follows it, while it does not run."""
+
+    @property
+    def prepared(self) -> bool:
+        """True until it starts."""
+        return self.phase is Phase.PREPARED
+
+    @property
+    def running(self) -> bool:
+        """True from its start until its work has ended."""
+        return self.phase in {Phase.RUNNING, Phase.FINISHING}
 
 
 @dataclass
@@ -56,8 +84,8 @@ class _Seen:
 class AttemptBook:
     """Remembers the highest (number, owner_epoch) of each generation, and refuses whatever is older.
 
-    At most one attempt runs, and one attempt of a generation is held. A caller with a higher number displaces the older
-    attempt, one with a higher epoch the older owner's stream.
+    At most one attempt has the device, one beside it is finishing, and one is prepared; one attempt of a generation is
+    held. A caller with a higher number displaces the older attempt, one with a higher epoch the older owner's stream.
     """
 
     def __init__(self, orphan_grace: float) -> None:
@@ -73,8 +101,18 @@ class AttemptBook:
 
     @property
     def running(self) -> HeldAttempt | None:
-        """The attempt whose work has not ended."""
-        return next((held for held in self._held.values() if held.running), None)
+        """The attempt that has the device."""
+        return self._first(Phase.RUNNING)
+
+    @property
+    def prepared(self) -> HeldAttempt | None:
+        """The attempt that runs next."""
+        return self._first(Phase.PREPARED)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the work of an attempt is under way."""
+        return any(held.running for held in self._held.values())
 
     def observe(self, generation: str, fence: Fence) -> HeldAttempt | None:
         """Takes note of a caller; every call goes through here first.
@@ -98,6 +136,8 @@ class AttemptBook:
             return None
         if held.key.number < fence.number:
             held.stream = None
+            if held.prepared:
+                held.phase = Phase.WITHDRAWN
             return self._held.pop(generation)
         if held.fence < fence:
             held.fence, held.stream = fence, None
@@ -108,16 +148,15 @@ class AttemptBook:
         held = self._held.get(key.generation)
         return held if held is not None and held.key == key else None
 
-    def check_free(self, key: AttemptKey) -> None:
-        """Raises unless this attempt, which is not held, may start now.
+    def check_place(self, key: AttemptKey, *, may_prepare: bool) -> None:
+        """Raises unless this attempt, which is not held, may start or be prepared now.
 
-        Unavailable (WORKER_BUSY) while another runs, FailedPrecondition once it was released.
+        Unavailable (WORKER_BUSY) while it can do neither, FailedPrecondition once it was released.
         """
-        running = self.running
-        if running is not None:
-            raise Unavailable(
-                f"The worker is busy with {running.key}: try another worker, or later.", reason=Reason.WORKER_BUSY
-            )
+        if self.prepared is not None or not (may_prepare or self._device_is_free()):
+            busy_with = " and ".join(str(held.key) for held in self._held.values() if held.running or held.prepared)
+            text = f"The worker is busy with {busy_with}: try another worker, or later."
+            raise Unavailable(text, reason=Reason.WORKER_BUSY)
         seen = self._seen.get(key.generation)
         if seen is not None and seen.released and seen.fence.number == key.number:
             raise FailedPrecondition(
@@ -125,12 +164,35 @@ class AttemptBook:
                 reason=Reason.ATTEMPT_RELEASED,
             )
 
-    def begin(self, generation: str, fence: Fence) -> HeldAttempt:
-        """Starts an attempt that was observed and is not held; raises as check_free does."""
+    def begin(self, generation: str, fence: Fence, *, may_prepare: bool = False) -> HeldAttempt:
+        """Takes an attempt that was observed and is not held: RUNNING, or PREPARED; raises as check_place does."""
         key = AttemptKey(generation, fence.number)
-        self.check_free(key)
-        held = self._held[generation] = HeldAttempt(key, fence)
+        self.check_place(key, may_prepare=may_prepare)
+        phase = Phase.RUNNING if self._device_is_free() else Phase.PREPARED
+        held = self._held[generation] = HeldAttempt(key, fence, phase)
         return held
+
+    def leave_device(self, held: HeldAttempt) -> None:
+        """Takes note that what is left of a running attempt's work is to write its video."""
+        held.phase = Phase.FINISHING
+
+    def start_next(self) -> HeldAttempt | None:
+        """Makes the prepared attempt the running one and returns it, if there is one and the device is free."""
+        held = self.prepared
+        if held is None or not self._device_is_free():
+            return None
+        held.phase, held.orphan_since = Phase.RUNNING, None
+        return held
+
+    def withdraw(self, key: AttemptKey) -> HeldAttempt | None:
+        """Takes a prepared attempt back for an observed owner; None when it has started or is not here."""
+        held = self.find(key)
+        return self._withdraw(held) if held is not None and held.prepared else None
+
+    def withdraw_prepared(self) -> HeldAttempt | None:
+        """Takes whatever is prepared back and returns it: the worker leaves."""
+        held = self.prepared
+        return None if held is None else self._withdraw(held)
 
     def attach(self, held: HeldAttempt) -> int:
         """Makes a new stream the one that follows the attempt; one that followed it before is displaced."""
@@ -147,7 +209,7 @@ class AttemptBook:
 
     def end(self, held: HeldAttempt, now: float) -> bool:
         """Takes note that the work has ended. Returns True when the attempt is held no longer, being released."""
-        held.running = False
+        held.phase = Phase.ENDED
         if held.stream is None:
             held.orphan_since = now
         if self.find(held.key) is not held:
@@ -158,19 +220,27 @@ class AttemptBook:
         return False
 
     def cancel(self, key: AttemptKey) -> HeldAttempt:
-        """Notes that an observed owner wants the attempt stopped. Raises NotFound when it is not held."""
+        """Notes that an observed owner wants the attempt stopped; a prepared one is thereby withdrawn.
+
+        Raises NotFound when it is not held.
+        """
         held = self.find(key)
         if held is None:
             raise NotFound(f"The worker does not hold {key}: it never started here, or it was released.")
+        if held.prepared:
+            return self._withdraw(held)
         held.cancel_requested = held.cancel_requested or held.running
         return held
 
     def release(self, key: AttemptKey) -> HeldAttempt | None:
         """Notes that an observed owner has the outcome, and returns the attempt if its files may go now.
 
-        A cancelled attempt that has not stopped yet goes when it stops. Raises FailedPrecondition for one that runs.
+        A cancelled attempt that has not stopped yet goes when it stops. Raises FailedPrecondition for one that runs or
+        is prepared.
         """
         held = self.find(key)
+        if held is not None and held.prepared:
+            raise FailedPrecondition(f"{key} has not started, it has no outcome yet: cancel it, or wait for its end.")
         if held is not None and held.running and not held.cancel_requested:
             raise FailedPrecondition(f"{key} is running, it has no outcome yet: cancel it, or wait for its end.")
         self._seen[key.generation].released = True
@@ -182,15 +252,29 @@ class AttemptBook:
         return self._held.pop(key.generation)
 
     def expire(self, now: float) -> list[HeldAttempt]:
-        """Takes out, and returns, what has ended and was followed by nobody for `orphan_grace` seconds."""
+        """Takes out, and returns, what does not run and was followed by nobody for `orphan_grace` seconds."""
         expired = [
             held
             for held in self._held.values()
             if held.orphan_since is not None and now - held.orphan_since >= self._orphan_grace
         ]
         for held in expired:
-            del self._held[held.key.generation]
+            if held.prepared:
+                self._withdraw(held)
+            else:
+                del self._held[held.key.generation]
         return expired
+
+    def _first(self, phase: Phase) -> HeldAttempt | None:
+        return next((held for held in self._held.values() if held.phase is phase), None)
+
+    def _device_is_free(self) -> bool:
+        finishing = sum(held.phase is Phase.FINISHING for held in self._held.values())
+        return self.running is None and finishing <= MAX_FINISHING
+
+    def _withdraw(self, held: HeldAttempt) -> HeldAttempt:
+        held.phase = Phase.WITHDRAWN
+        return self._held.pop(held.key.generation)
 
     def _forget_least_recent(self) -> None:
         if len(self._seen) > MAX_REMEMBERED:

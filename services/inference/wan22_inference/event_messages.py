@@ -21,8 +21,13 @@ _STAGES = {
 
 
 def accepted(parameters_digest: str, incarnation: str) -> inference_pb2.GenerateEvent:
-    """The worker holds the attempt."""
+    """The worker holds the attempt, and has started it."""
     return GenerateEvent(accepted=GenerateEvent.Accepted(parameters_digest=parameters_digest, incarnation=incarnation))
+
+
+def prepared(parameters_digest: str, incarnation: str) -> inference_pb2.GenerateEvent:
+    """The worker holds the attempt beside a running one."""
+    return GenerateEvent(prepared=GenerateEvent.Accepted(parameters_digest=parameters_digest, incarnation=incarnation))
 
 
 def progress(value: Progress) -> inference_pb2.GenerateEvent:

@@ -18,10 +18,10 @@ from wan22.recipe import numerics_digest
 from wan22.status import to_status
 from wan22.v1 import inference_pb2, inference_pb2_grpc
 from wan22_inference import event_messages
-from wan22_inference.attempts import Fence
+from wan22_inference.attempts import Fence, Phase
 from wan22_inference.inputs import Inputs, Resume
 from wan22_inference.jobs import Failed, Finished, StoredCheckpoint
-from wan22_inference.worker import Following, Worker
+from wan22_inference.worker import Following, Worker, draining
 
 INPUT_TIMEOUT = 30.0
 """Seconds within which the next part of a Generate call's input must come."""
@@ -43,8 +43,11 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         requests = aiter(request_iterator)
         following, start = await self._open(requests)
         try:
-            async for event in self._follow(following, start.video_offset, start.checkpoint_step):
+            async for event in self._until_its_turn(following):
                 yield event
+            if following.held.phase is not Phase.WITHDRAWN:
+                async for event in self._follow(following, start.video_offset, start.checkpoint_step):
+                    yield event
         finally:
             self._worker.leave(following)
 
@@ -64,14 +67,18 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             await _receive(requests, inputs)
 
         generation = start.attempt.generation
-        following = await self._worker.open(generation, fence, start.model_version, parameters, inputs, receive)
+        following = await self._worker.open(
+            generation, fence, start.model_version, parameters, inputs, receive, may_prepare=start.may_prepare
+        )
         return following, start
 
     async def CancelAttempt(
         self, request: inference_pb2.CancelAttemptRequest, context: Context
     ) -> inference_pb2.CancelAttemptResponse:
         """Stops an attempt at its next step."""
-        self._worker.cancel(check_generation(request.attempt.generation, "attempt.generation"), _fence(request.attempt))
+        generation = check_generation(request.attempt.generation, "attempt.generation")
+        stop = self._worker.withdraw if request.prepared_only else self._worker.cancel
+        stop(generation, _fence(request.attempt))
         return inference_pb2.CancelAttemptResponse()
 
     async def ReleaseAttempt(
@@ -90,6 +97,20 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         """Takes no new attempt from now on."""
         self._worker.drain()
         return self._describe()
+
+    async def _until_its_turn(self, following: Following) -> AsyncIterator[inference_pb2.GenerateEvent]:
+        """Returns when the attempt has started, at once for most; also when it was withdrawn before."""
+        held, job = following.held, following.job
+        if held.prepared:
+            yield event_messages.prepared(job.parameters.digest, self._worker.identity.incarnation)
+        while held.prepared:
+            _check_owner(following)
+            await job.changed.wait()
+        _check_owner(following)
+        if held.phase is Phase.WITHDRAWN and self._worker.draining:
+            raise draining()
+        if held.phase is Phase.WITHDRAWN:
+            yield event_messages.cancelled()
 
     async def _follow(
         self, following: Following, offset: int, checkpoint_step: int
@@ -153,6 +174,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                         generation=held.key.generation, number=held.key.number, owner_epoch=held.fence.owner_epoch
                     ),
                     running=held.running,
+                    prepared=held.prepared,
                 )
                 for held in worker.held
             ],

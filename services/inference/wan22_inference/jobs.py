@@ -7,7 +7,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from wan22.recipe import Recipe
 from wan22_inference.compute import Compute
 from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter, Deliver
-from wan22_inference.engine.generate import Run, generate
+from wan22_inference.engine.generate import Rendered, Run, render
 from wan22_inference.engine.model import Model
-from wan22_inference.engine.progress import Progress, Report
+from wan22_inference.engine.preparation import Preparation
+from wan22_inference.engine.progress import Progress, Report, check_stop
 from wan22_inference.signals import Signal
 
 log = logging.getLogger(__name__)
@@ -65,8 +66,7 @@ class Work:
     """What a job does."""
 
     parameters: Parameters
-    images: Mapping[str, bytes]
-    """The PNG of each media name in the parameters."""
+    preparation: Preparation
     recipe: Recipe
     checkpoint_seconds: float
     """Between checkpoints; 0 takes one after each step."""
@@ -98,8 +98,30 @@ class Job:
         """Asks the work to end at its next step."""
         self._stop.set()
 
-    async def run(self, compute: Compute, model: Model) -> None:
-        """Does the work; whatever happens becomes the outcome."""
+    def prepare_on_host(self) -> None:
+        """Does, before its turn, what needs no device. What fails is told when its turn comes."""
+        self._prepare(Preparation.on_host)
+
+    def prepare_on_device(self) -> None:
+        """Does what takes the device for a moment; called between steps of another attempt."""
+        self._prepare(Preparation.on_device)
+
+    def _prepare(self, what: Callable[[Preparation], None]) -> None:
+        work = self._work
+        if work is None:
+            return
+        try:
+            what(work.preparation)
+        except (Wan22Error, RuntimeError) as error:  # torch's errors are RuntimeErrors, want of memory too
+            log.info("What could be prepared ahead was not: %s", error)
+
+    async def run(
+        self, compute: Compute, model: Model, between_steps: Callable[[], None], leave_device: Callable[[], None]
+    ) -> None:
+        """Does the work; whatever happens becomes the outcome.
+
+        `between_steps` is called in the compute thread, `leave_device` when what is left is to write the video.
+        """
         loop = asyncio.get_running_loop()
 
         def report(progress: Progress) -> None:
@@ -110,7 +132,12 @@ class Job:
             loop.call_soon_threadsafe(self._checkpointed, stored)
 
         try:
-            self.outcome = await compute.run(self._run, model, report, deliver)
+            started = time.monotonic()
+            path = self.folder / "video.mp4"
+            rendered = await compute.run(self._render, model, path, report, deliver, between_steps)
+            seconds = time.monotonic() - started
+            leave_device()
+            self.outcome = await asyncio.to_thread(self._finish, rendered, path, seconds)
         except Cancelled:
             self.outcome = Stopped()
         except Wan22Error as error:
@@ -133,13 +160,11 @@ class Job:
         self.checkpoint = stored
         self.changed.notify()
 
-    def _run(self, model: Model, report: Report, deliver: Deliver) -> Finished:
+    def _render(
+        self, model: Model, path: Path, report: Report, deliver: Deliver, between_steps: Callable[[], None]
+    ) -> Rendered:
         """Runs in the compute thread."""
-        work = self._work
-        if work is None:
-            raise RuntimeError("a job runs once")
-        started = time.monotonic()
-        path = self.folder / "video.mp4"
+        work = self._required_work()
         with CheckpointWriter(model.device, work.checkpoint_seconds, deliver) as checkpoints:
             run = Run(
                 report=report,
@@ -147,18 +172,24 @@ class Job:
                 checkpoints=checkpoints,
                 resume=work.resume,
                 economy=work.economy,
+                between_steps=between_steps,
             )
             told = work.recipe.without_texts() if work.parameters.omit_prompt else work.recipe
-            economy = generate(model, work.parameters, work.images, path, run, told)
+            return render(model, work.preparation, path, run, told)
+
+    def _finish(self, rendered: Rendered, path: Path, compute_seconds: float) -> Finished:
+        """Waits for the file and hashes it, beside the next attempt's computation."""
+        rendered.wait()
+        check_stop(self._stop.is_set)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Finished(
-            path,
-            path.stat().st_size,
-            f"sha256:{digest}",
-            time.monotonic() - started,
-            work.recipe.with_economy(economy.entries()),
-        )
+        recipe = self._required_work().recipe.with_economy(rendered.economy.entries())
+        return Finished(path, path.stat().st_size, f"sha256:{digest}", compute_seconds, recipe)
+
+    def _required_work(self) -> Work:
+        if self._work is None:
+            raise RuntimeError("a job runs once")
+        return self._work
 
 
 def _store(folder: Path, step: int, data: bytes) -> StoredCheckpoint:

@@ -15,9 +15,10 @@ from wan22.errors import FailedPrecondition, Reason, Unavailable
 from wan22.parameters import Parameters, RequestedParameters, resolve
 from wan22.recipe import Recipe, numerics_digest
 from wan22.variants import Variant
-from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt
+from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt, Phase
 from wan22_inference.compute import Compute
 from wan22_inference.engine.model import Model
+from wan22_inference.engine.preparation import Preparation
 from wan22_inference.inputs import Inputs
 from wan22_inference.jobs import Failed, Job, Work
 from wan22_inference.scratch import Scratch
@@ -69,7 +70,10 @@ class Following:
 
 
 class Worker:
-    """Runs attempts one at a time and keeps their outcomes. Use as an async context manager; all on one event loop."""
+    """Runs attempts one at a time, prepares the next one meanwhile, and keeps their outcomes.
+
+    Use as an async context manager; all on one event loop.
+    """
 
     def __init__(
         self, identity: Identity, weights: Weights, compute: Compute, scratch: Scratch, timing: Timing
@@ -84,6 +88,8 @@ class Worker:
         self._timing = timing
         self._book = AttemptBook(timing.orphan_grace)
         self._jobs: dict[AttemptKey, Job] = {}
+        self._next: Job | None = None
+        """Of the prepared attempt; read by the compute thread."""
         self._background: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -107,8 +113,8 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """True while an attempt runs."""
-        return self._book.running is not None
+        """True while the work of an attempt is under way."""
+        return self._book.busy
 
     @property
     def ready(self) -> bool:
@@ -116,10 +122,13 @@ class Worker:
         return self.weights.model is not None and not self.draining
 
     def drain(self) -> None:
-        """Takes no new attempt from now on."""
+        """Takes no new attempt from now on, and gives the prepared one back."""
         if not self.draining:
             log.info("Draining: no new attempt is taken.")
         self.draining = True
+        withdrawn = self._book.withdraw_prepared()
+        if withdrawn is not None:
+            self._drop(withdrawn)
         self.changed.notify()
 
     async def until_empty(self, timeout: float) -> None:  # noqa: ASYNC109  # a limit on patience, not on a call
@@ -137,8 +146,10 @@ class Worker:
         parameters: Parameters,
         inputs: Inputs,
         receive: Callable[[], Awaitable[None]],
+        *,
+        may_prepare: bool,
     ) -> Following:
-        """Re-attaches to an attempt that is held, else starts it.
+        """Re-attaches to an attempt that is held, else starts it, or prepares it beside a running one if it may.
 
         `receive` fills the inputs with what the caller sends, and may take a while; a re-attached attempt needs none.
 
@@ -150,7 +161,7 @@ class Worker:
         self._observe(generation, fence)
         work: Work | None = None
         if self._book.find(key) is None:
-            model = self._check_start(key, version, parameters)
+            model = self._check_start(key, version, parameters, may_prepare=may_prepare)
             self._check_numerics(inputs)
             await receive()
             work = await asyncio.to_thread(self._make_work, model, parameters, inputs)
@@ -159,10 +170,11 @@ class Worker:
         self._observe(generation, fence)  # somebody newer may have come meanwhile
         held = self._book.find(key)
         if held is None:
-            model = self._check_start(key, version, parameters)
+            model = self._check_start(key, version, parameters, may_prepare=may_prepare)
             if work is None:
                 raise Unavailable(f"{key} was let go while the call came in: try again.")
-            held = self._start(generation, fence, Job(work, self._scratch.make_folder()), model)
+            held = self._book.begin(generation, fence, may_prepare=may_prepare)
+            self._start(held, Job(work, self._scratch.make_folder()), model)
         job = self._jobs[key]
         following = Following(held, job, self._book.attach(held))
         job.changed.notify()
@@ -173,12 +185,24 @@ class Worker:
         self._book.detach(following.held, following.stream, time.monotonic())
 
     def cancel(self, generation: str, fence: Fence) -> None:
-        """Stops an attempt at its next step. Raises Aborted for a stale owner, NotFound when it is not held."""
+        """Stops an attempt at its next step, and forgets a prepared one.
+
+        Raises Aborted for a stale owner, NotFound when it is not held.
+        """
         self._observe(generation, fence)
         held = self._book.cancel(AttemptKey(generation, fence.number))
         if held.cancel_requested:
             log.info("Cancelling %s.", held.key)
             self._jobs[held.key].stop()
+        elif held.phase is Phase.WITHDRAWN:
+            self._drop(held)
+
+    def withdraw(self, generation: str, fence: Fence) -> None:
+        """Forgets an attempt that is only prepared; one that has started goes on. Raises Aborted for a stale owner."""
+        self._observe(generation, fence)
+        withdrawn = self._book.withdraw(AttemptKey(generation, fence.number))
+        if withdrawn is not None:
+            self._drop(withdrawn)
 
     async def release(self, generation: str, fence: Fence) -> None:
         """Forgets an outcome. Raises Aborted for a stale owner, FailedPrecondition while the attempt runs."""
@@ -192,14 +216,16 @@ class Worker:
         if displaced is not None:
             log.info("%s gives way to attempt %d.", displaced.key, fence.number)
             self._jobs[displaced.key].stop()
-            if not displaced.running:
+            if displaced.phase is Phase.WITHDRAWN:
+                self._drop(displaced)
+            elif not displaced.running:
                 self._tasks.create_task(self._forget(displaced))
         for job in self._jobs.values():
             job.changed.notify()  # a stream may be displaced
 
-    def _check_start(self, key: AttemptKey, version: str, parameters: Parameters) -> Model:
+    def _check_start(self, key: AttemptKey, version: str, parameters: Parameters, *, may_prepare: bool) -> Model:
         if self.draining:
-            raise Unavailable("The worker is draining: use another one.", reason=Reason.WORKER_DRAINING)
+            raise draining()
         if self.weights.version and version != self.weights.version:
             raise FailedPrecondition(
                 f"model_version is {version!r}, but the worker holds {self.weights.version}: use another one.",
@@ -209,7 +235,7 @@ class Worker:
         if model is None:
             left = self.weights.bytes_total - self.weights.bytes_loaded
             raise Unavailable(f"The worker is loading its model, {left} bytes are left.", reason=Reason.WORKER_LOADING)
-        self._book.check_free(key)
+        self._book.check_place(key, may_prepare=may_prepare)
         _check_parameters(model.variant, parameters)
         return model
 
@@ -226,25 +252,55 @@ class Worker:
         recipe = Recipe.make(model.variant.name, self.weights.version, parameters, self.weights.numerics)
         resume = inputs.checkpoint()
         economy = self.weights.economy.with_at_least(inputs.economy)
-        return Work(parameters, inputs.images(), recipe, self._timing.checkpoint_seconds, resume, economy)
+        preparation = Preparation(model, parameters, inputs.images())
+        return Work(parameters, preparation, recipe, self._timing.checkpoint_seconds, resume, economy)
 
-    def _start(self, generation: str, fence: Fence, job: Job, model: Model) -> HeldAttempt:
-        held = self._book.begin(generation, fence)
+    def _start(self, held: HeldAttempt, job: Job, model: Model) -> None:
         self._jobs[held.key] = job
-        self._tasks.create_task(self._run(held, job, model))
+        if held.prepared:
+            log.info("%s is prepared.", held.key)
+            self._next = job
+            self._tasks.create_task(asyncio.to_thread(job.prepare_on_host))
+        else:
+            self._tasks.create_task(self._run(held, job, model))
         self.changed.notify()
-        return held
+
+    def _start_next(self) -> None:
+        held, model = self._book.start_next(), self.weights.model
+        if held is not None and model is not None:
+            job, self._next = self._jobs[held.key], None
+            self._tasks.create_task(self._run(held, job, model))
+            job.changed.notify()
 
     async def _run(self, held: HeldAttempt, job: Job, model: Model) -> None:
         started = time.monotonic()
         log.info("%s starts.", held.key)
-        await job.run(self._compute, model)
+
+        def leave_device() -> None:
+            self._book.leave_device(held)
+            self._start_next()
+
+        await job.run(self._compute, model, self._prepare_next, leave_device)
         log.info("%s ends as %s after %.1f s.", held.key, type(job.outcome).__name__, time.monotonic() - started)
         if isinstance(job.outcome, Failed):
             log.warning("%s failed: %s", held.key, job.outcome.error.message)
-        if self._book.end(held, time.monotonic()):
+        over = self._book.end(held, time.monotonic())
+        self._start_next()
+        if over:
             await self._forget(held)
         self.changed.notify()
+
+    def _prepare_next(self) -> None:
+        """Runs in the compute thread, between steps of the running attempt."""
+        job = self._next
+        if job is not None:
+            job.prepare_on_device()
+
+    def _drop(self, withdrawn: HeldAttempt) -> None:
+        log.info("%s is withdrawn before it started.", withdrawn.key)
+        self._next = None
+        self._jobs[withdrawn.key].changed.notify()
+        self._tasks.create_task(self._forget(withdrawn))
 
     async def _forget(self, held: HeldAttempt) -> None:
         job = self._jobs.pop(held.key)
@@ -256,7 +312,15 @@ class Worker:
             await asyncio.sleep(EXPIRY_INTERVAL)
             for held in self._book.expire(time.monotonic()):
                 log.warning("%s was neither followed nor released for the orphan grace: it is forgotten.", held.key)
-                await self._forget(held)
+                if held.phase is Phase.WITHDRAWN:
+                    self._drop(held)
+                else:
+                    await self._forget(held)
+
+
+def draining() -> Unavailable:
+    """Why a worker that leaves takes no attempt, and gives the prepared one back."""
+    return Unavailable("The worker is draining: use another one.", reason=Reason.WORKER_DRAINING)
 
 
 def _check_parameters(variant: Variant, parameters: Parameters) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,12 @@ from wan22_inference.engine import condition as conditions
 from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter
 from wan22_inference.engine.condition import Condition
-from wan22_inference.engine.images import read_image
 from wan22_inference.engine.ladder import Ladder, OutOfSteps
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.mp4 import Mp4Writer
-from wan22_inference.engine.noise import draw_noise, latent_shape, make_generator
+from wan22_inference.engine.mp4_thread import Mp4Thread
 from wan22_inference.engine.pace import Pace
+from wan22_inference.engine.preparation import Preparation
 from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
@@ -46,6 +47,21 @@ class Run:
     """A checkpoint of the same recipe, from which denoising goes on."""
     economy: Economy = EMPTY
     """What an earlier attempt had to do to need less memory: done from the start."""
+    between_steps: Callable[[], None] = lambda: None
+    """Called between steps: short work for another generation, of no effect on this one."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A video that is computed, and being written."""
+
+    economy: Economy
+    """What took effect."""
+    written: Future[None]
+
+    def wait(self) -> None:
+        """Returns when the file is whole. Raises what the encoder or the disk raised."""
+        self.written.result()
 
 
 def generate(
@@ -63,18 +79,26 @@ def generate(
 
     Raises what make_frames raises; then the file is not to be used.
     """
-    generation = _Generation(model, parameters, images, run)
+    rendered = render(model, Preparation(model, parameters, images), path, run, recipe)
+    rendered.wait()
+    return rendered.economy
+
+
+def render(model: Model, preparation: Preparation, path: Path, run: Run, recipe: Recipe | None = None) -> Rendered:
+    """As `generate`, but returns when the device is free, while frames are still being encoded and written."""
+    parameters = preparation.parameters
+    generation = _Generation(model, preparation, run)
     latents = generation.latents()
 
-    def write() -> None:
+    def write() -> Future[None]:
         told = None if recipe is None else recipe.with_economy(generation.economy.entries())
         size = {"width": parameters.width, "height": parameters.height}
-        with Mp4Writer(path, **size, fps=parameters.fps, recipe=told) as video:
+        with Mp4Thread(lambda: Mp4Writer(path, **size, fps=parameters.fps, recipe=told)) as video:
             for frame in generation.frames(latents):
                 video.write(frame)
+        return video.written
 
-    generation.frugally("decode", write)
-    return generation.economy
+    return Rendered(written=generation.frugally("decode", write), economy=generation.economy)
 
 
 def make_frames(model: Model, parameters: Parameters, images: Mapping[str, bytes], run: Run) -> Iterator[Frame]:
@@ -85,7 +109,7 @@ def make_frames(model: Model, parameters: Parameters, images: Mapping[str, bytes
     (OUT_OF_MEMORY) when the device's memory does not suffice, with what would fit, DataLoss for a checkpoint that is
     none of this generation.
     """
-    generation = _Generation(model, parameters, images, run)
+    generation = _Generation(model, Preparation(model, parameters, images), run)
     yield from generation.frames(generation.latents())
 
 
@@ -100,10 +124,10 @@ class Prepared:
 class _Generation:
     """One generation under way, and the economy that it has come to."""
 
-    def __init__(self, model: Model, parameters: Parameters, images: Mapping[str, bytes], run: Run) -> None:
+    def __init__(self, model: Model, preparation: Preparation, run: Run) -> None:
         self._model = model
-        self._parameters = parameters
-        self._images = images
+        self._preparation = preparation
+        self._parameters = parameters = preparation.parameters
         self._run = run
         self._stage = Stage.ENCODING_TEXT
         self._holdings = model.placement.holdings()
@@ -144,25 +168,13 @@ class _Generation:
 
     @torch.inference_mode()
     def _prepare(self) -> Prepared:
-        text = self._encode_text()
+        text = self._preparation.text()
         check_stop(self._run.should_stop)
         return Prepared(text, self._encode_images())
 
-    def _encode_text(self) -> Text:
-        parameters = self._parameters
-        texts = {"prompt": parameters.prompt}
-        if any(scale > 1.0 for scale in self._scales()):
-            texts["negative_prompt"] = parameters.negative_prompt
-        encoded = self._model.text_encoder.encode(texts, may_cut=parameters.cut_prompt)
-        return Text(encoded["prompt"], encoded.get("negative_prompt"))
-
     def _encode_images(self) -> Condition:
         parameters, model = self._parameters, self._model
-        fitted = {
-            field: read_image(self._images[media], field, parameters.width, parameters.height).to(model.device)
-            for field, media in (("image", parameters.image), ("last_image", parameters.last_image))
-            if media is not None
-        }
+        fitted = {field: image.to(model.device) for field, image in self._preparation.images().items()}
         if fitted:
             self._report(Progress(Stage.ENCODING_IMAGE))
         check = Pace(model.device, self._run.should_stop).check
@@ -176,9 +188,8 @@ class _Generation:
     @torch.inference_mode()
     def _denoise(self, prepared: Prepared) -> Tensor:
         model, parameters, run = self._model, self._parameters, self._run
-        shape = latent_shape(model.variant, parameters.width, parameters.height, parameters.num_frames)
-        generator = make_generator(parameters.seed)
-        latents = draw_noise(shape, generator).to(model.device)
+        noise, generator = self._preparation.noise()
+        latents = noise.to(model.device)
         schedule = make_schedule(
             parameters.solver,
             parameters.num_inference_steps,
@@ -199,6 +210,7 @@ class _Generation:
         def after_step(step: int, latents: Tensor) -> None:
             if run.checkpoints is not None:
                 run.checkpoints.offer(lambda: Checkpoint(step, latents, schedule.history()))
+            run.between_steps()
 
         return denoise(
             latents,

@@ -32,6 +32,11 @@ class TextEncoder:
         self._host = HostCopy(module, device) if options.text_encoder is TextEncoderPlace.HOST else None
         self._cache = EmbeddingCache(options.embedding_cache_bytes)
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether texts are encoded at once, where embeddings are wanted."""
+        return self._host is None and self._computes_on == self._device
+
     def encode(self, texts: Mapping[str, str], *, may_cut: bool = False) -> dict[str, Tensor]:
         """(1, 512, dim) embeddings of each text, by field; zero past its end token: padding is not masked in the DiT.
 

@@ -1,0 +1,142 @@
+"""One generation prepared beside the running one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from wan22.errors import Aborted, Reason, Unavailable
+from wan22.parameters import Parameters
+from wan22.v1 import inference_pb2 as pb
+
+from .calls import Caller, attempt, error_of, kinds, serving, to_the_end, until, until_step, video_of
+from .conftest import Registry
+
+VARIANT = "t2v-a14b-tiny"
+Make = Callable[..., Parameters]
+
+
+@pytest.fixture
+def long(parameters: Make) -> Parameters:
+    """Denoises for a second or more."""
+    return parameters(VARIANT, width=128, height=128, num_frames=17, num_inference_steps=100)
+
+
+@asynccontextmanager
+async def busy_worker(
+    registry: Registry, folder: Path, long: Parameters
+) -> AsyncIterator[tuple[Caller, AsyncIterator[pb.GenerateEvent]]]:
+    """A worker whose attempt of generation 1 denoises, and that attempt's stream."""
+    async with serving(folder, registry.address, await registry.version(VARIANT)) as (service, caller):
+        await until(service, lambda: service.worker.ready)
+        running = caller.generate(long, attempt(1))
+        await until_step(running, 1)
+        yield caller, running
+
+
+async def test_a_second_generation_is_prepared_and_starts_when_the_first_ends_with_the_same_bytes(
+    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+) -> None:
+    chosen = parameters(VARIANT, prompt="a dog that was never seen", seed=3)
+    async with busy_worker(registry, tmp_path, long) as (caller, running):
+        prepared = caller.generate(chosen, attempt(2), may_prepare=True)
+        first = await anext(prepared)
+        assert first.prepared.parameters_digest == chosen.digest
+        worker = await caller.worker()
+        assert worker.state == pb.Worker.BUSY
+        assert first.prepared.incarnation == worker.incarnation
+        assert [(h.attempt, h.running, h.prepared) for h in worker.attempts] == [
+            (attempt(1), True, False),
+            (attempt(2), False, True),
+        ]
+        refused = await error_of(caller.generate(chosen, attempt(3), may_prepare=True))
+        assert isinstance(refused, Unavailable)
+        assert refused.reason is Reason.WORKER_BUSY
+        one, two = await asyncio.gather(to_the_end(running), to_the_end(prepared))
+        assert (kinds(one)[-1], kinds(two)[0], kinds(two)[-1]) == ("finished", "accepted", "finished")
+        for alone, beside in ((long, one), (chosen, two)):
+            again = await to_the_end(caller.generate(alone, attempt(4 if alone is long else 5)))
+            assert video_of(again) == video_of(beside)
+
+
+async def test_a_prepared_attempt_is_cancelled_at_once_and_may_come_again(
+    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+) -> None:
+    async with busy_worker(registry, tmp_path, long) as (caller, running):
+        for _ in range(2):
+            prepared = caller.generate(parameters(VARIANT), attempt(2), may_prepare=True)
+            assert kinds([await anext(prepared)]) == ["prepared"]
+            await caller.cancel(attempt(2))
+            assert kinds(await to_the_end(prepared)) == ["cancelled"]
+        assert [held.attempt for held in (await caller.worker()).attempts] == [attempt(1)]
+        assert kinds(await to_the_end(running))[-1] == "finished"
+
+
+async def test_to_take_back_what_is_prepared_stops_nothing_that_has_started(
+    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+) -> None:
+    async with busy_worker(registry, tmp_path, long) as (caller, running):
+        prepared = caller.generate(parameters(VARIANT), attempt(2), may_prepare=True)
+        assert kinds([await anext(prepared)]) == ["prepared"]
+        await caller.cancel(attempt(1), prepared_only=True)
+        await caller.cancel(attempt(2), prepared_only=True)
+        await caller.cancel(attempt(2), prepared_only=True)  # idempotent
+        assert kinds(await to_the_end(prepared)) == ["cancelled"]
+        assert kinds(await to_the_end(running))[-1] == "finished"
+
+
+async def test_a_draining_worker_gives_the_prepared_attempt_back_and_finishes_the_running_one(
+    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+) -> None:
+    async with busy_worker(registry, tmp_path, long) as (caller, running):
+        prepared = caller.generate(parameters(VARIANT), attempt(2), may_prepare=True)
+        await anext(prepared)
+        await caller.drain()
+        given_back = await error_of(prepared)
+        assert isinstance(given_back, Unavailable)
+        assert given_back.reason is Reason.WORKER_DRAINING
+        assert [held.attempt for held in (await caller.worker()).attempts] == [attempt(1)]
+        assert kinds(await to_the_end(running))[-1] == "finished"
+
+
+async def test_a_newer_owner_takes_the_prepared_attempt_over(
+    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+) -> None:
+    chosen = parameters(VARIANT)
+    async with busy_worker(registry, tmp_path, long) as (caller, running):
+        old = caller.generate(chosen, attempt(2, epoch=1), may_prepare=True)
+        await anext(old)
+        new = caller.generate(chosen, attempt(2, epoch=2), may_prepare=True)
+        assert kinds([await anext(new)]) == ["prepared"]
+        assert isinstance(await error_of(old), Aborted)
+        await to_the_end(running)
+        assert kinds(await to_the_end(new))[-1] == "finished"
+
+
+async def test_the_prepared_attempt_starts_after_a_cancel_of_the_running_one_and_when_nobody_follows_it(
+    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+) -> None:
+    chosen = parameters(VARIANT)
+    async with busy_worker(registry, tmp_path, long) as (caller, running):
+        prepared = caller.generate(chosen, attempt(2), may_prepare=True)
+        await anext(prepared)
+        await prepared.aclose()  # type: ignore[attr-defined]  # an async generator
+        await caller.cancel(attempt(1))
+        assert kinds(await to_the_end(running))[-1] == "cancelled"
+        events = await to_the_end(caller.generate(chosen, attempt(2), may_prepare=True))
+        assert (kinds(events)[0], kinds(events)[-1]) == ("accepted", "finished")
+
+
+async def test_what_cannot_be_prepared_fails_when_its_turn_comes_and_hurts_nobody(
+    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+) -> None:
+    async with busy_worker(registry, tmp_path, long) as (caller, running):
+        prepared = caller.generate(parameters(VARIANT, prompt="x" * 600), attempt(2), may_prepare=True)
+        await anext(prepared)
+        one, two = await asyncio.gather(to_the_end(running), to_the_end(prepared))
+        assert kinds(one)[-1] == "finished"
+        assert kinds(two) == ["accepted", "progress", "failed"]
