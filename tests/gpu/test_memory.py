@@ -21,7 +21,7 @@ from wan22_inference.engine.model import Model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_testing.forwards import Work, free_memory
-from wan22_testing.random_model import UMT5_XXL, make_model
+from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, make_model
 
 Figures = list[dict[str, Any]]
 TILED = Economy(decode_tile=16, feed_forward_chunk=4096)
@@ -141,15 +141,15 @@ def test_the_memory_model_is_within_a_tenth(
 def test_a_generation_fits_under_a_limit_with_the_same_bits(
     work: Work, gib: int, cuda: torch.device, figures: Figures, tmp_path: Path
 ) -> None:
-    """In fp8, blocks streamed; the limit holds for the whole device, as far as this process fills it."""
+    """In fp8, blocks streamed. The text encoder is on the CPU, hence a small one: it takes no part in this."""
     limit = gib * 10**9
     unbounded = EngineOptions(text_encoder=TextEncoderPlace.CPU)
-    model = make_model(work, UMT5_XXL, VAES[work.variant], cuda, unbounded, fp8=True)
+    model = make_model(work, UMT5_TINY, VAES[work.variant], cuda, unbounded, fp8=True)
     _, free_time = run(model, work, tmp_path / "free.mp4")
     del model
     free_memory(cuda)
     options = EngineOptions(text_encoder=TextEncoderPlace.CPU, vram_limit=limit)
-    model = make_model(work, UMT5_XXL, VAES[work.variant], cuda, options, fp8=True)
+    model = make_model(work, UMT5_TINY, VAES[work.variant], cuda, options, fp8=True)
     holdings = model.placement.holdings()
     assert holdings is not None
     economy, prediction = economise(model.variant, parameters_of(work), holdings, EMPTY)
