@@ -24,7 +24,7 @@ ISSUER = "https://kubernetes.default.svc"
 class ControlPlane:
     """One cluster, all of it under a folder and on free ports of 127.0.0.1; use as a context manager.
 
-    Any number run side by side, some 300 MB each. Where the programs' folder has no controller-manager and scheduler
+    Any number run side by side, some 500 MB each. Where the programs' folder has no controller-manager and scheduler
     (envtest's), it runs without: then nothing is garbage-collected or scheduled.
     """
 
