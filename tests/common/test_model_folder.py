@@ -32,7 +32,7 @@ def test_safetensors_and_json_enter_and_texts_are_left_out(folder: Path) -> None
     put(folder, "README.md", "LICENSE", "tokenizer/merges.txt", ".gitattributes", ".cache/huggingface/w.metadata")
     put(folder, "tokenizer/tokenizer.json", "tokenizer/spiece.model")
     found = read_model_folder(folder)
-    assert names(folder, found.files) == [
+    assert list(found.files) == [
         "model_index.json",
         "tokenizer/tokenizer.json",
         "vae/config.json",
@@ -68,7 +68,7 @@ def test_other_kinds_are_refused_by_name(folder: Path, name: str) -> None:
 def test_links_to_files_are_followed_and_others_are_refused(folder: Path, tmp_path: Path) -> None:
     put(tmp_path, "blob")
     (folder / "linked.json").symlink_to(tmp_path / "blob")
-    assert "linked.json" in names(folder, read_model_folder(folder).files)
+    assert "linked.json" in read_model_folder(folder).files
     (folder / "gone.json").symlink_to(tmp_path / "nothing")
     with pytest.raises(InvalidRequest, match=r"gone\.json is no file, or a link to nothing"):
         read_model_folder(folder)
@@ -78,8 +78,16 @@ def test_links_to_files_are_followed_and_others_are_refused(folder: Path, tmp_pa
         read_model_folder(folder)
 
 
+def test_a_pickle_says_how_to_convert_it_and_is_left_out_once_it_is(folder: Path) -> None:
+    put(folder, "vae/Wan.pth")
+    with pytest.raises(InvalidRequest, match=r"`wan22 models convert-pth .*/vae/Wan\.pth .*/vae/Wan\.safetensors`"):
+        read_model_folder(folder)
+    put(folder, "vae/Wan.safetensors")
+    assert names(folder, read_model_folder(folder).left_out) == ["vae/Wan.pth"]
+
+
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"no model_index\.json"):
+    with pytest.raises(InvalidRequest, match=r"neither model_index\.json"):
         read_model_folder(tmp_path)
 
 

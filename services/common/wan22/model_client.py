@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -81,7 +82,7 @@ class ModelClient:
         packer: Packer | None = None,
         progress: Progress | None = None,
     ) -> Version:
-        """Pushes what the registry lacks of a diffusers-format folder, publishes it, and returns the version.
+        """Pushes what the registry lacks of a model folder, publishes it, and returns the version.
 
         With a packer, weights are stored packed. Raises InvalidRequest (FORBIDDEN_FILE) naming a file that no model may
         have; what may be left out (`wan22.model_folder`) is left out and logged.
@@ -89,8 +90,10 @@ class ModelClient:
         listed = await asyncio.to_thread(read_model_folder, folder)
         if listed.left_out:
             log.info("Left out of %s: %s.", model, ", ".join(str(p.relative_to(folder)) for p in listed.left_out))
-        files = [await LocalFile.describe(path, path.relative_to(folder).as_posix()) for path in listed.files]
-        return await self.push(files, model=model, variant=variant, tags=tags, packer=packer, progress=progress)
+        with tempfile.TemporaryDirectory() as made:
+            sources = {**listed.files, **await asyncio.to_thread(_write_all, Path(made), listed.made)}
+            files = [await LocalFile.describe(path, name) for name, path in sorted(sources.items())]
+            return await self.push(files, model=model, variant=variant, tags=tags, packer=packer, progress=progress)
 
     async def push(
         self,
@@ -268,6 +271,14 @@ class ModelClient:
                 log.warning("What an earlier push of %s left is damaged: pushing it from its start.", local.path)
             else:
                 return
+
+
+def _write_all(folder: Path, contents: Mapping[str, bytes]) -> Mapping[str, Path]:
+    """Files with these contents, by the same names."""
+    paths = {name: folder / str(number) for number, name in enumerate(contents)}
+    for name, path in paths.items():
+        path.write_bytes(contents[name])
+    return paths
 
 
 async def _parts(

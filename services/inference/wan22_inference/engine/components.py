@@ -13,6 +13,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.model_files import ModelFiles, misfit
+from wan22_inference.engine.text_encoder_names import checkpoint_names as text_encoder_checkpoint_names
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
@@ -29,11 +30,12 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
 
 
 def load_text_encoder(files: ModelFiles, device: torch.device, dtype: torch.dtype, loader: WeightLoader) -> Any:
-    """UMT5's encoder of text_encoder/."""
+    """UMT5's encoder of text_encoder/, whether named as transformers or as the official repository does it."""
     with torch.device("meta"):
         module = UMT5EncoderModel(UMT5Config.from_dict(files.config("text_encoder"))).to(dtype)
+    names = {name: text_encoder_checkpoint_names(name) for name in module.state_dict()}
     tied = {"encoder.embed_tokens.weight": "shared.weight"}
-    _fill(module, files, "text_encoder", device, loader=loader, tied=tied)
+    _fill(module, files, "text_encoder", device, loader=loader, names=names, tied=tied)
     return module
 
 

@@ -1,0 +1,46 @@
+"""A model in the official repository's layout makes the same videos as the same model in diffusers'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from wan22.cache import Cache
+from wan22.model_client import ModelClient
+from wan22.model_folder import infer_variant
+from wan22.model_packing import Packer
+from wan22.parameters import Parameters
+from wan22.variants import VARIANTS
+from wan22_inference.engine.generate import Run, generate
+from wan22_inference.engine.model import Model, load_model
+
+from . import official_model
+from .conftest import Registry
+
+
+@pytest.mark.parametrize("variant", ["t2v-a14b-tiny", "ti2v-5b-tiny"])
+async def test_both_layouts_make_the_same_bytes(
+    variant: str,
+    registry: Registry,
+    tiny_model: Callable[[str], Model],
+    parameters: Callable[..., Parameters],
+    tmp_path: Path,
+) -> None:
+    folder = official_model.write(variant, tmp_path / "official")
+    assert infer_variant(folder) == variant
+    async with ModelClient(registry.address) as client:
+        packer = Packer(tmp_path / "packing", variant)
+        version = await client.push_folder(folder, model="m", variant=variant, tags=["latest"], packer=packer)
+        cached = await Cache(tmp_path / "cache").pull(version, client)
+    model = load_model(VARIANTS[variant], cached.files, torch.device("cpu"), lambda _: None)
+    videos = []
+    for number, loaded in enumerate([tiny_model(variant), model]):
+        path = tmp_path / f"{number}.mp4"
+        chosen = parameters(variant, num_inference_steps=2)
+        generate(loaded, chosen, {}, path, Run(report=lambda _: None, should_stop=lambda: False))
+        videos.append(path.read_bytes())
+    cached.close()
+    assert videos[0] == videos[1]
