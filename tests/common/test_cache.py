@@ -136,6 +136,20 @@ async def test_a_damaged_cached_blob_is_pulled_again(
     cached.close()
 
 
+async def test_of_what_is_verified_later_only_the_size_is_looked_at(
+    registry: Watched, client: ModelClient, version: Version, root: Path, tmp_path: Path
+) -> None:
+    (await Cache(root).pull(version, client)).close()
+    path = blob_path(root, weights_of(version))
+    data = path.read_bytes()
+    registry.reads.clear()
+    for content in (b"\1" + data[1:], data[:-1]):
+        path.write_bytes(content)
+        (await Cache(root).pull(version, client, verified_later=lambda file: file.path == FILE)).close()
+        assert path.read_bytes() == (content if len(content) == len(data) else data)
+    assert registry.reads == [(weights_of(version), 0)]
+
+
 @pytest.mark.parametrize("damage", ["changed", "cut", "longer"])
 async def test_a_damaged_blob_of_the_registry_is_data_loss_naming_file_and_digests(
     registry: Watched, client: ModelClient, version: Version, root: Path, damage: str

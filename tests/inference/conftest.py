@@ -15,7 +15,8 @@ from PIL import Image
 from wan22.model_client import ModelClient
 from wan22.parameters import Parameters, RequestedParameters, resolve
 from wan22.variants import VARIANTS, model_of
-from wan22_inference.engine.model import Model, load_model
+from wan22_inference.engine.model import Model
+from wan22_inference.engine.model_load import load_model
 from wan22_registry.registry import serve as serve_registry
 from wan22_registry.settings import RegistrySettings
 from wan22_testing.tiny_models import shared_folder

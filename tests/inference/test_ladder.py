@@ -18,7 +18,8 @@ from wan22.parameters import Parameters
 from wan22.recipe import Recipe
 from wan22.variants import VARIANTS
 from wan22_inference.engine.generate import Run, generate
-from wan22_inference.engine.model import Model, load_model
+from wan22_inference.engine.model import Model
+from wan22_inference.engine.model_load import load_model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_inference.engine.transformer_block import FeedForward

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from wan22.errors import Code, FailedPrecondition, NotFound, Reason, Unavailable
+from wan22.errors import Code, DataLoss, FailedPrecondition, NotFound, Reason, Unavailable
 from wan22.model_client import ModelClient
+from wan22.model_packing import Packer
 from wan22.parameters import Parameters
 from wan22.status import from_status
 from wan22.v1 import inference_pb2 as pb
+from wan22_inference.engine.arrivals import Arrivals
 from wan22_inference.scratch import Scratch
 from wan22_inference.service import Service
 from wan22_registry.registry import serve as serve_registry
@@ -20,7 +23,7 @@ from wan22_registry.settings import RegistrySettings
 from wan22_testing.service_process import free_port
 from wan22_testing.tiny_models import shared_folder
 
-from .calls import attempt, error_of, kinds, serving, to_the_end, until
+from .calls import attempt, error_of, kinds, serving, to_the_end, until, until_step
 from .conftest import Registry
 
 VARIANT = "t2v-a14b-tiny"
@@ -52,8 +55,10 @@ async def test_a_worker_answers_while_it_waits_for_the_registry(
             async with ModelClient(f"127.0.0.1:{port}") as client:
                 await client.push_folder(shared_folder(VARIANT), model="wan2.2-t2v-a14b-tiny", variant=VARIANT, tags=[])
             await until(service, lambda: service.worker.ready)
+        assert (await caller.worker()).state == pb.Worker.IDLE
+        weights = service.worker.weights
+        await until(service, lambda: weights.bytes_loaded == weights.bytes_total)  # the rest comes while it is ready
         worker = await caller.worker()
-        assert worker.state == pb.Worker.IDLE
         size = sum(path.stat().st_size for path in shared_folder(VARIANT).rglob("*.safetensors"))
         assert worker.bytes_loaded == worker.bytes_total == size
         assert await is_ready(service)
@@ -92,6 +97,55 @@ async def test_a_damaged_blob_breaks_the_worker_until_it_is_whole_again(
         assert not worker.HasField("error")
         assert await is_ready(service)
         assert kinds(await to_the_end(caller.generate(parameters(VARIANT), attempt())))[-1] == "finished"
+
+
+async def test_a_damaged_copy_in_the_cache_is_found_by_the_load_and_replaced(
+    registry: Registry, tmp_path: Path
+) -> None:
+    packer = Packer(tmp_path / "packing", VARIANT)
+    async with ModelClient(registry.address) as client:
+        pushed = await client.push_folder(
+            shared_folder(VARIANT), model="packed", variant=VARIANT, tags=[], packer=packer
+        )
+    async with serving(tmp_path, registry.address, pushed.name) as (service, _):
+        await until(service, lambda: service.worker.ready)
+    (file,) = [file for file in pushed.files if file.path == "vae/diffusion_pytorch_model.safetensors.pack"]
+    blob = tmp_path / "cache" / "blobs" / "sha256" / file.digest.removeprefix("sha256:")
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-5000] + bytes([content[-5000] ^ 1]) + content[-4999:])
+    async with serving(tmp_path, registry.address, pushed.name) as (service, caller):
+        await until(service, lambda: service.worker.weights.error is not None)
+        error = service.worker.weights.error
+        assert isinstance(error, DataLoss)
+        assert "vae/diffusion_pytorch_model.safetensors.pack is damaged: the extent at" in error.message
+        assert (await caller.worker()).state == pb.Worker.BROKEN
+        await until(service, lambda: service.worker.ready)
+        assert blob.read_bytes() == content
+        worker = await caller.worker()
+        assert worker.state == pb.Worker.IDLE
+        assert not worker.HasField("error")
+
+
+async def test_an_attempt_that_a_failed_load_ends_is_no_fault_of_the_generation(
+    registry: Registry, tmp_path: Path, parameters: Callable[..., Parameters]
+) -> None:
+    version = await registry.version(VARIANT)
+    async with serving(tmp_path, registry.address, version) as (service, caller):
+        await until(service, lambda: service.worker.ready)
+        whole = service.worker.weights.model
+        assert whole is not None
+        service.worker.weights.model = replace(whole, arrivals=(arrivals := Arrivals(["vae"])))
+        stream = caller.generate(parameters(VARIANT), attempt())
+        await until_step(stream, 1)
+        arrivals.fail(DataLoss("vae/x is damaged."))
+        refused = await error_of(stream)
+        assert isinstance(refused, Unavailable)
+        assert refused.reason is Reason.WORKER_LOADING
+        assert "vae/x is damaged" in refused.message
+        again = await error_of(caller.generate(parameters(VARIANT), attempt()))
+        assert again.reason is Reason.WORKER_LOADING  # whoever attaches later hears the same
+        service.worker.weights.model = whole
+        assert kinds(await to_the_end(caller.generate(parameters(VARIANT), attempt(number=2))))[-1] == "finished"
 
 
 async def test_a_version_that_is_not_there_is_said_so(registry: Registry, tmp_path: Path) -> None:

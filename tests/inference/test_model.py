@@ -13,10 +13,11 @@ from wan22.errors import DataLoss, FailedPrecondition, Reason
 from wan22.pack.writer import pack_file
 from wan22.variants import VARIANTS
 from wan22_inference.engine.checkpoint_names import checkpoint_names
-from wan22_inference.engine.components import load_transformer
+from wan22_inference.engine.components import empty_transformer, fill_transformer
 from wan22_inference.engine.loading.loader import WeightLoader
-from wan22_inference.engine.model import Model, load_model
+from wan22_inference.engine.model import Model
 from wan22_inference.engine.model_files import ModelFiles
+from wan22_inference.engine.model_load import load_model
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_names
 from wan22_testing.tiny_models import TINY_VARIANTS, shared_folder
 
@@ -143,9 +144,9 @@ def test_embeddings_stored_under_either_name_are_the_same(folder: Path) -> None:
 
 def test_what_diffusers_keeps_in_float32_stays_so_in_bfloat16(folder: Path) -> None:
     paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    module = load_transformer(
-        ModelFiles(paths), "transformer", torch.device("cpu"), torch.bfloat16, WeightLoader(lambda _: None)
-    )
+    files = ModelFiles(paths)
+    module = empty_transformer(files, "transformer", torch.bfloat16)
+    fill_transformer(module, files, "transformer", torch.device("cpu"), WeightLoader(lambda _: None))
     dtypes = {name: parameter.dtype for name, parameter in module.named_parameters()}
     kept = {name for name, dtype in dtypes.items() if dtype is torch.float32}
     assert kept == {

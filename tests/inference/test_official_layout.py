@@ -15,7 +15,8 @@ from wan22.model_packing import Packer
 from wan22.parameters import Parameters
 from wan22.variants import VARIANTS
 from wan22_inference.engine.generate import Run, generate
-from wan22_inference.engine.model import Model, load_model
+from wan22_inference.engine.model import Model
+from wan22_inference.engine.model_load import load_model
 
 from . import official_model
 from .conftest import Registry

@@ -10,7 +10,7 @@ from transformers import UMT5EncoderModel
 
 from wan22.errors import InvalidRequest
 from wan22.variants import NEGATIVE_PROMPT
-from wan22_inference.engine.components import load_text_encoder, load_tokenizer
+from wan22_inference.engine.components import empty_text_encoder, fill_text_encoder, load_tokenizer
 from wan22_inference.engine.embedding_cache import EmbeddingCache
 from wan22_inference.engine.host_copy import HostCopy
 from wan22_inference.engine.loading.loader import WeightLoader
@@ -30,9 +30,15 @@ def files() -> ModelFiles:
     return ModelFiles(model_paths(shared_folder("t2v-a14b-tiny")))
 
 
+def load(files: ModelFiles) -> UMT5EncoderModel:
+    module = empty_text_encoder(files, torch.float32)
+    fill_text_encoder(module, files, CPU, WeightLoader(lambda _: None))
+    return module
+
+
 @pytest.fixture
 def module(files: ModelFiles) -> UMT5EncoderModel:
-    return load_text_encoder(files, CPU, torch.float32, WeightLoader(lambda _: None))
+    return load(files)
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ def test_a_text_is_encoded_once_and_has_the_same_bits_from_the_cache(
 
 @pytest.mark.parametrize("place", TextEncoderPlace)
 def test_on_a_cpu_each_place_gives_the_same_bits(files: ModelFiles, encode: Encode, place: TextEncoderPlace) -> None:
-    module = load_text_encoder(files, CPU, torch.float32, WeightLoader(lambda _: None))
+    module = load(files)
     options = EngineOptions(text_encoder=place, embedding_cache_bytes=0)
     encoder = TextEncoder(load_tokenizer(files), module, CPU, options)
     assert torch.equal(encoder.encode({"prompt": "a cat"})["prompt"], encode("a cat"))

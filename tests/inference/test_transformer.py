@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wan22.errors import Cancelled, FailedPrecondition
 from wan22_inference.engine.checkpoint_names import checkpoint_names
-from wan22_inference.engine.components import load_transformer
+from wan22_inference.engine.components import empty_transformer, fill_transformer
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.model_files import ModelFiles
 from wan22_inference.engine.timesteps import Timesteps
@@ -44,9 +44,10 @@ OFFICIAL_CONFIG = {
 
 
 def ours(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer:
-    return load_transformer(
-        ModelFiles(model_paths(folder)), "transformer", torch.device("cpu"), dtype, WeightLoader(lambda _: None)
-    )
+    files = ModelFiles(model_paths(folder))
+    module = empty_transformer(files, "transformer", dtype)
+    fill_transformer(module, files, "transformer", torch.device("cpu"), WeightLoader(lambda _: None))
+    return module
 
 
 def theirs(folder: Path) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

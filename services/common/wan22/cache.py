@@ -65,9 +65,16 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
 
     async def pull(
-        self, version: model_pb2.Version, client: ModelClient, progress: Progress | None = None
+        self,
+        version: model_pb2.Version,
+        client: ModelClient,
+        progress: Progress | None = None,
+        *,
+        verified_later: Callable[[model_pb2.File], bool] = lambda _: False,
     ) -> CachedVersion:
         """Brings what is missing, verifies everything, and holds it.
+
+        Of what is here already and is verified later, by the caller as it is read, only the size is looked at.
 
         Raises DataLoss (DIGEST_MISMATCH) naming the file and both digests when the registry's copy is damaged; a
         damaged copy in the cache is replaced. Raises ResourceExhausted on a full disk, and where what is in use leaves
@@ -84,7 +91,7 @@ class Cache:
                     name = file.digest.removeprefix("sha256:")
                     blob = CachedBlob(self._blobs / name, self._locks / name, file)
                     held.append(blob.lock)
-                    await blob.hold(client, count.within)
+                    await blob.hold(client, count.within, verified_later=verified_later(file))
                     blobs[file.digest] = blob.path
                 count.finish(file.size_bytes)
         except BaseException:
@@ -110,13 +117,13 @@ class CachedBlob:
         self._part = path.with_name(path.name + PART)
         self._file = file
 
-    async def hold(self, client: ModelClient, report: Callable[[int], object]) -> None:
+    async def hold(self, client: ModelClient, report: Callable[[int], object], *, verified_later: bool = False) -> None:
         """Returns with the blob whole and the lock shared, pulling it if need be."""
         pulled: Identity | None = None
         while True:
             await self._take(fcntl.LOCK_SH, report)
             here = self._identity()
-            if here is not None and (here == pulled or await self._has_its_digest(report)):
+            if here is not None and (verified_later or here == pulled or await self._has_its_digest(report)):
                 os.utime(self.lock, ns=(time.time_ns(),) * 2)  # what eviction goes by, finer than the kernel's own
                 return
             # given up first: two processes that each waited with a shared lock for the exclusive one would wait on

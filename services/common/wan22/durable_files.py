@@ -69,4 +69,6 @@ async def to_its_end(function: Callable[..., Result], *args: Any) -> Result:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # nobody else will ask for it
         raise

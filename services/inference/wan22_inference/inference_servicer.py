@@ -20,7 +20,7 @@ from wan22.v1 import inference_pb2, inference_pb2_grpc
 from wan22_inference import event_messages
 from wan22_inference.attempts import Fence, Phase
 from wan22_inference.inputs import Inputs, Resume
-from wan22_inference.jobs import Failed, Finished, StoredCheckpoint
+from wan22_inference.jobs import Failed, Finished, Lost, StoredCheckpoint
 from wan22_inference.worker import Following, Worker, draining
 
 INPUT_TIMEOUT = 30.0
@@ -139,6 +139,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             yield event_messages.finished(outcome)
         elif isinstance(outcome, Failed):
             yield event_messages.failed(outcome)
+        elif isinstance(outcome, Lost):
+            raise outcome.error
         else:
             yield event_messages.cancelled()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wan22.digests import Sha256
 from wan22.economy import EMPTY, Economy
-from wan22.errors import Cancelled, InternalError, Wan22Error
+from wan22.errors import Cancelled, InternalError, Unavailable, Wan22Error
 from wan22.parameters import Parameters
 from wan22.recipe import Recipe
 from wan22_inference.compute import Compute
@@ -76,7 +76,14 @@ class Work:
     """What is done from the start to need less memory."""
 
 
-Outcome = Finished | Failed | Stopped
+@dataclass(frozen=True)
+class Lost:
+    """The worker has failed, not the attempt: elsewhere it may succeed."""
+
+    error: Unavailable
+
+
+Outcome = Finished | Failed | Stopped | Lost
 
 
 class Job:
@@ -93,6 +100,11 @@ class Job:
         """Notified at progress, a checkpoint, the outcome, and when the owner may have changed."""
         self._work: Work | None = work
         self._stop = threading.Event()
+
+    @property
+    def model(self) -> Model:
+        """What it was prepared for, until it has run."""
+        return self._required_work().preparation.model
 
     def stop(self) -> None:
         """Asks the work to end at its next step."""
@@ -131,22 +143,27 @@ class Job:
             stored = _store(self.folder, step, data)
             loop.call_soon_threadsafe(self._checkpointed, stored)
 
+        model.arrivals.on_failure(self.stop)
+        outcome: Outcome
         try:
             started = time.monotonic()
             path = self.folder / "video.mp4"
             rendered = await compute.run(self._render, model, path, report, deliver, between_steps)
             seconds = time.monotonic() - started
             leave_device()
-            self.outcome = await asyncio.to_thread(self._finish, rendered, path, seconds)
+            outcome = await asyncio.to_thread(self._finish, rendered, path, seconds)
         except Cancelled:
-            self.outcome = Stopped()
+            outcome = Stopped()
         except Wan22Error as error:
-            self.outcome = Failed(error)
+            outcome = Failed(error)
         except Exception as error:
             log.exception("An attempt failed by a fault of ours")
-            self.outcome = Failed(
+            outcome = Failed(
                 InternalError(f"The engine failed by a fault of its own ({type(error).__name__}: {error}).")
             )
+        if model.arrivals.failure is not None and not isinstance(outcome, Finished):
+            outcome = Lost(model.arrivals.failure)
+        self.outcome = outcome
         self._work = None  # its images and the checkpoint it began with are not needed any more
         self.changed.notify()
 

@@ -266,10 +266,10 @@ class Worker:
         self.changed.notify()
 
     def _start_next(self) -> None:
-        held, model = self._book.start_next(), self.weights.model
-        if held is not None and model is not None:
+        held = self._book.start_next()
+        if held is not None:
             job, self._next = self._jobs[held.key], None
-            self._tasks.create_task(self._run(held, job, model))
+            self._tasks.create_task(self._run(held, job, job.model))
             job.changed.notify()
 
     async def _run(self, held: HeldAttempt, job: Job, model: Model) -> None:

@@ -29,14 +29,10 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     return tokenizer
 
 
-def load_text_encoder(files: ModelFiles, device: torch.device, dtype: torch.dtype, loader: WeightLoader) -> Any:
-    """UMT5's encoder of text_encoder/, whether named as transformers or as the official repository does it."""
+def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> Any:
+    """UMT5's encoder of text_encoder/ on the meta device: all but its weights."""
     with torch.device("meta"):
-        module = UMT5EncoderModel(UMT5Config.from_dict(files.config("text_encoder"))).to(dtype)
-    names = {name: text_encoder_checkpoint_names(name) for name in module.state_dict()}
-    tied = {"encoder.embed_tokens.weight": "shared.weight"}
-    _fill(module, files, "text_encoder", device, loader=loader, names=names, tied=tied)
-    return module
+        return UMT5EncoderModel(UMT5Config.from_dict(files.config("text_encoder"))).to(dtype)
 
 
 def empty_transformer(files: ModelFiles, component: str, dtype: torch.dtype) -> Transformer:
@@ -45,25 +41,33 @@ def empty_transformer(files: ModelFiles, component: str, dtype: torch.dtype) -> 
         return Transformer(read_transformer_config(files.config(component), component), dtype)
 
 
-def load_transformer(
-    files: ModelFiles, component: str, device: torch.device, dtype: torch.dtype, loader: WeightLoader
-) -> Transformer:
-    """A DiT of transformer/ or transformer_2/, whether named as diffusers or as the official repository does it."""
-    module = empty_transformer(files, component, dtype)
-    names = {name: checkpoint_names(name) for name in module.state_dict()}
-    _fill(module, files, component, device, loader=loader, names=names)
-    return module
-
-
-def load_vae(files: ModelFiles, device: torch.device, decode_dtype: torch.dtype, loader: WeightLoader) -> Vae:
-    """The VAE of vae/, whether named as diffusers or as the official repository does it; it encodes in float32."""
+def empty_vae(files: ModelFiles, decode_dtype: torch.dtype) -> Vae:
+    """The VAE of vae/ on the meta device: all but its weights; it encodes in float32."""
     config = read_vae_config(files.config("vae"))
     with torch.device("meta"):
-        module = Vae(config, decode_dtype)
-    names = {name: vae_checkpoint_names(name, config) for name in module.state_dict()}
+        return Vae(config, decode_dtype)
+
+
+def fill_text_encoder(module: nn.Module, files: ModelFiles, device: torch.device, loader: WeightLoader) -> None:
+    """Gives UMT5's encoder its weights, whether named as transformers or as the official repository does it."""
+    names = {name: text_encoder_checkpoint_names(name) for name in module.state_dict()}
+    tied = {"encoder.embed_tokens.weight": "shared.weight"}
+    _fill(module, files, "text_encoder", device, loader=loader, names=names, tied=tied)
+
+
+def fill_transformer(
+    module: Transformer, files: ModelFiles, component: str, device: torch.device, loader: WeightLoader
+) -> None:
+    """Gives a DiT its weights, on a device, whether named as diffusers or as the official repository does it."""
+    names = {name: checkpoint_names(name) for name in module.state_dict()}
+    _fill(module, files, component, device, loader=loader, names=names)
+
+
+def fill_vae(module: Vae, files: ModelFiles, device: torch.device, loader: WeightLoader) -> None:
+    """Gives the VAE its weights, on a device, whether named as diffusers or as the official repository does it."""
+    names = {name: vae_checkpoint_names(name, module.config) for name in module.state_dict()}
     _fill(module, files, "vae", device, loader=loader, names=names)
     module.to_channels_last()
-    return module
 
 
 def _fill(

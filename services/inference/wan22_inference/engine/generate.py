@@ -23,7 +23,7 @@ from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter
 from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.ladder import Ladder, OutOfSteps
-from wan22_inference.engine.model import Model
+from wan22_inference.engine.model import TRANSFORMERS, VAE, Model
 from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.mp4_thread import Mp4Thread
 from wan22_inference.engine.pace import Pace
@@ -147,8 +147,17 @@ class _Generation:
 
     def frugally(self, phase: str, work: Callable[[], T]) -> T:
         """The result of work of a phase, done with more economy until it fits."""
+
+        def work_or_wait() -> T:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                if not self._model.arrivals.wait_for_all(self._run.should_stop):
+                    raise
+            return work()  # loading takes memory too, and has ended now
+
         try:
-            return self._ladder.run(phase, work)
+            return self._ladder.run(phase, work_or_wait)
         except OutOfSteps as error:
             raise self._out_of_memory(str(error)) from error
 
@@ -158,6 +167,7 @@ class _Generation:
         prepared = self.frugally("encode", self._prepare)
         latents = self.frugally("denoise", lambda: self._denoise(prepared))
         self._model.placement.clear()
+        self._model.arrivals.wait_for_all(self._run.should_stop)
         self._report(Progress(Stage.DECODING))
         return latents
 
@@ -177,6 +187,7 @@ class _Generation:
         fitted = {field: image.to(model.device) for field, image in self._preparation.images().items()}
         if fitted:
             self._report(Progress(Stage.ENCODING_IMAGE))
+            model.arrivals.wait(VAE, self._run.should_stop)
         check = Pace(model.device, self._run.should_stop).check
         encode = partial(model.vae.encode, check=check, side=self.economy.encode_tile)
         if model.variant.image == "required":
@@ -229,11 +240,14 @@ class _Generation:
         return [scale for scale in scales if scale is not None]
 
     def _experts(self) -> list[Expert]:
-        placement = self._model.placement
         return [
-            Expert(transformer, scale, partial(placement.give_turn, index, self._resident))
+            Expert(transformer, scale, partial(self._give_turn, index))
             for index, (transformer, scale) in enumerate(zip(self._model.transformers, self._scales(), strict=False))
         ]
+
+    def _give_turn(self, index: int) -> None:
+        self._model.arrivals.wait(TRANSFORMERS[index], self._run.should_stop)
+        self._model.placement.give_turn(index, self._resident)
 
     def _report(self, progress: Progress) -> None:
         self._stage = progress.stage
