@@ -14,6 +14,8 @@ from wan22.economy import FEED_FORWARD_CHUNKS, TILES, Economy
 from wan22.parameters import Parameters
 from wan22.variants import MAX_PROMPT_TOKENS, TEMPORAL_STRIDE, Variant
 
+SLACK = 768 << 20
+"""Left free where blocks are streamed: what the allocator holds in pieces too small for the next tensor."""
 TEXT_ACTIVATIONS = 200 << 20
 """UMT5-XXL on 512 tokens in bfloat16."""
 WORKSPACE = 100 << 20
@@ -90,7 +92,7 @@ def predict(variant: Variant, parameters: Parameters, holdings: Holdings, econom
     resident = variant.num_layers
     blocks = variant.experts * all_blocks
     if holdings.streamed:
-        room = holdings.limit - denoise - 2 * holdings.block  # two buffers
+        room = holdings.limit - SLACK - denoise - 2 * holdings.block  # two buffers
         resident = min(max(room // holdings.block, 0), variant.num_layers) if holdings.block else variant.num_layers
         blocks = min(resident + 2, variant.num_layers) * holdings.block
     vae = VAES[variant.latent_channels]
