@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from wan22.cache import Cache
 from wan22.model_folder import infer_variant
 from wan22.v1.model_pb2 import Version
 from wan22.variants import VARIANTS, model_of
-from wan22_cli import adapters, failures, options, packing
+from wan22_cli import adapters, convert_pth, failures, options, packing
 from wan22_cli.home import Home
-from wan22_cli.terminal import file_size, note, notes, out, print_json, print_table, utc_time
+from wan22_cli.terminal import file_size, note, out, print_json, print_table, transfer_progress, utc_time
 
 app = typer.Typer(no_args_is_help=True, help="List, import, check and remove model versions.")
 app.command("import-lora")(adapters.import_lora)
+app.command("convert-pth")(convert_pth.convert_pth)
 app.command("approve")(adapters.approve)
 app.command("unapprove")(adapters.unapprove)
 
@@ -99,7 +99,7 @@ def import_(
 
     async def command() -> None:
         of_variant = await asyncio.to_thread(infer_variant, folder) if variant is None else variant
-        with _progress() as progress:
+        with transfer_progress() as progress:
             task = progress.add_task("importing", total=None)
             async with options.connect_registry(registry) as client:
                 version = await client.push_folder(
@@ -115,11 +115,6 @@ def import_(
     failures.run(command())
 
 
-def _progress() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    return Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
-
-
 @app.command()
 def export(
     reference: Reference,
@@ -131,7 +126,7 @@ def export(
 
     async def command() -> None:
         target = packing.export(folder)
-        with _progress() as progress:
+        with transfer_progress() as progress:
             task = progress.add_task("pulling", total=None)
             async with options.connect_registry(registry) as client:
                 version = await options.find_version(client, reference)

@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 out = Console(highlight=False)
@@ -29,6 +30,12 @@ def as_dict(message: Message) -> dict[str, Any]:
 def print_json(value: Message | Mapping[str, Any]) -> None:
     """Prints one object on one line."""
     typer.echo(json.dumps(as_dict(value) if isinstance(value, Message) else value, ensure_ascii=False))
+
+
+def transfer_progress() -> Progress:
+    """A bar of bytes on standard error, where that is a terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    return Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

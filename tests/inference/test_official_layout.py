@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from wan22.cache import Cache
 from wan22.model_client import ModelClient
-from wan22.model_folder import infer_variant
+from wan22.model_folder import infer_variant, read_model_folder
 from wan22.model_packing import Packer
 from wan22.parameters import Parameters
+from wan22.pickle_conversion import convert
 from wan22.variants import VARIANTS
 from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
@@ -45,3 +47,17 @@ async def test_both_layouts_make_the_same_bytes(
         videos.append(path.read_bytes())
     cached.close()
     assert videos[0] == videos[1]
+
+
+def test_a_pickled_text_encoder_and_vae_convert_to_the_same_files(tmp_path: Path) -> None:
+    pickled = official_model.write("t2v-a14b-tiny", tmp_path / "pickled", pickles=True)
+    plain = official_model.write("t2v-a14b-tiny", tmp_path / "plain")
+    pickles = sorted(pickled.glob("*.pth"))
+    assert [path.name for path in pickles] == ["Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"]
+    for path in pickles:
+        converted = path.with_suffix(".safetensors")
+        convert(path, converted, lambda *_: None)
+        ours, theirs = load_file(converted), load_file(plain / converted.name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert len(read_model_folder(pickled).files) == len(read_model_folder(plain).files)
