@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import uuid
 
+from sqlalchemy import insert
+
 from wan22.v1 import inference_pb2, pool_pb2
 from wan22_gateway.store import generations, pools
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.generations import NewGeneration
+from wan22_gateway.store.schema import tenants
 
 POOL = "pools/test.t2v"
 ADDRESS = "127.0.0.1:1"
@@ -46,7 +49,16 @@ def add_worker(
     pools.heard_from(tx, worker, ADDRESS, lease)
 
 
-def add_generation(tx: Transaction, *, request_id: str = "", tenant: str = "default", predicted: float = 10.0) -> str:
+def add_generation(
+    tx: Transaction,
+    *,
+    request_id: str = "",
+    tenant: str = "default",
+    predicted: float = 10.0,
+    priority: int = 2,
+    deadline: int | None = None,
+    start_by_time: int | None = None,
+) -> str:
     generation = str(uuid.uuid4())
     new = NewGeneration(
         id=generation,
@@ -62,6 +74,13 @@ def add_generation(tx: Transaction, *, request_id: str = "", tenant: str = "defa
         siblings=[],
         predicted_seconds=predicted,
         work_units=1.0,
+        priority=priority,
+        deadline=deadline,
+        start_by_time=start_by_time,
     )
     generations.insert_generation(tx, new)
     return generation
+
+
+def set_limits(tx: Transaction, name: str, **limits: float) -> None:
+    tx.execute(insert(tenants).values(name=name, create_time=tx.now, **{"weight": 1.0, **limits}))

@@ -14,17 +14,32 @@ from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, re
 from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
 from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
-from wan22_gateway import cost
+from wan22_gateway import cost, lifecycle
 from wan22_gateway.memory import Fit, fit
 from wan22_gateway.prompt_length import PromptLengths
+from wan22_gateway.queue_view import view
+from wan22_gateway.scheduling.shares import Priority
 from wan22_gateway.store import generations, objects, pools
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import NewGeneration
 from wan22_gateway.store.pools import PoolRow
+from wan22_gateway.store.tenants import check_quota
 
 MAX_LABELS = 32
 MAX_COUNT = 4
-REQUEST_FIELDS = frozenset({"variant", "pool", "parameters", "labels"})
+MAX_FINISH_SECONDS = 366 * 24 * 3600
+REQUEST_FIELDS = frozenset({"variant", "pool", "parameters", "labels", "priority", "deadline"})
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where a request would stand, if it were queued now."""
+
+    position: int
+    start_time: int | None
+    """Its predicted start; None while that cannot be said."""
+    earliest_start: int
+    """Now, where the pool may still get more workers; its predicted start where it has all that it may have."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,11 @@ class Admitted:
     """How it fits into memory; None while that is unknown."""
     work_units: float
     predicted_seconds: float
+    priority: Priority
+    deadline: int | None
+    start_by_time: int | None
+    """The latest start that makes the deadline; the deadline itself while the pool's speed is not known."""
+    turn: Turn
 
 
 class Admission:
@@ -55,14 +75,22 @@ class Admission:
 
         Raises InvalidRequest, NotFound (VARIANT_NOT_SERVED), AlreadyExists, ResourceExhausted (QUEUE_FULL).
         """
-        asked = generation_pb2.CreateGenerationRequest(generation=request.generation, count=request.count)
+        asked = generation_pb2.CreateGenerationRequest()
+        asked.CopyFrom(request)
+        asked.ClearField("request_id")
         digest = hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()
         _check_request(request)
         if request.request_id:
             known = await self._database.read(generations.find_request, tenant, request.request_id, digest)
             if known is not None:
                 return known
-        admitted = await self.check(tenant, request.generation)
+        wanted = generation_pb2.Generation()
+        wanted.CopyFrom(request.generation)
+        if request.HasField("finish_within"):
+            now = await self._database.read(lambda tx: tx.now)
+            wanted.deadline.FromMicroseconds(now + request.finish_within.ToMicroseconds())
+        admitted = await self.check(tenant, wanted)
+        _check_deadline(admitted)
         if admitted.fit is not None and not admitted.fit.fits:
             raise _does_not_fit(admitted.pool, admitted.fit)
         count = request.count or 1
@@ -87,6 +115,9 @@ class Admission:
                 siblings=ids if count > 1 else [],
                 predicted_seconds=admitted.predicted_seconds,
                 work_units=admitted.work_units,
+                priority=admitted.priority,
+                deadline=admitted.deadline,
+                start_by_time=admitted.start_by_time,
             )
             for index, generation in enumerate(ids)
         ]
@@ -110,7 +141,14 @@ class Admission:
         units = cost.work_units(variant, parameters)
         seconds = cost.predicted_seconds(units, pool.seconds_per_unit)
         fitting = await self._database.read(fit, pool.name, variant, parameters)
-        return Admitted(variant, pool, parameters, too_long, fitting, units, seconds)
+        known = pool.seconds_per_unit is not None
+        deadline = generation.deadline.ToMicroseconds() if generation.HasField("deadline") else None
+        start_by = None if deadline is None else deadline - round(seconds * 1_000_000 if known else 0)
+        priority = Priority(generation.priority or Priority.NORMAL)
+        turn = await self._database.read(_turn, pool, tenant, priority)
+        return Admitted(
+            variant, pool, parameters, too_long, fitting, units, seconds, priority, deadline, start_by, turn
+        )
 
     async def _image_size(self, tenant: str, requested: RequestedParameters) -> Size | None:
         size = None
@@ -134,6 +172,7 @@ class Admission:
         if queued + len(new) > self._queue_limit:
             text = f"The queue is full: {queued} generations wait, the limit is {self._queue_limit}. Try again later."
             raise ResourceExhausted(text, reason=Reason.QUEUE_FULL, retry_after=max(1.0, first.predicted_seconds))
+        check_quota(tx, first.tenant, len(new), first.predicted_seconds)
         for generation in new:
             generations.insert_generation(tx, generation)
         return first.id
@@ -145,6 +184,38 @@ def _check_request(request: generation_pb2.CreateGenerationRequest) -> None:
         raise InvalidRequest(text, field="request_id")
     if not 0 <= request.count <= MAX_COUNT:
         raise InvalidRequest(f"count is {request.count}: use 1 to {MAX_COUNT}, or 0 for 1.", field="count")
+    if not request.HasField("finish_within"):
+        return
+    if request.generation.HasField("deadline"):
+        text = "finish_within and generation.deadline are both given: use one of them."
+        raise InvalidRequest(text, field="finish_within")
+    seconds = request.finish_within.ToMilliseconds() / 1000
+    if not 0 < seconds <= MAX_FINISH_SECONDS:
+        text = f"finish_within is {seconds:g} s: use more than 0, and at most {MAX_FINISH_SECONDS} s."
+        raise InvalidRequest(text, field="finish_within")
+
+
+def _turn(tx: Transaction, pool: PoolRow, tenant: str, priority: Priority) -> Turn:
+    """The turn that one more generation would have."""
+    queue = view(tx, pool.name)
+    place = queue.last_place(tenant, priority, tx, pool.name)
+    start = queue.time_of(place)
+    if start is None:
+        return Turn(place.position, None, tx.now)
+    start = max(tx.now, start)
+    return Turn(place.position, start, start if queue.plan.workers >= pool.max_workers else tx.now)
+
+
+def _check_deadline(admitted: Admitted) -> None:
+    """Refuses what cannot end in time, as far as can be said now."""
+    if admitted.start_by_time is None or admitted.deadline is None:
+        return
+    start = admitted.turn.earliest_start
+    if start > admitted.start_by_time:
+        at, deadline = (lifecycle.timestamp(time).ToJsonString() for time in (start, admitted.deadline))
+        text = f"The deadline is {deadline}, but it would start at {at} and is predicted to take "
+        text += f"{admitted.predicted_seconds:.0f} s: use a later deadline, a higher priority, or less work."
+        raise FailedPrecondition(text, reason=Reason.DEADLINE_MISSED, metadata={"predicted_start_time": at})
 
 
 def _refuse_texts(too_long: dict[str, int]) -> InvalidRequest:
@@ -190,6 +261,9 @@ def _check_fields(generation: generation_pb2.Generation) -> None:
         if not 1 <= len(key) <= 63 or len(value) > 255 or '"' in key:
             text = f"label {key!r} is refused: keys have 1 to 63 characters without quotes, values at most 255."
             problems.append(Violation("generation.labels", text))
+    if generation.priority not in {0, *Priority}:
+        text = f"priority is {generation.priority}: use LOW (1), NORMAL (2) or HIGH (3)."
+        problems.append(Violation("generation.priority", text))
     if problems:
         raise InvalidRequest(" ".join(p.description for p in problems), violations=problems)
     if generation.pool:

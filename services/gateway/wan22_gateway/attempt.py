@@ -116,7 +116,7 @@ class AttemptRunner:
                     log.warning("generations/%s: %s.", self._fence.generation, gone.reason)
                     await self._database.write(outcome.lost, self._claim, gone)
                     return True
-                if row.cancel_requested_time is not None:
+                if row.cancel_requested_time is not None or await self._database.read(outcome.is_late, row):
                     await self._ask_to_cancel()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(1.0):

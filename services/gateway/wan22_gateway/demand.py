@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
 from wan22.v1 import inference_pb2, pool_pb2
 from wan22_gateway.generation_messages import is_drained
 from wan22_gateway.lifecycle import State, timestamp
+from wan22_gateway.queue_view import view
 from wan22_gateway.store import pools
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.generations import GenerationRow
@@ -56,12 +58,11 @@ def worker_message(tx: Transaction, row: WorkerRow) -> pool_pb2.PoolWorker:
 
 def _demand(tx: Transaction, pool: str, *, complete: bool) -> pool_pb2.Demand:
     of_pool = select(generations).where(generations.c.pool == pool)
-    queued = tx.execute(of_pool.where(generations.c.state == State.QUEUED).order_by(generations.c.position)).all()
     running = tx.execute(of_pool.where(generations.c.state == State.RUNNING).order_by(generations.c.position)).all()
     count_60s, mean_60s = _arrivals(tx, pool, 60)
     count_10m, mean_10m = _arrivals(tx, pool, 600)
     return pool_pb2.Demand(
-        queued=_buckets(queued),
+        queued=_buckets(view(tx, pool).rows),
         running=[_running(tx, row) for row in running],
         arrivals_60s=count_60s,
         mean_predicted_seconds_60s=mean_60s,
@@ -73,16 +74,19 @@ def _demand(tx: Transaction, pool: str, *, complete: bool) -> pool_pb2.Demand:
     )
 
 
-def _buckets(queued: Sequence[GenerationRow]) -> list[pool_pb2.DemandBucket]:
+def _buckets(queued: Sequence[Row[Any]]) -> list[pool_pb2.DemandBucket]:
     size = max(1, -(-len(queued) // MAX_BUCKETS))
-    return [
-        pool_pb2.DemandBucket(
-            count=len(part),
-            predicted_seconds=sum(row.predicted_seconds for row in part),
-            oldest_create_time=timestamp(min(row.create_time for row in part)),
-        )
-        for part in (queued[start : start + size] for start in range(0, len(queued), size))
-    ]
+    return [_bucket(queued[start : start + size]) for start in range(0, len(queued), size)]
+
+
+def _bucket(part: Sequence[Row[Any]]) -> pool_pb2.DemandBucket:
+    start_by = [row.start_by_time for row in part if row.start_by_time is not None]
+    return pool_pb2.DemandBucket(
+        count=len(part),
+        predicted_seconds=sum(row.predicted_seconds for row in part),
+        oldest_create_time=timestamp(min(row.create_time for row in part)),
+        start_by_time=timestamp(min(start_by)) if start_by else None,
+    )
 
 
 def _running(tx: Transaction, row: GenerationRow) -> pool_pb2.RunningWork:

@@ -49,6 +49,8 @@ class Dispatcher:
         with self._database.listen("queue") as wake:
             while True:
                 wake.clear()
+                if await self._database.read(claims.overdue):
+                    await self._database.write(claims.fail_overdue)
                 while await self._database.read(claims.next_pair, self._resume_wait) is not None:
                     terms = (self._owner, self._lease_seconds, self._resume_wait)
                     claim = await self._database.write(claims.claim_next, *terms)

@@ -8,10 +8,12 @@ from google.rpc import status_pb2
 
 from wan22.v1 import generation_pb2
 from wan22_gateway.lifecycle import State, timestamp
-from wan22_gateway.store import checkpoints, generations, pools
+from wan22_gateway.queue_view import view
+from wan22_gateway.store import checkpoints, generations, pools, turns
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.generations import GenerationRow
 from wan22_gateway.store.pools import WorkerRow
+from wan22_gateway.store.tenants import limits_of
 
 
 def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Generation:
@@ -29,21 +31,29 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         attempt_count=row.attempt_count,
         last_sequence=row.last_sequence,
         predicted_seconds=row.predicted_seconds,
+        priority=generation_pb2.Generation.Priority.ValueType(row.priority),
     )
-    for field in ("create_time", "start_time", "end_time", "cancel_requested_time"):
+    for field in ("create_time", "start_time", "end_time", "cancel_requested_time", "deadline"):
         value = getattr(row, field)
         if value is not None:
             getattr(message, field).CopyFrom(timestamp(value))
     if row.state == State.RUNNING and row.progress is not None:
         message.progress.ParseFromString(row.progress)
     if row.state == State.QUEUED:
-        message.queue_position = generations.queue_position(tx, row.pool, row.position)
+        place, start = _turn(tx, row)
+        message.queue_position = place
         message.waiting_for = waiting_for(tx, row)
+        if start is not None:
+            message.predicted_start_time.CopyFrom(timestamp(start))
+            message.predicted_end_time.CopyFrom(timestamp(start + round(row.predicted_seconds * 1_000_000)))
     if row.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(row.error))
     origin = generations.last_origin(tx, row) if row.attempt_count else None
     if origin is not None:
         message.resumed_step, message.restart_reason = origin.resumed_step, origin.restart_reason
+        if row.state == State.RUNNING:
+            end = origin.start_time + round(row.predicted_seconds * 1_000_000)
+            message.predicted_end_time.CopyFrom(timestamp(max(tx.now, end)))
     if row.video_key is not None:
         message.video.size_bytes, message.video.digest = row.video_size, row.video_digest
     return message
@@ -51,8 +61,18 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
 
 def queue_snapshot(tx: Transaction, row: GenerationRow) -> generation_pb2.QueueSnapshot:
     """Where a QUEUED generation stands now."""
-    position = generations.queue_position(tx, row.pool, row.position)
-    return generation_pb2.QueueSnapshot(queue_position=position, waiting_for=waiting_for(tx, row))
+    place, start = _turn(tx, row)
+    snapshot = generation_pb2.QueueSnapshot(queue_position=place, waiting_for=waiting_for(tx, row))
+    if start is not None:
+        snapshot.predicted_start_time.CopyFrom(timestamp(start))
+    return snapshot
+
+
+def _turn(tx: Transaction, row: GenerationRow) -> tuple[int, int | None]:
+    """The place of a QUEUED generation, and the time of its predicted start."""
+    queue = view(tx, row.pool)
+    place = queue.place_of(row)
+    return place.position, queue.time_of(place)
 
 
 def waiting_for(tx: Transaction, row: GenerationRow) -> str:
@@ -61,6 +81,14 @@ def waiting_for(tx: Transaction, row: GenerationRow) -> str:
         return "its cancellation"
     if row.claimed_worker is not None:
         return f"{row.claimed_worker} to start it"
+    allowed = limits_of(tx, row.tenant).max_running
+    if allowed is not None and turns.running(tx).get(row.tenant, 0) >= allowed:
+        return f"another generation of its tenant: {allowed} may run at once"
+    return _missing_worker(tx, row) or "its turn"
+
+
+def _missing_worker(tx: Transaction, row: GenerationRow) -> str:
+    """Which worker a generation waits for; empty when one that fits only has to be free."""
     workers = pools.workers_of(tx, row.pool)
     alive = [worker for worker in workers if worker.lease_expire_time > tx.now]
     if not alive:
@@ -70,7 +98,7 @@ def waiting_for(tx: Transaction, row: GenerationRow) -> str:
     if ready and made and all(worker.numerics_digest != made[0].numerics_digest for worker in ready):
         return f"a worker of the same numerics, to go on from step {made[0].step}"
     if ready:
-        return "its turn"
+        return ""
     loading = [worker for worker in alive if worker.state == "LOADING"]
     if loading:
         best = max(loaded_fraction(worker) for worker in loading)

@@ -60,12 +60,17 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             parameters=to_message(admitted.parameters),
             labels=request.generation.labels,
             cut_texts=admitted.cut_texts,
+            priority=generation_pb2.Generation.Priority.ValueType(admitted.priority),
         )
+        if admitted.deadline is not None:
+            would_be.deadline.CopyFrom(lifecycle.timestamp(admitted.deadline))
         estimate = generation_pb2.Estimate(
             generation=would_be,
             predicted_seconds=admitted.predicted_seconds,
-            queue_position=await self._database.read(generations.queue_position, pool.name, None),
+            queue_position=admitted.turn.position,
         )
+        if (start := admitted.turn.start_time) is not None:
+            estimate.predicted_start_time.CopyFrom(lifecycle.timestamp(start))
         if (fit := admitted.fit) is not None:
             estimate.fits, estimate.peak_bytes, estimate.advice = fit.fits, fit.peak_bytes, fit.advice
             estimate.economy.CopyFrom(economy_message(fit.economy))

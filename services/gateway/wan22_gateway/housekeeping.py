@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 
 from wan22_gateway.results import Results
-from wan22_gateway.store import generations, objects, pools
+from wan22_gateway.store import generations, objects, pools, turns
 from wan22_gateway.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ async def keep_house(database: Database, results: Results) -> None:
                 await database.write(objects.deleted, key)
                 log.info("Deleted %s.", key)
             await database.write(generations.forget_requests)
+            await database.write(turns.forget_idle)
             await database.write(pools.forget_dead, DEAD_WORKER_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_SECONDS):

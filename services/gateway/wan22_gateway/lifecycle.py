@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, case, func, insert, select, update
 from wan22.errors import Wan22Error
 from wan22.status import to_status
 from wan22.v1 import generation_pb2
-from wan22_gateway.store import checkpoints
+from wan22_gateway.store import checkpoints, turns
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import attempts, events, generations, workers
 
@@ -104,6 +104,7 @@ def _move(
     if moved is not None:
         if state in FINAL:
             checkpoints.drop_all(tx, moved)
+            turns.settle(tx, moved)
         change = change or generation_pb2.StateChange()
         change.state = generation_pb2.Generation.State.Value(state)
         append_event(tx, moved, state_change=change)
@@ -191,6 +192,15 @@ def fail(tx: Transaction, fence: Fence, error: Wan22Error | status_pb2.Status) -
         return False
     _end_attempt(tx, fence, "failed")
     return True
+
+
+def fail_waiting(tx: Transaction, generation: str, error: Wan22Error) -> bool:
+    """QUEUED -> FAILED for one that no worker was claimed for. False when that is over."""
+    status = to_status(error)
+    unclaimed = and_(generations.c.id == generation, generations.c.claimed_worker.is_(None))
+    waiting = and_(unclaimed, generations.c.state == State.QUEUED)
+    values = {"end_time": tx.now, "error": status.SerializeToString()}
+    return _move(tx, waiting, State.FAILED, generation_pb2.StateChange(error=status), **values) is not None
 
 
 def cancelled(tx: Transaction, fence: Fence) -> bool:

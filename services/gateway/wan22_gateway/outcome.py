@@ -9,7 +9,7 @@ from pathlib import Path
 from google.rpc import status_pb2
 from sqlalchemy import select, update
 
-from wan22.errors import FailedPrecondition, Reason
+from wan22.errors import DeadlineExceeded, FailedPrecondition, Reason
 from wan22.status import from_status
 from wan22.v1 import inference_pb2
 from wan22_gateway import lifecycle
@@ -36,6 +36,11 @@ def row_of(tx: Transaction, fence: Fence) -> GenerationRow | None:
 def worker_of(tx: Transaction, claim: Claim) -> WorkerRow:
     """The row of a claim's worker."""
     return tx.execute(select(workers).where(workers.c.name == claim.worker)).one()
+
+
+def is_late(tx: Transaction, row: GenerationRow) -> bool:
+    """Whether a generation's deadline is over."""
+    return row.deadline is not None and row.deadline <= tx.now
 
 
 def not_begun(tx: Transaction, claim: Claim) -> None:
@@ -122,6 +127,11 @@ def lost(tx: Transaction, claim: Claim, gone: Loss) -> None:
         return
     if row.cancel_requested_time is not None:
         lifecycle.cancelled(tx, claim.fence)
+    elif is_late(tx, row):
+        text = (
+            f"generations/{row.id} did not end by {lifecycle.timestamp(row.deadline).ToJsonString()}: it was stopped."
+        )
+        lifecycle.fail(tx, claim.fence, DeadlineExceeded(text, reason=Reason.DEADLINE_MISSED))
     elif row.state == State.QUEUED:
         lifecycle.release_claim(tx, claim.fence)
     else:

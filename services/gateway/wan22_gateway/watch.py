@@ -16,6 +16,9 @@ from wan22_gateway.store.database import Database, Transaction
 SNAPSHOT_SECONDS = 1.0
 """How often a queued generation's place is looked at; others' events move it, so nothing wakes its own watchers."""
 
+START_NEWS_SECONDS = 5.0
+"""How much the predicted start must move to be told."""
+
 
 async def watch(
     database: Database, tenant: str, generation: str, after_sequence: int
@@ -38,12 +41,20 @@ async def watch(
                 yield event
             if state in FINAL:
                 return
-            if snapshot is not None and snapshot.queue != last_snapshot:
+            if snapshot is not None and _is_news(snapshot.queue, last_snapshot):
                 last_snapshot = snapshot.queue
                 yield snapshot
             with suppress(TimeoutError):
                 async with asyncio.timeout(SNAPSHOT_SECONDS if state == State.QUEUED else None):
                     await wake.wait()
+
+
+def _is_news(now: generation_pb2.QueueSnapshot, before: generation_pb2.QueueSnapshot | None) -> bool:
+    """Whether a snapshot says something new: predicted starts always move a little."""
+    if before is None or (now.queue_position, now.waiting_for) != (before.queue_position, before.waiting_for):
+        return True
+    moved = now.predicted_start_time.ToMicroseconds() - before.predicted_start_time.ToMicroseconds()
+    return abs(moved) > START_NEWS_SECONDS * 1_000_000
 
 
 def _look(

@@ -89,6 +89,8 @@ class Plan:
         """Keys, the next to run first."""
         self.starts: list[float] = []
         """Seconds until each starts; shorter than `order` where what is behind waits for something unforeseeable."""
+        self.workers = len(workers)
+        """How many workers take part."""
         self._virtual_time = self._began = virtual_time
         self._turns: list[tuple[float, str]] = []
         self._lanes = {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, case, exists, func, not_, or_, select, update
+from sqlalchemy import Row, and_, func, or_, select, update
 
-from wan22_gateway.lifecycle import UNFINISHED, Fence, State
+from wan22.errors import DeadlineExceeded, Reason
+from wan22_gateway import lifecycle
+from wan22_gateway.lifecycle import UNFINISHED, Fence, State, timestamp
+from wan22_gateway.store import checkpoints, turns
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import attempts, checkpoints, generations, workers
+from wan22_gateway.store.schema import attempts, generations, workers
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ def _microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def next_pair(tx: Transaction, resume_wait: float) -> Row[Any] | None:
-    """The oldest queued generation that an idle worker of its pool can take, and that worker; None without a pair.
+def next_pair(tx: Transaction, resume_wait: float) -> tuple[Row[Any], Row[Any]] | None:
+    """The next generation in order of dispatch that an idle worker of its pool can take, and that worker.
 
     One with a checkpoint goes to a worker of equal numerics. For `resume_wait` seconds after its worker was lost it
     waits for one, if the pool has one at all or one that still loads; then any worker may start it anew.
@@ -39,46 +43,68 @@ def next_pair(tx: Transaction, resume_wait: float) -> Row[Any] | None:
         workers.c.lease_expire_time > tx.now,
         or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= tx.now),
     )
-    queued = and_(generations.c.state == State.QUEUED, generations.c.claimed_worker.is_(None))
-    made_by = (
-        select(checkpoints.c.numerics_digest)
-        .where(checkpoints.c.generation == generations.c.id)
-        .order_by(checkpoints.c.step.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    equal = workers.c.numerics_digest == made_by
-    other = workers.alias()
-    hoped_for = exists().where(other.c.pool == generations.c.pool, other.c.numerics_digest.in_([made_by, ""]))
-    waited = generations.c.requeue_time <= tx.now - _microseconds(resume_wait)
-    fits = or_(made_by.is_(None), equal, waited, not_(hoped_for))
-    pair = (
-        select(generations.c.id, generations.c.attempt_count, generations.c.owner_epoch, workers)
-        .join(workers, and_(workers.c.pool == generations.c.pool, free))
-        .where(queued, fits)
-        .order_by(generations.c.position, case((equal, 0), else_=1), workers.c.name)
-        .limit(1)
-    )
-    return tx.execute(pair).one_or_none()
+    by_pool: defaultdict[str, list[Row[Any]]] = defaultdict(list)
+    for worker in tx.execute(select(workers).where(free).order_by(workers.c.pool, workers.c.name)):
+        by_pool[worker.pool].append(worker)
+    for pool, idle in by_pool.items():
+        for _, _, waiting in turns.waiting(tx, pool):
+            row = tx.execute(select(generations).where(generations.c.position == waiting.key)).one()
+            taken_by = _fitting(tx, row, idle, resume_wait)
+            if taken_by is not None:
+                return row, taken_by
+    return None
+
+
+def _fitting(tx: Transaction, row: Row[Any], idle: Sequence[Row[Any]], resume_wait: float) -> Row[Any] | None:
+    """The worker among idle ones that should take a generation; None when it waits for another."""
+    made = checkpoints.newest(tx, row.id) if row.requeue_time is not None else ()
+    if not made:
+        return idle[0]
+    numerics = made[0].numerics_digest
+    equal = [worker for worker in idle if worker.numerics_digest == numerics]
+    if equal:
+        return equal[0]
+    hoped_for = and_(workers.c.pool == row.pool, workers.c.numerics_digest.in_([numerics, ""]))
+    waited = row.requeue_time <= tx.now - _microseconds(resume_wait)
+    if waited or tx.execute(select(workers.c.name).where(hoped_for).limit(1)).one_or_none() is None:
+        return idle[0]
+    return None
+
+
+def overdue(tx: Transaction) -> Sequence[Row[Any]]:
+    """Unclaimed generations that can no longer make their deadline."""
+    late = and_(generations.c.state == State.QUEUED, generations.c.start_by_time < tx.now)
+    return tx.execute(select(generations).where(late, generations.c.claimed_worker.is_(None))).all()
+
+
+def fail_overdue(tx: Transaction) -> None:
+    """Ends what can no longer make its deadline, before a worker spends time on it."""
+    for row in overdue(tx):
+        text = f"generations/{row.id} can no longer end by {timestamp(row.deadline).ToJsonString()}: it still waits, "
+        error = f"{text}and is predicted to take {row.predicted_seconds:.0f} s."
+        lifecycle.fail_waiting(tx, row.id, DeadlineExceeded(error, reason=Reason.DEADLINE_MISSED))
 
 
 def claim_next(tx: Transaction, owner: str, lease_seconds: float, resume_wait: float) -> Claim | None:
-    """Claims the next pair for an owner; None when there is none."""
-    row = next_pair(tx, resume_wait)
-    if row is None:
+    """Claims the next pair for an owner; None when there is none. What is too late for its deadline fails first."""
+    fail_overdue(tx)
+    pair = next_pair(tx, resume_wait)
+    if pair is None:
         return None
+    row, worker = pair
+    turns.charge(tx, row)
     fence = Fence(row.id, row.attempt_count + 1, row.owner_epoch + 1)
     claim = {
-        "claimed_worker": row.name,
-        "claimed_incarnation": row.incarnation,
+        "claimed_worker": worker.name,
+        "claimed_incarnation": worker.incarnation,
         "claimed_attempt": fence.attempt,
         "owner": owner,
         "owner_epoch": fence.owner_epoch,
         "lease_expire_time": tx.now + _microseconds(lease_seconds),
     }
     tx.execute(update(generations).where(generations.c.id == row.id).values(claim))
-    tx.execute(update(workers).where(workers.c.name == row.name).values(generation=row.id))
-    return Claim(fence, row.name, row.incarnation, row.address)
+    tx.execute(update(workers).where(workers.c.name == worker.name).values(generation=row.id))
+    return Claim(fence, worker.name, worker.incarnation, worker.address)
 
 
 def renew(tx: Transaction, owner: str, fences: Iterable[Fence], lease_seconds: float) -> set[Fence]:

@@ -10,7 +10,8 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,11 +36,30 @@ READERS = 4
 """Reader threads: SQLite readers do not block each other, and queries here are short."""
 
 
+REMEMBERED = frozenset({"queue"})
+"""Topics whose notifications are counted; most topics are one generation's and would only fill memory."""
+
+
+class Memory:
+    """What reads have made of the store, and how often each topic has been notified."""
+
+    def __init__(self) -> None:
+        self.versions: Counter[str] = Counter()
+        self.values: dict[Hashable, tuple[int, Any]] = {}
+        self._locks: defaultdict[Hashable, threading.Lock] = defaultdict(threading.Lock)
+
+    def lock(self, key: Hashable) -> threading.Lock:
+        """Lets one reader make a value and the others take it."""
+        return self._locks[key]
+
+
 class Transaction:
     """What a write or read sees: statements, one time for all of them, and whom to wake after the commit."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, memory: Memory | None = None) -> None:
         self._connection = connection
+        self._memory = memory
+        self._versions = {} if memory is None else dict(memory.versions)
         self.now = time.time_ns() // 1000
         """Microseconds by the store's clock, which for SQLite is this machine's."""
         self.topics: set[str] = set()
@@ -47,6 +67,25 @@ class Transaction:
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Runs one statement."""
         return self._connection.execute(statement, parameters)
+
+    def remember(
+        self, key: Hashable, topic: str, make: Callable[[], T], good: Callable[Concatenate[T, ...], bool]
+    ) -> T:
+        """What `make` returns, or what another read has made of the store and `good(value, changed=…)` accepts.
+
+        `changed` is true when something that notifies the topic was committed since. A write makes its own.
+        """
+        if self._memory is None:
+            return make()
+        with self._memory.lock(key):
+            known = self._memory.values.get(key)
+            version = self._versions.get(topic, 0)
+            if known is not None and good(known[1], changed=known[0] < version):
+                value: T = known[1]
+                return value
+            value = make()
+            self._memory.values[key] = (version, value)
+            return value
 
     def notify(self, topic: str) -> None:
         """Wakes whoever listens to the topic, once the transaction is durable."""
@@ -73,6 +112,7 @@ class Database:
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._loop = asyncio.get_running_loop()
+        self._memory = Memory()
         self._first_error: OperationalError | None = None
         self._writer = threading.Thread(target=self._write_forever, name="store-writer")
         self._writer.start()
@@ -94,7 +134,7 @@ class Database:
 
         def run() -> T:
             with self._reader_engine.begin() as connection:
-                return function(Transaction(connection), *args, **kwargs)
+                return function(Transaction(connection, self._memory), *args, **kwargs)
 
         return await self._loop.run_in_executor(self._readers, run)
 
@@ -159,6 +199,8 @@ class Database:
             for item in group:
                 item.error = failure
             topics = set()
+        for topic in topics & REMEMBERED:
+            self._memory.versions[topic] += 1  # before anybody is told, so that whoever reads then sees it
         self._loop.call_soon_threadsafe(self._settle, group, topics)
 
     def _call(self, item: _Write, transaction: Transaction) -> Any:

@@ -14,8 +14,9 @@ from wan22.v1 import generation_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.results import recipe_key
+from wan22_gateway.store import turns
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import attempts, events, generations, objects, requests
+from wan22_gateway.store.schema import attempts, events, generations, objects, requests, workers
 
 GenerationRow = Row[Any]
 REQUEST_ID_LIFE = 7 * 24 * 3600 * 1_000_000
@@ -40,6 +41,10 @@ class NewGeneration:
     """Ids of all generations of the request, by seed; empty where it made one."""
     predicted_seconds: float
     work_units: float
+    priority: int = 2
+    """generation_pb2.Generation.Priority."""
+    deadline: int | None = None
+    start_by_time: int | None = None
 
 
 def find_request(tx: Transaction, tenant: str, request_id: str, digest: str) -> str | None:
@@ -73,7 +78,11 @@ def insert_generation(tx: Transaction, new: NewGeneration) -> None:
         "predicted_seconds": new.predicted_seconds,
         "work_units": new.work_units,
         "create_time": tx.now,
+        "priority": new.priority,
+        "deadline": new.deadline,
+        "start_by_time": new.start_by_time,
     }
+    turns.queue_up(tx, new.pool, new.tenant)
     tx.execute(insert(generations).values(row))
     if new.request_id:
         request = {"tenant": new.tenant, "request_id": new.request_id, "generation": new.id}
@@ -116,7 +125,7 @@ def page(
 def last_origin(tx: Transaction, row: GenerationRow) -> Row[Any] | None:
     """From which step a generation's newest attempt went on, and why from none; None before the first."""
     newest = and_(attempts.c.generation == row.id, attempts.c.number == row.attempt_count)
-    return tx.execute(select(attempts.c.resumed_step, attempts.c.restart_reason).where(newest)).one_or_none()
+    return tx.execute(select(attempts).where(newest)).one_or_none()
 
 
 def events_after(tx: Transaction, generation: str, sequence: int) -> list[generation_pb2.GenerationEvent]:
@@ -152,10 +161,8 @@ def count_queued(tx: Transaction) -> int:
     return int(tx.execute(query).scalar_one())
 
 
-def queue_position(tx: Transaction, pool: str, before: int | None) -> int:
-    """The place in a pool's queue of the row with this position, or of the next to come; the first to run is 1."""
-    query = select(func.count()).select_from(generations)
-    query = query.where(generations.c.state == State.QUEUED, generations.c.pool == pool)
-    if before is not None:
-        query = query.where(generations.c.position < before)
-    return int(tx.execute(query).scalar_one()) + 1
+def claimed_queued(tx: Transaction, pool: str) -> Sequence[GenerationRow]:
+    """A pool's QUEUED generations that a worker is about to start."""
+    claimed = select(workers.c.generation).where(workers.c.pool == pool, workers.c.generation.is_not(None))
+    query = select(generations).where(generations.c.id.in_(claimed), generations.c.state == State.QUEUED)
+    return tx.execute(query.order_by(generations.c.position)).all()

@@ -61,9 +61,18 @@ generations = Table(
     # Since when it waits again, and why its next attempt starts at step 0 although there was a checkpoint.
     Column("requeue_time", BigInteger),
     Column("restart_reason", Text, nullable=False, default=""),
+    # Scheduling.
+    Column("priority", Integer, nullable=False, default=2),  # generation_pb2.Generation.Priority
+    Column("deadline", BigInteger),
+    Column("start_by_time", BigInteger),  # the latest start that makes the deadline, as far as speed is known
+    Column(
+        "charged_seconds", Float, nullable=False, default=0.0
+    ),  # what its tenant was charged; in the end what it used
     Column("economy", LargeBinary),  # generation_pb2.Economy: what an attempt had to do to need less memory
     Index("generations_by_queue", "state", "pool", "position"),
     Index("generations_by_tenant", "tenant", "position"),
+    Index("generations_by_turn", "state", "pool", "tenant", "priority", "position"),
+    Index("generations_by_start", "state", "start_by_time"),
     sqlite_autoincrement=True,
 )
 
@@ -124,6 +133,41 @@ pools = Table(
     Column("worker_targets", Text, nullable=False),  # a JSON list of host:port
     Column("apply_time", BigInteger, nullable=False),
     Column("seconds_per_unit", Float),  # fitted to finished generations; null before the first
+    Column("virtual_time", Float, nullable=False, default=0.0),  # of fair shares, see scheduling/shares.py
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("weight", Float, nullable=False),
+    Column("max_queued", Integer),
+    Column("max_running", Integer),
+    Column("gpu_seconds_per_day", Float),
+    Column("create_time", BigInteger, nullable=False),
+)
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("tag", Float, nullable=False),
+    Column("priority_time", Float, nullable=False),
+    Column("low_tag", Float, nullable=False),
+    Column("normal_tag", Float, nullable=False),
+    Column("high_tag", Float, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("day", Integer, primary_key=True),  # days since 1970, UTC
+    Column("variant", Text, primary_key=True),
+    Column("generations", Integer, nullable=False),  # that ended on the day
+    Column("succeeded", Integer, nullable=False),
+    Column("gpu_seconds", Float, nullable=False),
 )
 
 workers = Table(

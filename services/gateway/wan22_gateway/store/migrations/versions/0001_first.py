@@ -42,6 +42,10 @@ def upgrade() -> None:
         sa.Column("lease_expire_time", sa.BigInteger(), nullable=True),
         sa.Column("requeue_time", sa.BigInteger(), nullable=True),
         sa.Column("restart_reason", sa.Text(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("deadline", sa.BigInteger(), nullable=True),
+        sa.Column("start_by_time", sa.BigInteger(), nullable=True),
+        sa.Column("charged_seconds", sa.Float(), nullable=False),
         sa.Column("economy", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("position"),
         sa.UniqueConstraint("id"),
@@ -49,6 +53,9 @@ def upgrade() -> None:
     )
     op.create_index("generations_by_queue", "generations", ["state", "pool", "position"], unique=False)
     op.create_index("generations_by_tenant", "generations", ["tenant", "position"], unique=False)
+    turn = ["state", "pool", "tenant", "priority", "position"]
+    op.create_index("generations_by_turn", "generations", turn, unique=False)
+    op.create_index("generations_by_start", "generations", ["state", "start_by_time"], unique=False)
     op.create_table(
         "identity", sa.Column("store_epoch", sa.Text(), nullable=False), sa.PrimaryKeyConstraint("store_epoch")
     )
@@ -79,7 +86,39 @@ def upgrade() -> None:
         sa.Column("worker_targets", sa.Text(), nullable=False),
         sa.Column("apply_time", sa.BigInteger(), nullable=False),
         sa.Column("seconds_per_unit", sa.Float(), nullable=True),
+        sa.Column("virtual_time", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "tenants",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("weight", sa.Float(), nullable=False),
+        sa.Column("max_queued", sa.Integer(), nullable=True),
+        sa.Column("max_running", sa.Integer(), nullable=True),
+        sa.Column("gpu_seconds_per_day", sa.Float(), nullable=True),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "shares",
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("tag", sa.Float(), nullable=False),
+        sa.Column("priority_time", sa.Float(), nullable=False),
+        sa.Column("low_tag", sa.Float(), nullable=False),
+        sa.Column("normal_tag", sa.Float(), nullable=False),
+        sa.Column("high_tag", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("pool", "tenant"),
+    )
+    op.create_table(
+        "usage",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("day", sa.Integer(), nullable=False),
+        sa.Column("variant", sa.Text(), nullable=False),
+        sa.Column("generations", sa.Integer(), nullable=False),
+        sa.Column("succeeded", sa.Integer(), nullable=False),
+        sa.Column("gpu_seconds", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "day", "variant"),
     )
     op.create_table(
         "requests",
@@ -154,11 +193,16 @@ def downgrade() -> None:
     op.drop_table("attempts")
     op.drop_index("workers_by_pool", table_name="workers")
     op.drop_table("workers")
+    op.drop_table("usage")
+    op.drop_table("shares")
+    op.drop_table("tenants")
     op.drop_table("requests")
     op.drop_table("pools")
     op.drop_table("objects")
     op.drop_table("media")
     op.drop_table("identity")
+    op.drop_index("generations_by_start", table_name="generations")
+    op.drop_index("generations_by_turn", table_name="generations")
     op.drop_index("generations_by_tenant", table_name="generations")
     op.drop_index("generations_by_queue", table_name="generations")
     op.drop_table("generations")

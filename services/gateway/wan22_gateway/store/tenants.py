@@ -1,0 +1,87 @@
+"""Rows of tenants: their weight and limits. A tenant without a row has weight 1 and no limits of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from wan22.errors import Reason, ResourceExhausted
+from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.schema import generations, tenants, usage
+
+DAY = 24 * 3600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a tenant may have; None is no limit."""
+
+    weight: float = 1.0
+    """Its share of busy pools beside those of others."""
+    max_queued: int | None = None
+    max_running: int | None = None
+    """Generations that have a worker at once, over all pools."""
+    gpu_seconds_per_day: float | None = None
+    """UTC days."""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What a tenant has now."""
+
+    queued: int
+    running: int
+    predicted_seconds: float
+    """Of those two together."""
+    gpu_seconds_today: float
+    """Of generations that ended."""
+
+
+def limits(tx: Transaction) -> dict[str, Limits]:
+    """Those of every tenant that has a row."""
+    columns = (tenants.c.weight, tenants.c.max_queued, tenants.c.max_running, tenants.c.gpu_seconds_per_day)
+    return {row[0]: Limits(*row[1:]) for row in tx.execute(select(tenants.c.name, *columns))}
+
+
+def limits_of(tx: Transaction, tenant: str) -> Limits:
+    """Those of one tenant."""
+    columns = (tenants.c.weight, tenants.c.max_queued, tenants.c.max_running, tenants.c.gpu_seconds_per_day)
+    row = tx.execute(select(*columns).where(tenants.c.name == tenant)).one_or_none()
+    return Limits() if row is None else Limits(*row)
+
+
+def present(tx: Transaction, tenant: str) -> Present:
+    """What a tenant has queued, running and used today."""
+    counts = {"QUEUED": 0, "RUNNING": 0}
+    seconds = 0.0
+    sums = (func.count().label("number"), func.sum(generations.c.predicted_seconds).label("seconds"))
+    query = select(generations.c.state, *sums)
+    query = query.where(generations.c.tenant == tenant, generations.c.state.in_(counts))
+    for row in tx.execute(query.group_by(generations.c.state)).all():
+        counts[row.state] = row.number
+        seconds += row.seconds
+    used = select(func.coalesce(func.sum(usage.c.gpu_seconds), 0.0))
+    used = used.where(usage.c.tenant == tenant, usage.c.day == tx.now // DAY)
+    return Present(counts["QUEUED"], counts["RUNNING"], seconds, tx.execute(used).scalar_one())
+
+
+def check_quota(tx: Transaction, tenant: str, count: int, predicted_seconds: float) -> None:
+    """Raises ResourceExhausted (QUOTA_EXCEEDED) when so many more generations are more than a tenant may have."""
+    allowed = limits_of(tx, tenant)
+    if allowed.max_queued is None and allowed.gpu_seconds_per_day is None:
+        return
+    now = present(tx, tenant)
+    if allowed.max_queued is not None and now.queued + count > allowed.max_queued:
+        text = f"Tenant {tenant} has {now.queued} generations queued and may have {allowed.max_queued}: "
+        text += "wait for some, or cancel them."
+        raise ResourceExhausted(text, reason=Reason.QUOTA_EXCEEDED, metadata={"quota": "queued"}, retry_after=10.0)
+    wanted = now.gpu_seconds_today + now.predicted_seconds + count * predicted_seconds
+    if allowed.gpu_seconds_per_day is not None and wanted > allowed.gpu_seconds_per_day:
+        text = (
+            f"Tenant {tenant} has used {now.gpu_seconds_today:.0f} GPU-seconds today and {now.predicted_seconds:.0f} "
+            f"more are under way; {count * predicted_seconds:.0f} on top would pass its "
+            f"{allowed.gpu_seconds_per_day:.0f} a day. The next day begins at 00:00 UTC."
+        )
+        left = (DAY - tx.now % DAY) / 1_000_000
+        raise ResourceExhausted(text, reason=Reason.QUOTA_EXCEEDED, metadata={"quota": "day"}, retry_after=left)
