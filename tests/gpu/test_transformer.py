@@ -12,8 +12,9 @@ import torch
 from wan22.errors import Cancelled
 from wan22.variants import VARIANTS
 from wan22_inference.engine.attention import choose
+from wan22_inference.engine.devices import full_float32
 from wan22_inference.engine.pace import MAX_BLOCKS_AHEAD, Pace
-from wan22_testing.forwards import Work, error, free_memory, full_float32, make_sides, peak_bytes, seconds
+from wan22_testing.forwards import Work, error, free_memory, make_sides, peak_bytes, seconds
 from wan22_testing.random_weights import outlier_channels
 
 Figures = list[dict[str, Any]]

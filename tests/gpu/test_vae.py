@@ -11,10 +11,11 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from wan22_inference.engine.devices import full_float32
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
-from wan22_testing.forwards import error, free_memory, full_float32, peak_bytes, seconds
+from wan22_testing.forwards import error, free_memory, peak_bytes, seconds
 
 Figures = list[dict[str, Any]]
 VAE_22 = {

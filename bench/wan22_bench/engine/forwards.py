@@ -11,7 +11,8 @@ import torch
 from wan22_bench.engine.peers import Prepare, compiled, compiled_fp8, eager
 from wan22_bench.engine.peers import fp8 as torchao_fp8
 from wan22_bench.report import Row
-from wan22_testing.forwards import Sides, Work, error, free_memory, full_float32, make_sides, peak_bytes, seconds
+from wan22_inference.engine.devices import full_float32
+from wan22_testing.forwards import Sides, Work, error, free_memory, make_sides, peak_bytes, seconds
 
 SEEDS = (1, 2, 3)
 """Of the weights; times are those of the first."""

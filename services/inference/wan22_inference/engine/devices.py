@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from wan22.errors import InvalidRequest, Reason
@@ -35,3 +38,14 @@ def choose_device(name: str) -> torch.device:
 def compute_dtype(device: torch.device) -> torch.dtype:
     """The dtype of the text encoder and the DiT: bfloat16 as the official weights, float32 on a CPU."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Float32 convolutions and products in float32: torch lets convolutions use TF32, with its 10 bits, by default."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wan22.errors import InternalError, Reason
 from wan22.variants import TEMPORAL_STRIDE
+from wan22_inference.engine.devices import full_float32
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.vae.config import VaeConfig
 from wan22_inference.engine.vae.decoder import Decoder, DecoderStream
@@ -61,7 +62,8 @@ class Vae(nn.Module):
 
         stream = EncoderStream(self.encoder, patches.shape[3], patches.shape[4], side)
         mean, std = self._statistics(video.device)
-        return (torch.cat(list(stream.encode(chunks())), dim=2).float() - mean) / std
+        with full_float32():
+            return (torch.cat(list(stream.encode(chunks())), dim=2).float() - mean) / std
 
     def decode(self, latents: Tensor, check: Check, *, side: int | None = None) -> Iterator[Frame]:
         """Yields the frames of normalised latents (1, C, T, h, w): one for the first latent frame, four for each other.
