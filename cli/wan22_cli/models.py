@@ -12,7 +12,7 @@ from wan22.cache import Cache
 from wan22.model_folder import infer_variant
 from wan22.v1.model_pb2 import Version
 from wan22.variants import VARIANTS, model_of
-from wan22_cli import adapters, convert_pth, failures, options, packing
+from wan22_cli import adapters, convert_pth, failures, oci, options, packing
 from wan22_cli.home import Home
 from wan22_cli.terminal import file_size, note, out, print_json, print_table, transfer_progress, utc_time
 
@@ -21,6 +21,8 @@ app.command("import-lora")(adapters.import_lora)
 app.command("convert-pth")(convert_pth.convert_pth)
 app.command("approve")(adapters.approve)
 app.command("unapprove")(adapters.unapprove)
+app.command()(oci.push)
+app.command()(oci.pull)
 
 Reference = options.ModelReference
 

@@ -8,9 +8,9 @@ import pytest
 
 from wan22.digests import Sha256
 from wan22.errors import DataLoss
+from wan22.manifest import config_of, files_of, manifest_of
 from wan22.v1.model_pb2 import File
 from wan22_registry.index import Entry, Index
-from wan22_registry.manifest import config_of, files_of, manifest_of
 
 ENTRY = Entry(
     model="m",

@@ -135,6 +135,12 @@ class AlreadyExists(Wan22Error):
     code = Code.ALREADY_EXISTS
 
 
+class PermissionDenied(Wan22Error):
+    """The caller may not do this, or is not known."""
+
+    code = Code.PERMISSION_DENIED
+
+
 class ResourceExhausted(Wan22Error):
     """A quota, a queue or a disk is full."""
 
@@ -201,6 +207,7 @@ KINDS: Mapping[Code, type[Wan22Error]] = {
         InvalidRequest,
         NotFound,
         AlreadyExists,
+        PermissionDenied,
         ResourceExhausted,
         FailedPrecondition,
         Aborted,

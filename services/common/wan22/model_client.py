@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from wan22.channels import CHUNK_BYTES, open_channel
+from wan22.blob_source import BlobMessages, BlobSource, blob_of
+from wan22.channels import open_channel
 from wan22.client_calls import TRANSIENT, Calls
-from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, OutOfRange, Reason
+from wan22.errors import DataLoss, FailedPrecondition, OutOfRange, Reason
 from wan22.local_file import LocalFile
 from wan22.model_folder import read_model_folder
 from wan22.v1 import model_pb2
@@ -109,21 +110,52 @@ class ModelClient:
 
         With a packer, weights are stored packed.
         """
+        total = sum(local.file.size_bytes for local in files)
+
+        async def store() -> Sequence[model_pb2.File]:
+            return await self._push_files(files, packer, ByteCount(total, progress))
+
+        version = await self._publish(store, model, variant, tags)
+        if packer:
+            packer.forget(files)
+        return version
+
+    async def push_sources(
+        self,
+        sources: Sequence[BlobSource],
+        *,
+        model: str,
+        variant: str,
+        tags: Sequence[str],
+        progress: Progress | None = None,
+    ) -> Version:
+        """Pushes what the registry lacks of these, as they are, publishes them as a version, and returns it."""
+        total = sum(source.file.size_bytes for source in sources)
+
+        async def store() -> Sequence[model_pb2.File]:
+            await self._push_missing(sources, ByteCount(total, progress))
+            return [source.file for source in sources]
+
+        return await self._publish(store, model, variant, tags)
+
+    async def _publish(
+        self,
+        store: Callable[[], Awaitable[Sequence[model_pb2.File]]],
+        model: str,
+        variant: str,
+        tags: Sequence[str],
+    ) -> Version:
+        """Publishes what `store` has stored; again where a blob of it has gone meanwhile."""
         for tries_left in reversed(range(PUBLISH_TRIES)):
-            count = ByteCount(sum(local.file.size_bytes for local in files), progress)
-            stored = await self._push_files(files, packer, count)
+            stored = await store()
             publish = model_pb2.PublishVersionRequest(model=model, variant=variant, files=stored, tags=tags)
             try:
-                version = await self._calls.unary(self._stub.PublishVersion, publish, deadline=CALL_SECONDS)
+                return await self._calls.unary(self._stub.PublishVersion, publish, deadline=CALL_SECONDS)
             except FailedPrecondition as error:
                 if error.reason is not Reason.BLOB_MISSING or not tries_left:
                     raise
                 log.warning("Pushing again what is missing by now: %s", error.message)
-            else:
-                break
-        if packer:
-            packer.forget(files)
-        return version
+        raise AssertionError("the last try returns or raises")
 
     async def resolve(self, reference: str) -> Version:
         """The version of `MODEL[:TAG][@sha256:DIGEST]`. Raises NotFound naming the tags that there are."""
@@ -216,13 +248,13 @@ class ModelClient:
             stored += [await self._push_packed(local, packer, count) for local in packed]
         return stored
 
-    async def _push_missing(self, files: Sequence[LocalFile], count: ByteCount) -> None:
-        missing = await self._missing([local.blob for local in files])
-        for local in files:
-            if local.file.digest in missing:
-                await self._push_blob(local, count.within)
-                missing.discard(local.file.digest)
-            count.finish(local.file.size_bytes)
+    async def _push_missing(self, sources: Sequence[BlobSource], count: ByteCount) -> None:
+        missing = await self._missing([blob_of(source) for source in sources])
+        for source in sources:
+            if source.file.digest in missing:
+                await self._push_blob(source, count.within)
+                missing.discard(source.file.digest)
+            count.finish(source.file.size_bytes)
 
     async def _push_packed(self, source: LocalFile, packer: Packer, count: ByteCount) -> model_pb2.File:
         """Half of the progress is packing, half pushing."""
@@ -243,9 +275,9 @@ class ModelClient:
         answer = await self._calls.unary(self._stub.FindMissingBlobs, request, deadline=CALL_SECONDS)
         return {blob.digest for blob in answer.missing}
 
-    async def _push_blob(self, local: LocalFile, sent: Callable[[int], object]) -> None:
+    async def _push_blob(self, source: BlobSource, sent: Callable[[int], object]) -> None:
         """Pushes one blob; each try starts where the registry says that the last one, or somebody else's, stopped."""
-        request = model_pb2.FindMissingBlobsRequest(blobs=[local.blob])
+        request = model_pb2.FindMissingBlobsRequest(blobs=[blob_of(source)])
         patience = self._calls.patience()
         reached = 0
         while True:
@@ -256,21 +288,29 @@ class ModelClient:
             if offset > reached:
                 reached = offset
                 patience.restore()
+            messages = BlobMessages(source, offset, sent)
             try:
-                parts = _parts(local, offset, sent)
-                await self._calls.send_once(self._stub.PushBlob, parts, deadline=BLOB_SECONDS)
+                await self._send(messages)
             except TRANSIENT as error:
                 await patience.pause(error)
             except OutOfRange as error:
                 if not offset:
                     raise
-                log.info("Looking again where to push %s: %s", local.path, error.message)  # another caller was quicker
+                log.info("Looking again where to push %s: %s", source, error.message)  # another caller was quicker
             except DataLoss as error:
                 if not offset:
-                    raise InvalidRequest(f"{local.path} has changed while it was pushed: {error.message}") from error
-                log.warning("What an earlier push of %s left is damaged: pushing it from its start.", local.path)
+                    raise source.damaged(error) from error
+                log.warning("What an earlier push of %s left is damaged: pushing it from its start.", source)
             else:
                 return
+
+    async def _send(self, messages: BlobMessages) -> None:
+        try:
+            await self._calls.send_once(self._stub.PushBlob, aiter(messages), deadline=BLOB_SECONDS)
+        except asyncio.CancelledError:  # also gRPC's answer to messages that cannot be read
+            if messages.failure:
+                raise messages.failure from None
+            raise
 
 
 def _write_all(folder: Path, contents: Mapping[str, bytes]) -> Mapping[str, Path]:
@@ -279,15 +319,3 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> Mapping[str, Path
     for name, path in paths.items():
         path.write_bytes(contents[name])
     return paths
-
-
-async def _parts(
-    local: LocalFile, offset: int, sent: Callable[[int], object]
-) -> AsyncIterator[model_pb2.PushBlobRequest]:
-    yield model_pb2.PushBlobRequest(blob=local.blob, offset=offset)
-    with await asyncio.to_thread(local.path.open, "rb") as file:
-        await asyncio.to_thread(file.seek, offset)
-        while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            yield model_pb2.PushBlobRequest(offset=offset, data=data)
-            offset += len(data)
-            sent(offset)

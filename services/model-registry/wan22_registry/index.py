@@ -11,8 +11,8 @@ from typing import Any
 
 from wan22.durable_files import replace_file
 from wan22.errors import DataLoss
+from wan22.manifest import ARTIFACT_TYPE, MANIFEST_TYPE, canonical_json
 from wan22.names import VersionName
-from wan22_registry.manifest import ARTIFACT_TYPE, MANIFEST_TYPE, canonical_json
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 LAYOUT = {"imageLayoutVersion": "1.0.0"}

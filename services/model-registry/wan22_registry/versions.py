@@ -13,13 +13,13 @@ from typing import Any
 from wan22.adapter import ADAPTER_FILE, WEIGHTS_FILE, Adapter
 from wan22.digests import Sha256
 from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, NotFound, Reason
+from wan22.manifest import canonical_json, config_digest, config_of, files_of, manifest_of
 from wan22.names import VersionName, VersionReference, check_digest, check_model, check_tag
 from wan22.v1 import model_pb2
 from wan22.variants import VARIANTS
 from wan22_registry.adapter_messages import adapter_message
 from wan22_registry.blobs import BlobStore
 from wan22_registry.index import Entry, Index
-from wan22_registry.manifest import canonical_json, config_digest, config_of, files_of, manifest_of
 from wan22_registry.model_files import check_content, check_path
 
 log = logging.getLogger(__name__)

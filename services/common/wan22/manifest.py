@@ -22,7 +22,7 @@ TITLE = "org.opencontainers.image.title"
 
 
 def canonical_json(value: object) -> bytes:
-    """The one way in which this registry writes a value."""
+    """The one way in which a registry writes a value."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 

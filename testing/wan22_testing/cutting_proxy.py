@@ -1,0 +1,51 @@
+"""A TCP proxy whose connections break when a test wants them to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Self
+
+PIECE_BYTES = 1 << 16
+
+
+class CuttingProxy:
+    """Passes bytes on to a port of this machine; use as an async context manager.
+
+    `cuts` has, for each of the next connections, after how many bytes from the client, or to it, it breaks.
+    """
+
+    def __init__(self, target_port: int, cuts: list[int]) -> None:
+        self._target_port = target_port
+        self.cuts = deque(cuts)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        limit = self.cuts.popleft() if self.cuts else None
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        ways = [asyncio.create_task(_pass(*way, limit)) for way in ((reader, to_writer), (to_reader, writer))]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        for end in (writer, to_writer):
+            end.transport.abort()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
+    """Returns at the end of the bytes, or after the limit."""
+    passed = 0
+    with suppress(ConnectionError):
+        while data := await reader.read(PIECE_BYTES if limit is None else min(PIECE_BYTES, limit - passed)):
+            writer.write(data)
+            await writer.drain()
+            passed += len(data)
+            if passed == limit:
+                return
