@@ -12,12 +12,25 @@ from wan22_bench.registry.model_weights import Shape, make_weights, quantised
 
 def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "registry.json"
-    main(["--device", "cpu", "--size", "1e6", "--folder", str(tmp_path), "--json", str(report)])
+    main(
+        [
+            "--device",
+            "cpu",
+            "--size",
+            "1e6",
+            "--folder",
+            str(tmp_path),
+            "--json",
+            str(report),
+            "--cold-start",
+            "t2v-a14b-tiny",
+        ]
+    )
     assert list(tmp_path.iterdir()) == [report]
     result = json.loads(report.read_text())
     assert result["name"] == "registry"
     rows = result["rows"]
-    assert [row["id"] for row in rows] == ["P10", "P10b", "P10b", "P9b", "P8", None, "P9", None]
+    assert [row["id"] for row in rows] == ["P10", "P10b", "P10b", "P9b", "P8", None, "P9", None, None]
     found = {row["id"]: row for row in rows if row["id"]}
     assert 0.6 < found["P10"]["value"] < 0.72
     assert 0.38 < rows[1]["value"] < 0.45
@@ -25,7 +38,9 @@ def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFi
         assert found[row]["value"] > 0
         assert found[row]["peer"] > 0
     assert found["P8"]["goal"] is None  # it is one for a GPU
-    memory = rows[-1]
+    memory, start = rows[-2:]
+    assert start["value"] > 0
+    assert "to what it needs of the model" in start["what"]
     assert 0 <= memory["value"] < memory["goal"]
     assert "P9b" in capsys.readouterr().out
 

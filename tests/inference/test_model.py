@@ -14,10 +14,12 @@ from wan22.pack.writer import pack_file
 from wan22.variants import VARIANTS
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.components import empty_transformer, fill_transformer
+from wan22_inference.engine.linear import Fp8Linear
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.model_files import ModelFiles
 from wan22_inference.engine.model_load import load_model
+from wan22_inference.engine.rows8 import quantise_rows
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_names
 from wan22_testing.tiny_models import TINY_VARIANTS, shared_folder
 
@@ -140,6 +142,43 @@ def test_embeddings_stored_under_either_name_are_the_same(folder: Path) -> None:
     module = load(folder).text_encoder.module
     assert torch.equal(module.shared.weight, state["shared.weight"])
     assert torch.equal(module.encoder.embed_tokens.weight, state["shared.weight"])
+
+
+def quantise(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The linear layers of the blocks as a float8 model has them."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        if name.startswith("blocks.") and name.endswith(".weight") and tensor.ndim == 2:
+            rows = quantise_rows(tensor)
+            found |= {name: rows.data, f"{name}_scale": rows.scale}
+        else:
+            found[name] = tensor
+    return found
+
+
+def test_linear_layers_that_are_stored_in_float8_are_computed_so(folder: Path) -> None:
+    states = {}
+    for component in ("transformer", "transformer_2"):
+        file = folder / component / WEIGHTS
+        states[component] = quantise(load_file(file))
+        save_file(states[component], file)
+    model = load(folder)
+    for module, stored in zip(model.transformers, states.values(), strict=True):
+        layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Fp8Linear)}
+        assert len(layers) == 10 * VARIANTS["t2v-a14b-tiny"].num_layers
+        for name, layer in layers.items():
+            theirs = checkpoint_names(name)[0]
+            assert torch.equal(layer.weight.view(torch.uint8), stored[f"{theirs}.weight"].view(torch.uint8))
+            assert torch.equal(layer.weight_scale, stored[f"{theirs}.weight_scale"])
+
+
+def test_a_scale_that_is_missing_is_named(folder: Path) -> None:
+    file = folder / "transformer" / WEIGHTS
+    state = quantise(load_file(file))
+    del state["blocks.0.attn1.to_q.weight_scale"]
+    save_file(state, file)
+    with pytest.raises(FailedPrecondition, match=r"lacks blocks\.0\.attn1\.to_q\.weight_scale or "):
+        load(folder)
 
 
 def test_what_diffusers_keeps_in_float32_stays_so_in_bfloat16(folder: Path) -> None:

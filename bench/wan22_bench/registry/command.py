@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from wan22_bench.registry import loading, packing
+from wan22_bench.registry import cold_start, loading, packing
 from wan22_bench.registry.model_weights import make_weights, quantised, sync, write_weights
+from wan22_bench.registry.random_folder import VAE_DIMS
 from wan22_bench.report import Report, Row, versions_of
 from wan22_inference.engine.devices import choose_device
 from wan22_inference.engine.loading.nvcomp import find_nvcomp
@@ -51,6 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--folder", type=Path, help="where to write, on the disk to measure; a temporary one if absent")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    parser.add_argument(
+        "--cold-start", choices=VAE_DIMS, metavar="VARIANT", help=f"start a process too, with {' or '.join(VAE_DIMS)}"
+    )
     options = parser.parse_args(arguments)
     device = choose_device(options.device)
     size = int(options.size or SIZES[device.type])
@@ -60,7 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
         for row in measure(size, Path(folder), device):
             rows.append(row)
             console.print(f"{row.id or '-'}: {row.what}: {row.value} {row.unit}, peer {row.peer}, floor {row.floor}")
+        if options.cold_start:
+            rows.append(cold_start.row(options.cold_start, Path(folder), device))
     command = f"wan22 bench registry --size {size:.4g}"
+    command += f" --cold-start {options.cold_start}" if options.cold_start else ""
     report = Report(
         name="registry", device=describe(device), command=command, rows=rows, versions=versions_of(*VERSIONS)
     )

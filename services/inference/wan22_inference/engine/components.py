@@ -12,6 +12,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading.loader import WeightLoader
+from wan22_inference.engine.loading.sources import read_tensor_names
 from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.text_encoder_names import checkpoint_names as text_encoder_checkpoint_names
 from wan22_inference.engine.transformer import Transformer
@@ -36,9 +37,14 @@ def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> Any:
 
 
 def empty_transformer(files: ModelFiles, component: str, dtype: torch.dtype) -> Transformer:
-    """A DiT of transformer/ or transformer_2/ on the meta device: all but its weights."""
+    """A DiT of transformer/ or transformer_2/ on the meta device: all but its weights.
+
+    It computes its blocks' linear layers in float8 if they are stored so, which their scales tell.
+    """
+    names = [name for file in files.weights(component) for name in read_tensor_names(files.paths[file], file)]
+    fp8 = any(name.endswith(".weight_scale") for name in names)
     with torch.device("meta"):
-        return Transformer(read_transformer_config(files.config(component), component), dtype)
+        return Transformer(read_transformer_config(files.config(component), component), dtype, fp8=fp8)
 
 
 def empty_vae(files: ModelFiles, decode_dtype: torch.dtype) -> Vae:

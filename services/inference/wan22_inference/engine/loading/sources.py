@@ -46,6 +46,13 @@ def open_source(path: Path, name: str) -> Source:
     return Source(name, FileReader(path), header, extents)
 
 
+def read_tensor_names(path: Path, name: str) -> list[str]:
+    """The names of the tensors in a file whose path in the model is `name`. Raises DataLoss as open_source does."""
+    with blaming(name):
+        header, _ = _packed(path) if name.endswith(PACKED_SUFFIX) else _plain(path)
+    return [tensor.name for tensor in header.tensors]
+
+
 @contextmanager
 def blaming(name: str) -> Iterator[None]:
     """Turns what is wrong with a file into DataLoss that names it."""

@@ -1,0 +1,57 @@
+"""A whole model of random weights as a registry's cache has it: packed, its experts' linear layers in float8."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wan22.pack.writer import pack_file
+from wan22.variants import VARIANTS
+from wan22_inference.engine.checkpoint_names import checkpoint_names
+from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
+from wan22_testing import tiny_tokenizer
+from wan22_testing.forwards import Work, free_memory, random_transformer
+from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, make_text_encoder, make_vae
+
+VAE_DIMS = {"t2v-a14b": 96, "t2v-a14b-tiny": 4}
+"""Channels of the VAE's first level, by the variants that can be made."""
+
+
+def make_folder(folder: Path, variant_name: str, device: torch.device) -> dict[str, Path]:
+    """Writes the model, one part at a time on the device, and returns its files by their paths in the model."""
+    variant = VARIANTS[variant_name]
+    tokenizer = folder / "tokenizer" / "tokenizer.json"
+    tokenizer.parent.mkdir()
+    tiny_tokenizer.build().save(str(tokenizer))
+    encoder = make_text_encoder(UMT5_TINY if variant_name.endswith("-tiny") else UMT5_XXL, device)
+    state = {name: tensor for name, tensor in encoder.state_dict().items() if name != "encoder.embed_tokens.weight"}
+    _write(folder / "text_encoder", encoder.config.to_dict(), state)
+    del encoder, state
+    work = Work(variant_name, variant.num_layers, 832, 480, 81)
+    for seed, component in enumerate(("transformer", "transformer_2")[: variant.experts]):
+        free_memory(device)
+        module = random_transformer(work, seed, device, fp8=True)
+        state = {checkpoint_names(name)[0]: tensor for name, tensor in module.state_dict().items()}
+        _write(folder / component, work.config, state)
+        del module, state
+    free_memory(device)
+    config = {"base_dim": VAE_DIMS[variant_name]}
+    vae = make_vae(config, device)
+    state = {vae_checkpoint_names(name, vae.config)[0]: tensor for name, tensor in vae.state_dict().items()}
+    _write(folder / "vae", config, state)
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
+def _write(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    plain = folder / "model.safetensors"
+    save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, plain)
+    pack_file(plain, plain.with_name(f"{plain.name}.pack"), lambda _: None)
+    plain.unlink()
