@@ -37,6 +37,9 @@ def import_lora(
     turbo: Annotated[
         bool, typer.Option("--turbo", help="It distils the variant to the steps of profile turbo.")
     ] = False,
+    alpha: Annotated[
+        float | None, typer.Option(help="Of PEFT's own files: lora_alpha of the adapter_config.json beside them.")
+    ] = None,
     approve: Annotated[bool, typer.Option("--approve", help="Let requests use it at once.")] = False,
     registry: options.Registry = None,
     json: options.Json = False,
@@ -52,6 +55,7 @@ def import_lora(
             min_strength=min_strength,
             max_strength=max_strength,
             turbo=turbo,
+            alpha=alpha,
         )
         with tempfile.TemporaryDirectory() as folder:
             facts = Path(folder) / ADAPTER_FILE

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from wan22.client import Client, ParameterOptions
+from wan22.client import Client, LoraOption, ParameterOptions
 from wan22.errors import InvalidRequest, NotFound, Reason, Wan22Error
+from wan22.loras import Expert
 from wan22.profiles import Profile
 from wan22.solvers import Solver
 from wan22.status import from_status
@@ -51,6 +52,12 @@ def generate(
     shift: Annotated[float | None, typer.Option(help="Of the sigmas, towards noise.")] = None,
     boundary: Annotated[float | None, typer.Option(help="Sigma from which on the high-noise expert runs.")] = None,
     solver: Annotated[Solver | None, typer.Option(help="Default: UNIPC.", case_sensitive=False)] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADAPTER[=STRENGTH][,EXPERT]", help="A LoRA adapter, such as style:v2=0.8,high. Repeatable."
+        ),
+    ] = None,
     profile: Annotated[Profile | None, typer.Option(help="Default: QUALITY.", case_sensitive=False)] = None,
     cut_prompt: Annotated[
         bool, typer.Option("--cut-prompt", help="Cut a text of more than 512 tokens rather than refuse it.")
@@ -82,6 +89,7 @@ def generate(
         "flow_shift": shift,
         "boundary": boundary,
         "solver": solver.value if solver else None,
+        "loras": [parse_lora(text) for text in lora or ()],
         "profile": profile.value if profile else None,
         "cut_prompt": cut_prompt or None,
         "omit_prompt": omit_prompt or None,
@@ -99,6 +107,22 @@ def generate(
                 raise
 
     failures.run(command())
+
+
+def parse_lora(text: str) -> LoraOption:
+    """Splits ADAPTER[=STRENGTH][,EXPERT]."""
+    named, _, expert = text.partition(",")
+    adapter, _, strength = named.partition("=")
+    found: LoraOption = {"adapter": adapter}
+    try:
+        if strength:
+            found["strength"] = float(strength)
+        if expert:
+            found["expert"] = Expert(expert.strip().upper()).value
+    except ValueError:
+        form = "use ADAPTER[=STRENGTH][,EXPERT], such as style:v2=0.8,high"
+        raise typer.BadParameter(f"{text!r} is refused: {form}.", param_hint="--lora") from None
+    return found
 
 
 def check_output(output: Path | None) -> None:

@@ -8,12 +8,13 @@ import uuid
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
 from wan22.errors import AlreadyExists, FailedPrecondition, InvalidRequest, NotFound, OutOfRange, Reason, Unavailable
+from wan22.loras import RequestedLora
 from wan22.parameter_messages import from_message, to_message
 from wan22.parameters import resolve
 from wan22.recipe import Recipe
@@ -258,6 +259,7 @@ class MemoryGateway(GenerationServiceServicer):
                 f"variant is {asked.variant!r}: served are {', '.join(VARIANTS)}.", reason=Reason.VARIANT_NOT_SERVED
             )
         requested = from_message(asked.parameters)
+        requested = replace(requested, loras=tuple(map(_resolved, requested.loras)))
         for which, name in (("last_image", requested.last_image), ("image", requested.image)):
             if name and name not in self.media:
                 raise InvalidRequest(f"{name} does not exist: upload it first.", field=f"parameters.{which}")
@@ -287,3 +289,11 @@ class MemoryGateway(GenerationServiceServicer):
             raise Unavailable("The connection broke.")
 
         return messages()
+
+
+def _resolved(lora: RequestedLora) -> RequestedLora:
+    """Every adapter is there, under a digest that is made of its reference."""
+    if lora.adapter.startswith("models/"):
+        return lora
+    digest = hashlib.sha256(lora.adapter.encode()).hexdigest()
+    return replace(lora, adapter=f"models/{lora.adapter.partition(':')[0]}/versions/sha256:{digest}")

@@ -192,3 +192,21 @@ async def test_a_misspelt_variable_is_exit_code_2(tmp_path: Path) -> None:
     result = await Wan22Command(tmp_path, WAN22_ENDPONIT="gpu:50051")("variants")
     assert result.exit_code == 2
     assert result.err == "Error: WAN22_ENDPONIT is set, but there is no such setting: remove it, or see --help.\n"
+
+
+async def test_adapters_are_given_with_strength_and_expert(wan22: Wan22Command, gateway: MemoryGateway) -> None:
+    loras = ["--lora", "style:v2=0.8,high", "--lora", "other,LOW", "--lora", "plain=-0.5"]
+    result = await wan22("generate", "a cat", "--variant", TINY, "--detach", "--json", *loras)
+    assert result.exit_code == 0, result.err
+    given = [
+        (lora["adapter"].split("/")[1], lora["expert"], lora["strength"])
+        for lora in result.json()["parameters"]["loras"]
+    ]
+    assert given == [("style", "HIGH", 0.8), ("other", "LOW", 1.0), ("plain", "BOTH", -0.5)]
+
+
+@pytest.mark.parametrize("text", ["style=much", "style,all", "style=0.5,high,low"])
+async def test_an_adapter_that_is_not_well_written_is_refused(wan22: Wan22Command, text: str) -> None:
+    result = await wan22("generate", "a cat", "--variant", TINY, "--detach", "--lora", text)
+    assert result.exit_code == 2
+    assert "ADAPTER[=STRENGTH][,EXPERT]" in " ".join(result.err.replace("│", " ").split())

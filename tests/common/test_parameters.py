@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wan22.errors import InvalidRequest
+from wan22.loras import Expert, Lora, RequestedLora
 from wan22.parameter_messages import complete_from_message, from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve, size_for_image
 from wan22.profiles import Profile
@@ -242,3 +243,47 @@ def test_what_turbo_locks_cannot_be_given_otherwise(field: str, value: object) -
 
 def test_the_5b_has_no_turbo() -> None:
     assert "no distilled weights" in refused("ti2v-5b", profile=Profile.TURBO)["parameters.profile"]
+
+
+STYLE = "models/style/versions/sha256:" + "1" * 64
+OTHER = "models/other/versions/sha256:" + "2" * 64
+
+
+def test_loras_survive_their_message_and_what_they_leave_out_is_filled_in() -> None:
+    asked = (RequestedLora(adapter=STYLE, expert=Expert.LOW, strength=-0.5), RequestedLora(adapter=OTHER))
+    parameters = resolved("t2v-a14b", loras=asked)
+    assert parameters.loras == (
+        Lora(adapter=STYLE, expert=Expert.LOW, strength=-0.5),
+        Lora(adapter=OTHER, expert=Expert.BOTH, strength=1.0),
+    )
+    assert complete_from_message(to_message(parameters)) == parameters
+    assert parameters.digest != resolved("t2v-a14b", loras=asked[:1]).digest != resolved("t2v-a14b").digest
+
+
+@pytest.mark.parametrize(
+    ("variant", "lora", "field", "what"),
+    [
+        ("t2v-a14b", {"adapter": "style"}, "adapter", "use models/{model}/versions/{digest}"),
+        ("t2v-a14b", {"adapter": STYLE, "strength": 11.0}, "strength", "use -10.0 to 10.0; the nearest is 10.0"),
+        ("t2v-a14b", {"adapter": STYLE, "strength": math.nan}, "strength", "it must be a number"),
+        ("ti2v-5b", {"adapter": STYLE, "expert": Expert.HIGH}, "expert", "ti2v-5b has one expert"),
+    ],
+)
+def test_an_impossible_lora_is_refused(variant: str, lora: dict[str, Any], field: str, what: str) -> None:
+    found = refused(variant, loras=(RequestedLora(**lora),))
+    assert list(found) == [f"parameters.loras[0].{field}"]
+    assert what in found[f"parameters.loras[0].{field}"]
+
+
+def test_the_same_adapter_comes_once_for_each_expert() -> None:
+    high, low, both = (RequestedLora(adapter=STYLE, expert=expert) for expert in Expert)
+    assert len(resolved("t2v-a14b", loras=(high, low)).loras) == 2
+    assert list(refused("t2v-a14b", loras=(low, both))) == ["parameters.loras[1].adapter"]
+    assert next(iter(refused("t2v-a14b", loras=tuple([both] * 9)))) == "parameters.loras"
+
+
+def test_an_unknown_expert_is_refused_by_number() -> None:
+    message = to_message(resolved("t2v-a14b", loras=(RequestedLora(adapter=STYLE),)))
+    message.loras[0].expert = 9  # type: ignore[assignment]  # as a later client might send
+    with pytest.raises(InvalidRequest, match=r"loras\[0\]\.expert is 9: use one of HIGH \(1\)"):
+        from_message(message)

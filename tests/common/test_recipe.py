@@ -5,6 +5,7 @@ import json
 import pytest
 
 from wan22.errors import InvalidRequest
+from wan22.loras import Expert, RequestedLora
 from wan22.parameters import Parameters, RequestedParameters, resolve
 from wan22.recipe import Recipe, differences, numerics_digest
 from wan22.variants import VARIANTS
@@ -27,6 +28,16 @@ def test_a_recipe_survives_its_json_form() -> None:
     assert again == recipe()
     resolved = resolve(VARIANTS["t2v-a14b-tiny"], again.requested(), image_size=None, draw_seed=lambda: 99)
     assert resolved == parameters()
+
+
+def test_loras_survive_it_too_and_are_not_told_where_there_are_none() -> None:
+    loras = (RequestedLora(adapter=VERSION, expert=Expert.HIGH, strength=0.5),)
+    requested = RequestedParameters(prompt="a cat", seed=3, loras=loras)
+    styled = resolve(VARIANTS["t2v-a14b-tiny"], requested, image_size=None, draw_seed=lambda: 0)
+    made = Recipe.make("t2v-a14b-tiny", VERSION, styled, NUMERICS)
+    assert Recipe.from_json(made.to_json()) == made
+    assert made.requested().loras == loras
+    assert "loras" not in recipe().parameters
 
 
 def test_the_json_form_is_canonical() -> None:

@@ -32,6 +32,8 @@ class Adapter:
     """What a request may multiply it with, both included."""
     turbo: bool = False
     """Whether it distils the variant to the few steps of profile `turbo`."""
+    alpha: float | None = None
+    """Of files that do not tell it themselves, as PEFT's, which have it in adapter_config.json; None is the rank."""
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest naming the field that is wrong."""
@@ -43,17 +45,19 @@ class Adapter:
         if variant.experts == 1 and self.target_expert != "both":
             raise _wrong("target_expert", self.target_expert, f"{variant.name} has one expert: use both")
         for name, value in (("min_strength", self.min_strength), ("max_strength", self.max_strength)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or abs(value) > LARGEST_STRENGTH:
+            if not _is_number(value) or abs(value) > LARGEST_STRENGTH:
                 raise _wrong(name, value, f"use a number from -{LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}")
         if self.min_strength > self.max_strength:
             raise _wrong("min_strength", self.min_strength, f"use at most max_strength, {self.max_strength:g}")
         if not isinstance(self.turbo, bool):
             raise _wrong("turbo", self.turbo, "use true or false")
+        if self.alpha is not None and not (_is_number(self.alpha) and self.alpha > 0):
+            raise _wrong("alpha", self.alpha, "use a number above 0")
 
     def to_json(self) -> bytes:
         """The content of adapter.json, the same bytes for the same adapter."""
-        return json.dumps(asdict(self), sort_keys=True, indent=2).encode() + b"\n"
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(fields, sort_keys=True, indent=2).encode() + b"\n"
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
@@ -67,9 +71,13 @@ class Adapter:
         known = set(cls.__dataclass_fields__)
         if unknown := sorted(fields.keys() - known):
             raise _no_adapter(f"it has the key {unknown[0]!r}, and may have {', '.join(sorted(known))}")
-        if missing := sorted(known - fields.keys() - {"turbo"}):
+        if missing := sorted(known - fields.keys() - {"turbo", "alpha"}):
             raise _no_adapter(f"it lacks {missing[0]}")
         return cls(**fields)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _wrong(field: str, value: object, advice: str) -> InvalidRequest:

@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict, Unpack
 
 from wan22 import client_download, client_watch
 from wan22.channels import CHUNK_BYTES, open_channel
@@ -25,8 +25,17 @@ if TYPE_CHECKING:
 DEFAULT_ENDPOINT = "localhost:50051"
 SolverName = Literal["UNIPC", "DPMPP", "EULER", "LCM"]
 ProfileName = Literal["QUALITY", "TURBO"]
+ExpertName = Literal["HIGH", "LOW", "BOTH"]
 MAX_MEDIA_BYTES = 32 << 20
 """Most bytes of an image file that the gateway takes."""
+
+
+class LoraOption(TypedDict):
+    """A LoRA adapter of the registry: MODEL[:TAG][@sha256:DIGEST], for which expert, and how strongly."""
+
+    adapter: str
+    expert: NotRequired[ExpertName]
+    strength: NotRequired[float]
 
 
 class ParameterOptions(TypedDict, total=False):
@@ -45,6 +54,7 @@ class ParameterOptions(TypedDict, total=False):
     seed: int | None
     solver: SolverName | None
     profile: ProfileName | None
+    loras: Sequence[LoraOption]
     cut_prompt: bool | None
     omit_prompt: bool | None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
+from wan22.adapter import LARGEST_STRENGTH
 from wan22.errors import InvalidRequest, Violation
-from wan22.names import check_media
+from wan22.loras import MAX_LORAS, Expert, Lora, RequestedLora
+from wan22.names import VersionName, check_media
 from wan22.profiles import TURBO_SOLVER, TURBO_STEPS, Profile, turbo_flow_shift
 from wan22.solvers import Solver
 from wan22.variants import MAX_AREA, MAX_SIDE, MIN_SIDE, NEGATIVE_PROMPT, TEMPORAL_STRIDE, Variant
@@ -45,6 +47,7 @@ class RequestedParameters:
     last_image: str | None = None
     solver: Solver | None = None
     profile: Profile | None = None
+    loras: tuple[RequestedLora, ...] = ()
     cut_prompt: bool | None = None
     omit_prompt: bool | None = None
 
@@ -69,6 +72,7 @@ class Parameters:
     last_image: str | None
     solver: Solver
     profile: Profile = Profile.QUALITY
+    loras: tuple[Lora, ...] = ()
     cut_prompt: bool = False
     omit_prompt: bool = False
 
@@ -111,6 +115,7 @@ def resolve(
         last_image=requested.last_image,
         solver=_or(requested.solver, Solver.UNIPC),
         profile=_or(requested.profile, Profile.QUALITY),
+        loras=tuple(lora.complete() for lora in requested.loras),
         cut_prompt=_or(requested.cut_prompt, False),
         omit_prompt=_or(requested.omit_prompt, False),
     )
@@ -129,6 +134,7 @@ def resolve(
     problems.check_range("seed", parameters.seed, 0, MAX_SEED)
     _check_experts(problems, variant, parameters)
     _check_images(problems, variant, parameters)
+    _check_loras(problems, variant, parameters.loras)
     problems.raise_if_any()
     return parameters
 
@@ -277,3 +283,23 @@ def _check_images(problems: _Problems, variant: Variant, parameters: Parameters)
                 check_media(value, field)
             except InvalidRequest as error:
                 problems.add(field, error.message.removeprefix(f"{field} ").rstrip("."))
+
+
+def _check_loras(problems: _Problems, variant: Variant, loras: Sequence[Lora]) -> None:
+    """What holds whatever the adapters are; a gateway has named their versions before."""
+    if len(loras) > MAX_LORAS:
+        problems.add("loras", f"has {len(loras)} adapters: use at most {MAX_LORAS}")
+    used: set[tuple[str, int]] = set()
+    for number, lora in enumerate(loras):
+        field = f"loras[{number}]"
+        try:
+            VersionName.parse(lora.adapter)
+        except InvalidRequest:
+            problems.add(f"{field}.adapter", f"is {lora.adapter!r}: use models/{{model}}/versions/{{digest}}")
+        problems.check_range(f"{field}.strength", lora.strength, -LARGEST_STRENGTH, LARGEST_STRENGTH)
+        if variant.experts == 1 and lora.expert is not Expert.BOTH:
+            problems.add(f"{field}.expert", f"is {lora.expert}, but {variant.name} has one expert: leave it out")
+        experts = {(lora.adapter, index) for index in lora.expert.indexes(variant.experts)}
+        if used & experts:
+            problems.add(f"{field}.adapter", "is the same as one before, for the same expert: add up their strengths")
+        used |= experts

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from wan22.errors import InvalidRequest
+from wan22.loras import RequestedLora
 from wan22.parameters import Parameters, RequestedParameters
 from wan22.profiles import Profile
 from wan22.solvers import Solver
@@ -36,6 +37,9 @@ class Recipe:
     def make(cls, variant: str, model_version: str, parameters: Parameters, numerics: Mapping[str, str]) -> Self:
         """The recipe of a generation."""
         given = {name: value for name, value in asdict(parameters).items() if value is not None}
+        given["loras"] = list(given["loras"])
+        if not given["loras"]:
+            del given["loras"]
         return cls(variant, model_version, given, dict(numerics))
 
     def without_texts(self) -> Recipe:
@@ -68,6 +72,7 @@ class Recipe:
         given = dict(self.parameters)
         given["solver"] = Solver(given["solver"])
         given["profile"] = Profile(given["profile"])
+        given["loras"] = tuple(RequestedLora.of(lora) for lora in given.get("loras", ()))
         return RequestedParameters(**given)
 
     def to_json(self) -> str:

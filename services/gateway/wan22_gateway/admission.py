@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass, replace
 
 from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, ResourceExhausted, Violation
+from wan22.loras import MAX_LORAS
 from wan22.names import check_pool
 from wan22.parameter_messages import from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve
@@ -15,6 +16,7 @@ from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
 from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
 from wan22_gateway import cost, lifecycle
+from wan22_gateway.adapters import Adapters
 from wan22_gateway.memory import Fit, fit
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.queue_view import view
@@ -65,9 +67,10 @@ class Admitted:
 class Admission:
     """Checks requests and puts them in the queue."""
 
-    def __init__(self, database: Database, prompts: PromptLengths, queue_limit: int) -> None:
+    def __init__(self, database: Database, prompts: PromptLengths, adapters: Adapters, queue_limit: int) -> None:
         self._database = database
         self._prompts = prompts
+        self._adapters = adapters
         self._queue_limit = queue_limit
 
     async def create(self, tenant: str, request: generation_pb2.CreateGenerationRequest) -> str:
@@ -124,11 +127,16 @@ class Admission:
         return await self._database.write(self._insert, new)
 
     async def check(self, tenant: str, generation: generation_pb2.Generation) -> Admitted:
-        """Resolves a request without queueing it. Raises InvalidRequest or NotFound."""
+        """Resolves a request without queueing it. Raises InvalidRequest, NotFound or FailedPrecondition."""
         _check_fields(generation)
         pool = await self._database.read(_find_pool, generation)
         variant = VARIANTS[pool.variant]
         requested = from_message(generation.parameters)
+        if len(requested.loras) > MAX_LORAS:
+            text = f"loras has {len(requested.loras)} adapters: use at most {MAX_LORAS}."
+            raise InvalidRequest(text, field="parameters.loras")
+        found = await self._adapters.find(variant, requested.loras)
+        requested = replace(requested, loras=found.loras)
         image_size = await self._image_size(tenant, requested)
         parameters = resolve(
             variant, requested, image_size=image_size, draw_seed=lambda: secrets.randbelow(MAX_SEED + 1)
@@ -137,7 +145,7 @@ class Admission:
         too_long = await self._prompts.too_long(pool.model_version, texts)
         if too_long and not parameters.cut_prompt:
             raise _refuse_texts(too_long)
-        _check_profile(pool, parameters)
+        _check_profile(pool, variant, parameters, found.distilled)
         units = cost.work_units(variant, parameters)
         seconds = cost.predicted_seconds(units, pool.seconds_per_unit)
         fitting = await self._database.read(fit, pool.name, variant, parameters)
@@ -233,17 +241,26 @@ def _does_not_fit(pool: PoolRow, found: Fit) -> FailedPrecondition:
     return FailedPrecondition(f"{text}: {found.advice}.", reason=Reason.OUT_OF_MEMORY)
 
 
-def _check_profile(pool: PoolRow, parameters: Parameters) -> None:
+def _check_profile(pool: PoolRow, variant: Variant, parameters: Parameters, distilled: frozenset[int]) -> None:
+    """Turbo is for weights that are distilled, by themselves or by adapters, and these are for turbo."""
     turbo = parameters.profile is Profile.TURBO
-    if turbo and not pool.distilled:
-        text = f"profile is TURBO, but the weights of {pool.name} are not distilled: four steps would give noise. Name "
-        text += "a pool with distilled weights, or use QUALITY."
-        raise FailedPrecondition(text, reason=Reason.PROFILE_NOT_SERVED)
-    if pool.distilled and not turbo:
+    if pool.distilled and distilled:
+        text = f"loras has an adapter for profile TURBO, but the weights of {pool.name} are distilled already"
+        raise FailedPrecondition(f"{text}: leave it out.", reason=Reason.PROFILE_NOT_SERVED)
+    if turbo and not pool.distilled and len(distilled) < variant.experts:
+        what = f"the weights of {pool.name} are not distilled: four steps would give noise"
+        if distilled:
+            expert = "low-noise" if 0 in distilled else "high-noise"
+            what = f"loras distils one expert alone, not the {expert} one"
         text = (
-            f"profile is QUALITY, but the weights of {pool.name} are distilled: guidance blurs with them. Use TURBO, "
+            f"profile is TURBO, but {what}. Name a pool with distilled weights, add adapters for TURBO for all experts"
         )
-        raise FailedPrecondition(f"{text}or name another pool.", reason=Reason.PROFILE_NOT_SERVED)
+        raise FailedPrecondition(f"{text}, or use QUALITY.", reason=Reason.PROFILE_NOT_SERVED)
+    if not turbo and (pool.distilled or distilled):
+        what = f"the weights of {pool.name} are distilled" if pool.distilled else "loras has an adapter for TURBO"
+        what_to_do = "name another pool" if pool.distilled else "leave it out"
+        text = f"profile is QUALITY, but {what}: guidance blurs with it. Use TURBO, or {what_to_do}."
+        raise FailedPrecondition(text, reason=Reason.PROFILE_NOT_SERVED)
 
 
 def _check_fields(generation: generation_pb2.Generation) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from wan22.errors import Wan22Error
 from wan22.server import Server
 from wan22.v1 import generation_pb2_grpc, pool_pb2_grpc
+from wan22_gateway.adapters import Adapters
 from wan22_gateway.admission import Admission
 from wan22_gateway.attempt import AttemptRunner
 from wan22_gateway.discovery import Discovery
@@ -60,7 +61,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         lease_seconds=settings.lease_seconds,
         resume_wait=settings.resume_wait_seconds,
     )
-    admission = Admission(database, prompts, settings.queue_limit)
+    admission = Admission(database, prompts, Adapters(settings.registry), settings.queue_limit)
     generations = GenerationServicer(database, admission, results, media)
     pools = PoolServicer(database, prompts, discovery)
     server = Server(

@@ -27,7 +27,7 @@ class GatewaySettings(Settings):
     results: Path = Field(default_factory=lambda: home() / "videos")
     """Folder of finished videos and uploaded media."""
     registry: str = "localhost:50052"
-    """host:port of the model registry, which gives the gateway each pool's tokenizer."""
+    """host:port of the model registry, which has each pool's tokenizer and knows what adapters are for."""
     auth: Literal["off"] = "off"
     """`off`: every caller is the tenant `default`. API keys are not built yet, so there is no other choice."""
     queue_limit: int = Field(1000, ge=1)

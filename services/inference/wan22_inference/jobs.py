@@ -7,8 +7,8 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wan22.digests import Sha256
@@ -20,6 +20,7 @@ from wan22_inference.compute import Compute
 from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter, Deliver
 from wan22_inference.engine.generate import Rendered, Run, render
+from wan22_inference.engine.lora.adapter import LoraAdapter
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.preparation import Preparation
 from wan22_inference.engine.progress import Progress, Report, check_stop
@@ -74,6 +75,8 @@ class Work:
     """Where to go on from."""
     economy: Economy = EMPTY
     """What is done from the start to need less memory."""
+    adapters: Mapping[str, LoraAdapter] = field(default_factory=dict)
+    """Each of the parameters' loras, by its name."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ class Job:
                 resume=work.resume,
                 economy=work.economy,
                 between_steps=between_steps,
+                adapters=work.adapters,
             )
             told = work.recipe.without_texts() if work.parameters.omit_prompt else work.recipe
             return render(model, work.preparation, path, run, told)

@@ -12,6 +12,7 @@ from functools import partial
 from wan22.cache import Cache
 from wan22.server import Server
 from wan22.v1 import inference_pb2, inference_pb2_grpc
+from wan22_inference.adapters import Adapters
 from wan22_inference.compute import Compute
 from wan22_inference.engine.devices import choose_device
 from wan22_inference.engine.options import EngineOptions
@@ -39,10 +40,11 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
     Raises FailedPrecondition when another process has its scratch folder, InvalidRequest for a device that is not here.
     """
     compute = Compute(settings.threads)
+    cache = Cache(settings.cache, settings.cache_quota_bytes)
     weights = Weights(
         settings.model,
         registry=settings.registry,
-        cache=Cache(settings.cache, settings.cache_quota_bytes),
+        cache=cache,
         device=choose_device(settings.device),
         compute=compute,
         options=EngineOptions(
@@ -54,10 +56,11 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
             embedding_cache_bytes=settings.embedding_cache_bytes,
         ),
     )
+    adapters = Adapters(settings.registry, cache, settings.adapter_cache_bytes)
     identity = Identity.make(settings.name, settings.uid, settings.pool)
     with Scratch(settings.scratch / settings.name.removeprefix("workers/")) as scratch:
         timing = Timing(settings.orphan_grace, settings.checkpoint_seconds)
-        async with Worker(identity, weights, compute, scratch, timing) as worker:
+        async with Worker(identity, weights, adapters, compute, scratch, timing) as worker:
             add = partial(inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(worker))
             name = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
             async with (

@@ -59,6 +59,8 @@ class WorkerSettings(Settings):
     """Latents a side of the tiles in which the VAE works, always; by default whole frames where these fit."""
     embedding_cache_bytes: int = Field(256 << 20, ge=0)
     """Host memory for the embeddings of texts used before, 4 MB each at full size; 0 keeps none."""
+    adapter_cache_bytes: int = Field(2 << 30, ge=0)
+    """Host memory for LoRA adapters used before, 0.6 GB each at rank 64 and full size; 0 keeps none."""
     checkpoint_seconds: float = Field(30.0, ge=0)
     """Seconds between checkpoints, from which a generation goes on elsewhere when this worker is lost; 0: after
     each step. A checkpoint of a 480p video has 34 MB, and costs the computation nothing."""

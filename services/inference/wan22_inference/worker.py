@@ -7,16 +7,19 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Self
 
 from wan22.errors import FailedPrecondition, Reason, Unavailable
+from wan22.loras import RequestedLora
 from wan22.parameters import Parameters, RequestedParameters, resolve
 from wan22.recipe import Recipe, numerics_digest
 from wan22.variants import Variant
+from wan22_inference.adapters import Adapters
 from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt, Phase
 from wan22_inference.compute import Compute
+from wan22_inference.engine.lora.adapter import LoraAdapter
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.preparation import Preparation
 from wan22_inference.inputs import Inputs
@@ -76,13 +79,20 @@ class Worker:
     """
 
     def __init__(
-        self, identity: Identity, weights: Weights, compute: Compute, scratch: Scratch, timing: Timing
+        self,
+        identity: Identity,
+        weights: Weights,
+        adapters: Adapters,
+        compute: Compute,
+        scratch: Scratch,
+        timing: Timing,
     ) -> None:
         self.identity = identity
         self.weights = weights
         self.draining = False
         self.changed = weights.changed
         """Notified when the model is loaded or fails to, when an attempt begins, ends or goes, and at a drain."""
+        self._adapters = adapters
         self._compute = compute
         self._scratch = scratch
         self._timing = timing
@@ -155,7 +165,7 @@ class Worker:
 
         Raises Aborted for a stale owner, Unavailable while busy, loading or draining, FailedPrecondition for another
         model version, a released attempt or a checkpoint of other numerics, InvalidRequest for parameters that the
-        variant refuses, DataLoss for damaged inputs.
+        variant refuses, DataLoss for damaged inputs, and what Adapters.get raises.
         """
         key = AttemptKey(generation, fence.number)
         self._observe(generation, fence)
@@ -164,7 +174,8 @@ class Worker:
             model = self._check_start(key, version, parameters, may_prepare=may_prepare)
             self._check_numerics(inputs)
             await receive()
-            work = await asyncio.to_thread(self._make_work, model, parameters, inputs)
+            adapters = await self._adapters.get(parameters.loras, model)
+            work = await asyncio.to_thread(self._make_work, model, parameters, inputs, adapters)
         else:
             await receive()
         self._observe(generation, fence)  # somebody newer may have come meanwhile
@@ -247,13 +258,16 @@ class Worker:
             )
             raise FailedPrecondition(f"{text}at step 0, or use another worker.", reason=Reason.OTHER_NUMERICS)
 
-    def _make_work(self, model: Model, parameters: Parameters, inputs: Inputs) -> Work:
+    def _make_work(
+        self, model: Model, parameters: Parameters, inputs: Inputs, adapters: Mapping[str, LoraAdapter]
+    ) -> Work:
         """Hashes and parses megabytes: not for the event loop."""
         recipe = Recipe.make(model.variant.name, self.weights.version, parameters, self.weights.numerics)
         resume = inputs.checkpoint()
         economy = self.weights.economy.with_at_least(inputs.economy)
         preparation = Preparation(model, parameters, inputs.images())
-        return Work(parameters, preparation, recipe, self._timing.checkpoint_seconds, resume, economy)
+        seconds = self._timing.checkpoint_seconds
+        return Work(parameters, preparation, recipe, seconds, resume, economy, adapters)
 
     def _start(self, held: HeldAttempt, job: Job, model: Model) -> None:
         self._jobs[held.key] = job
@@ -325,4 +339,6 @@ def draining() -> Unavailable:
 
 def _check_parameters(variant: Variant, parameters: Parameters) -> None:
     """Raises InvalidRequest for parameters that the variant's rules refuse, whoever let them through."""
-    resolve(variant, RequestedParameters(**asdict(parameters)), image_size=None, draw_seed=lambda: parameters.seed)
+    requested = dict(vars(parameters))
+    requested["loras"] = tuple(RequestedLora(**vars(lora)) for lora in parameters.loras)
+    resolve(variant, RequestedParameters(**requested), image_size=None, draw_seed=lambda: parameters.seed)

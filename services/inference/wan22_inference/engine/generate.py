@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,8 @@ from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter
 from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.ladder import Ladder, OutOfSteps
+from wan22_inference.engine.lora.adaptation import Adaptation
+from wan22_inference.engine.lora.adapter import LoraAdapter
 from wan22_inference.engine.model import TRANSFORMERS, VAE, Model
 from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.mp4_thread import Mp4Thread
@@ -49,6 +51,8 @@ class Run:
     """What an earlier attempt had to do to need less memory: done from the start."""
     between_steps: Callable[[], None] = lambda: None
     """Called between steps: short work for another generation, of no effect on this one."""
+    adapters: Mapping[str, LoraAdapter] = field(default_factory=dict)
+    """Each of the parameters' loras, by its name."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def make_frames(model: Model, parameters: Parameters, images: Mapping[str, bytes
     `images` has the PNG of each media name in the parameters. Raises Cancelled soon after `should_stop`, InvalidRequest
     for a text that is too long or an image that is none, InternalError when numbers are not finite, ResourceExhausted
     (OUT_OF_MEMORY) when the device's memory does not suffice, with what would fit, DataLoss for a checkpoint that is
-    none of this generation.
+    none of this generation, FailedPrecondition (ADAPTER_MISFIT) for an adapter without anything for its expert.
     """
     generation = _Generation(model, Preparation(model, parameters, images), run)
     yield from generation.frames(generation.latents())
@@ -130,10 +134,13 @@ class _Generation:
         self._parameters = parameters = preparation.parameters
         self._run = run
         self._stage = Stage.ENCODING_TEXT
+        self._adaptation = Adaptation(model.transformers, parameters.loras, run.adapters, model.device)
         self._holdings = model.placement.holdings()
         self._resident = model.variant.num_layers
         economy = run.economy
         if self._holdings is not None:
+            overhead = self._holdings.overhead + self._adaptation.device_bytes
+            self._holdings = replace(self._holdings, overhead=overhead)
             economy, prediction = economise(model.variant, parameters, self._holdings, economy)
             self._resident = prediction.resident_blocks
         self._ladder = Ladder(economy, model.placement, model.device, self._tell_economy)
@@ -223,17 +230,20 @@ class _Generation:
                 run.checkpoints.offer(lambda: Checkpoint(step, latents, schedule.history()))
             run.between_steps()
 
-        return denoise(
-            latents,
-            schedule,
-            self._experts(),
-            prepared.condition,
-            prepared.text,
-            report=self._report,
-            should_stop=run.should_stop,
-            first_step=0 if resume is None else resume.step,
-            after_step=after_step,
-        )
+        try:
+            return denoise(
+                latents,
+                schedule,
+                self._experts(),
+                prepared.condition,
+                prepared.text,
+                report=self._report,
+                should_stop=run.should_stop,
+                first_step=0 if resume is None else resume.step,
+                after_step=after_step,
+            )
+        finally:
+            self._adaptation.clear()
 
     def _scales(self) -> list[float]:
         scales = (self._parameters.guidance_scale_high, self._parameters.guidance_scale_low)
@@ -247,7 +257,9 @@ class _Generation:
 
     def _give_turn(self, index: int) -> None:
         self._model.arrivals.wait(TRANSFORMERS[index], self._run.should_stop)
+        self._adaptation.clear()
         self._model.placement.give_turn(index, self._resident)
+        self._adaptation.give_turn(index)
 
     def _report(self, progress: Progress) -> None:
         self._stage = progress.stage

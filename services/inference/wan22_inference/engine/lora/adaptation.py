@@ -44,7 +44,7 @@ class Adaptation:
             [
                 _choice(lora, adapters[lora.adapter], index)
                 for lora in loras
-                if lora.strength != 0.0 and index in _experts(lora.expert, len(transformers))
+                if lora.strength != 0.0 and index in lora.expert.indexes(len(transformers))
             ]
             for index in range(len(transformers))
         ]
@@ -74,10 +74,6 @@ class Adaptation:
                 layer.branch = None
             for module, _ in vectors_of(transformer).values():
                 module.sums.clear()
-
-
-def _experts(expert: Expert, count: int) -> Sequence[int]:
-    return {Expert.HIGH: [0], Expert.LOW: [count - 1], Expert.BOTH: range(count)}[expert]
 
 
 def _choice(lora: Lora, adapter: LoraAdapter, index: int) -> Choice:
