@@ -49,6 +49,10 @@ async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
             arguments = [f"{file}.safetensors", name, "--base", T2V, "--registry", running.registry.address, *flags]
             result = await command("models", "import-lora", *arguments)
             assert result.exit_code == 0, result.err
+        RandomLora("i2v-a14b-tiny").write(folder / "image.safetensors")
+        arguments = ["image.safetensors", "image", "--base", "i2v-a14b-tiny", "--approve"]
+        result = await command("models", "import-lora", *arguments, "--registry", running.registry.address)
+        assert result.exit_code == 0, result.err
         yield running
 
 
@@ -113,6 +117,7 @@ async def test_what_is_left_out_is_what_the_adapter_was_made_for(client: Client)
         ),
         ({"adapter": "high", "expert": "LOW"}, "expert", "was made for the expert HIGH, not for LOW"),
         ({"adapter": "wan2.2-t2v-a14b-tiny"}, "adapter", "is a whole model, not an adapter"),
+        ({"adapter": "image"}, "adapter", "was made for i2v-a14b-tiny, not for t2v-a14b-tiny"),
         ({"adapter": "Not A Name"}, "adapter", r"use MODEL\[:TAG\]"),
     ],
 )
