@@ -10,6 +10,7 @@ import typer
 
 from wan22.cache import Cache
 from wan22.model_folder import infer_variant
+from wan22.precision import check_precision, default_tags
 from wan22.v1.model_pb2 import Version
 from wan22.variants import VARIANTS, model_of
 from wan22_cli import adapters, convert_pth, failures, oci, options, packing
@@ -84,12 +85,20 @@ def get(reference: Reference, registry: options.Registry = None, json: options.J
 
 @app.command("import")
 def import_(
-    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A model as diffusers lays it out.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="A model, laid out as diffusers or the official repository does."
+        ),
+    ],
     variant: Annotated[
         str | None, typer.Option(help="Whose architecture it is. Default: the one that its transformers show.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Its name. Default: the one that `wan22 up VARIANT` uses.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="May be repeated. Default: latest.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="May be repeated. Default: latest and bf16, or fp8.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="bf16, or fp8: the matrices of transformers and text encoder in 8 bits.")
+    ] = "bf16",
     registry: options.Registry = None,
     json: options.Json = False,
 ) -> None:
@@ -101,6 +110,7 @@ def import_(
 
     async def command() -> None:
         of_variant = await asyncio.to_thread(infer_variant, folder) if variant is None else variant
+        chosen = check_precision(precision)
         with transfer_progress() as progress:
             task = progress.add_task("importing", total=None)
             async with options.connect_registry(registry) as client:
@@ -108,8 +118,8 @@ def import_(
                     folder,
                     model=model or model_of(of_variant),
                     variant=of_variant,
-                    tags=tag or ["latest"],
-                    packer=packing.packer(Home.from_environment().packing, of_variant),
+                    tags=tag or default_tags(of_variant, chosen),
+                    packer=packing.packer(Home.from_environment().packing, of_variant, chosen),
                     progress=lambda done, total: progress.update(task, completed=done, total=total),
                 )
         print_json(version) if json else out.print(version.name, soft_wrap=True)

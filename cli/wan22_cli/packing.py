@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wan22.errors import FailedPrecondition
+from wan22.precision import Precision
 
 if TYPE_CHECKING:
     from wan22.model_export import Export
     from wan22.model_packing import Packer
 
 
-def packer(folder: Path, variant: str) -> Packer:
+def packer(folder: Path, variant: str, precision: Precision = "bf16") -> Packer:
     """Packs a variant's weights in that folder. Raises FailedPrecondition where the extra is not installed."""
     with _needed():
         from wan22.model_packing import Packer  # noqa: PLC0415  # not at hand in every install
-    return Packer(folder, variant)
+    return Packer(folder, variant, precision)
 
 
 def export(folder: Path) -> Export:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tests.common.pack.files import bf16, float32, safetensors
 from tests.registry import model_folder
 
@@ -108,6 +110,45 @@ async def test_float32_weights_are_stored_in_the_precision_that_the_variant_runs
     assert [(t.name, t.dtype) for t in header.tensors] == [("proj_out.weight", "BF16"), ("scale_shift_table", "F32")]
 
 
+@pytest.mark.parametrize("variant", ["ti2v-5b", "ti2v-5b-tiny"])
+async def test_fp8_keeps_the_matrices_of_linear_layers_in_8_bits_and_nothing_else(
+    client: ModelClient, folder: Path, scratch: Path, tmp_path: Path, variant: str
+) -> None:
+    matrix = {
+        name: torch.randn(16, 8) for name in ("blocks.0.attn1.to_q.weight", "blocks.1.ffn.2.weight", "proj_out.weight")
+    }
+    encoder = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
+    for component, tensors in {
+        "transformer": matrix | {"blocks.0.attn1.to_q.bias": torch.randn(16)},
+        "text_encoder": {encoder: torch.randn(16, 8), "shared.weight": torch.randn(16, 8)},
+        "vae": {"blocks.0.attn1.to_q.weight": torch.randn(16, 8)},
+    }.items():
+        (folder / component).mkdir(exist_ok=True)
+        save_file(tensors, folder / component / "diffusion_pytorch_model.safetensors")
+    packers = [Packer(scratch, variant, "fp8"), Packer(scratch, variant)]
+    versions = [
+        await client.push_folder(folder, model="m", variant=variant, tags=[tag], packer=packer)
+        for tag, packer in zip(("fp8", "bf16"), packers, strict=True)
+    ]
+    assert versions[0].name != versions[1].name
+    cached = await Cache(tmp_path / "cache").pull(versions[0], client)
+    await Export(tmp_path / "out").write(cached, lambda _: None)
+    cached.close()
+    other = torch.float32 if variant.endswith("-tiny") else torch.bfloat16
+    found = load_file(tmp_path / "out" / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert {name: tensor.dtype for name, tensor in found.items()} == {
+        "blocks.0.attn1.to_q.bias": other,
+        "blocks.0.attn1.to_q.weight": torch.float8_e4m3fn,
+        "blocks.0.attn1.to_q.weight_scale": torch.float32,
+        "blocks.1.ffn.2.weight": torch.float8_e4m3fn,
+        "blocks.1.ffn.2.weight_scale": torch.float32,
+        "proj_out.weight": other,
+    }
+    assert load_file(tmp_path / "out" / FILE)["blocks.0.attn1.to_q.weight"].dtype is torch.float32
+    text = load_file(tmp_path / "out" / "text_encoder" / "diffusion_pytorch_model.safetensors")
+    assert (text[encoder].dtype, text["shared.weight"].dtype) == (torch.float8_e4m3fn, other)
+
+
 async def test_progress_grows_to_the_whole_source(client: ModelClient, folder: Path, scratch: Path) -> None:
     seen: list[int] = []
     await push(client, folder, scratch, seen)
@@ -152,7 +193,7 @@ async def test_weights_that_are_none_are_refused_by_name(
     client: ModelClient, folder: Path, scratch: Path, content: bytes
 ) -> None:
     (folder / FILE).write_bytes(content)
-    with pytest.raises(InvalidRequest, match=r"diffusion_pytorch_model\.safetensors is no safetensors file") as caught:
+    with pytest.raises(InvalidRequest, match=r"diffusion_pytorch_model\.safetensors cannot be packed: it") as caught:
         await push(client, folder, scratch)
     assert caught.value.reason is Reason.FORBIDDEN_FILE
     assert list(scratch.iterdir()) == []

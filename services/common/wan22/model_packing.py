@@ -15,10 +15,11 @@ from wan22.digests import digest_file
 from wan22.durable_files import replace_file, room_on_disk, to_its_end
 from wan22.errors import FailedPrecondition, InvalidRequest, Reason
 from wan22.local_file import LocalFile
+from wan22.pack.conversion import Form
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.safetensors_header import StoredTensor
 from wan22.pack.writer import pack_file
-from wan22.precision import runs_in_bfloat16
+from wan22.precision import Precision, is_quantised, runs_in_bfloat16
 from wan22.v1 import model_pb2
 from wan22.variants import VARIANTS
 
@@ -30,14 +31,15 @@ class _Cancelled(Exception):  # ends the thread's work; nobody sees it
 
 
 class Packer:
-    """Packs a variant's weights; those of float32 that it runs in bfloat16 are packed so.
+    """Packs a variant's weights; those of float32 that it runs in bfloat16 are packed so, or in the precision given.
 
-    Its folder holds, by source, variant and component: *.pack, packed and not yet pushed; *.json, what was pushed;
-    *.lock, held by whoever packs and pushes the file, until the process ends, even by kill -9.
+    Its folder holds, by source, variant, component, precision: *.pack, packed and not yet pushed; *.json, what was
+    pushed; *.lock, held by whoever packs and pushes the file, until the process ends, even by kill -9.
     """
 
-    def __init__(self, folder: Path, variant: str) -> None:
+    def __init__(self, folder: Path, variant: str, precision: Precision = "bf16") -> None:
         self._folder = folder
+        self._precision = precision
         self._variant = VARIANTS[variant]
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -81,10 +83,14 @@ class Packer:
                 raise _Cancelled
             on_bytes(done)
 
-        def cast(tensor: StoredTensor) -> bool:
-            return runs_in_bfloat16(self._variant, source.file.path, tensor.name)
+        def choose(tensor: StoredTensor) -> Form:
+            path = source.file.path
+            if self._precision == "fp8" and is_quantised(path, tensor.name) and tensor.dtype != "F8_E4M3":
+                return Form.FLOAT8
+            bfloat16 = tensor.dtype == "F32" and runs_in_bfloat16(self._variant, path, tensor.name)
+            return Form.BFLOAT16 if bfloat16 else Form.AS_IS
 
-        running = asyncio.ensure_future(asyncio.to_thread(pack_file, source.path, half, go_on, cast))
+        running = asyncio.ensure_future(asyncio.to_thread(pack_file, source.path, half, go_on, choose))
         try:
             with room_on_disk(self._folder):
                 packed = await asyncio.shield(running)
@@ -95,7 +101,7 @@ class Packer:
             raise
         except MalformedFile as error:
             half.unlink(missing_ok=True)
-            text = f"{source.path} is no safetensors file: {error}."
+            text = f"{source.path} cannot be packed: {error}."
             raise InvalidRequest(text, field="folder", reason=Reason.FORBIDDEN_FILE) from error
         except BaseException:  # a full disk, most likely
             half.unlink(missing_ok=True)
@@ -127,8 +133,9 @@ class Packer:
             os.close(descriptor)
 
     def _path(self, source: LocalFile, suffix: str) -> Path:
-        component = source.file.path.partition("/")[0]  # what is cast depends on it
-        name = f"{source.file.digest.removeprefix('sha256:')}-{self._variant.name}-{component}"
+        component = source.file.path.partition("/")[0]  # what is converted depends on it
+        digest = source.file.digest.removeprefix("sha256:")
+        name = f"{digest}-{self._variant.name}-{component}-{self._precision}"
         return self._folder / (name + suffix)
 
 

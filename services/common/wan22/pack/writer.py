@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan22.pack import planes
-from wan22.pack.cast import CastReader
+from wan22.pack.conversion import Choice, ConvertingReader, keep
 from wan22.pack.layout import EXTENT_BYTES, Codec, Extent, Layout, aligned, first_offset
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.ordered import in_order
-from wan22.pack.safetensors_header import SafetensorsHeader, StoredTensor
+from wan22.pack.safetensors_header import SafetensorsHeader
 
 WORDS = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1}
 """Bytes of a word of the dtypes whose exponents are worth compressing."""
@@ -29,12 +29,7 @@ class Packed:
 
     layout: Layout
     read_digest: str
-    """SHA-256 of the file that was read, hex; the layout's is of what was packed, another where tensors were cast."""
-
-
-def keep(_: StoredTensor) -> bool:
-    """Casts nothing."""
-    return False
+    """SHA-256 of the file that was read, hex; the layout's is of what was packed, which a conversion changes."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +40,16 @@ class _Piece:
     """0 where nothing is to be gained."""
 
 
-def pack_file(
-    source: Path, target: Path, on_bytes: Callable[[int], object], cast: Callable[[StoredTensor], bool] = keep
-) -> Packed:
+def pack_file(source: Path, target: Path, on_bytes: Callable[[int], object], choose: Choice = keep) -> Packed:
     """Writes the pack of a safetensors file; `on_bytes` hears how many bytes of the source have been packed so far.
 
-    float32 tensors that `cast` chooses are packed as bfloat16. Holds an extent or two a core in memory. Not durable,
+    Tensors are packed in the form that `choose` says. Holds an extent or two a core in memory. Not durable,
     and half-written where it raises: MalformedFile for a source that is no safetensors file or changes meanwhile, or
     what `on_bytes` raises.
     """
     with source.open("rb") as file, target.open("wb") as out:
         size = os.fstat(file.fileno()).st_size
-        reader = CastReader(file, size, cast)
+        reader = ConvertingReader(file, size, choose)
         pieces = _pieces(reader.header)
         extents = []
         offset, done = first_offset(len(pieces)), 0
@@ -90,7 +83,7 @@ def _pieces(header: SafetensorsHeader) -> Sequence[_Piece]:
     return pieces
 
 
-def _read(file: CastReader, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, bytes]]:
+def _read(file: ConvertingReader, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, bytes]]:
     for piece in pieces:
         data = file.read(piece.length)
         if len(data) < piece.length:
