@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,11 +26,3 @@ async def registry(root: Path) -> AsyncIterator[str]:
 async def client(registry: str) -> AsyncIterator[ModelClient]:
     async with ModelClient(registry) as opened:
         yield opened
-
-
-@pytest.fixture
-def moments() -> random.Random:
-    """Where faults fall. The seed is printed, which a failing test shows; KILL_SEED repeats it."""
-    seed = int(os.environ.get("KILL_SEED") or random.randrange(1 << 32))
-    print(f"KILL_SEED={seed}")  # noqa: T201  # pytest keeps it for a failure's report
-    return random.Random(seed)
