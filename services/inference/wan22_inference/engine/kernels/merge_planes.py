@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
-COLUMNS = 5
 BLOCK = 4096
 """Words a program."""
+_LAUNCHING = threading.Lock()
+"""Lanes launch from threads of their own, and the first launch compiles."""
 
 
 @triton.jit
@@ -41,4 +44,5 @@ def _merge_planes(rows_ptr, WORD: tl.constexpr, BLOCK: tl.constexpr) -> None:
 
 def launch(rows: Tensor, longest: int, word: int) -> None:
     """`rows` (n, 5) int64 as the kernel takes them, on the device; none has more than `longest` words."""
-    _merge_planes[len(rows), triton.cdiv(longest, BLOCK)](rows, WORD=word, BLOCK=BLOCK, num_warps=4)
+    with _LAUNCHING:
+        _merge_planes[len(rows), triton.cdiv(longest, BLOCK)](rows, WORD=word, BLOCK=BLOCK, num_warps=4)

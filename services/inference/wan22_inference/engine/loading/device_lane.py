@@ -77,12 +77,12 @@ class DeviceLane:
         self.stream.synchronize()
         outcomes, self._outcomes = self._outcomes, []
         for source, pieces, counts, right in outcomes:
-            if bool(right.all()):
-                continue
-            wrong = int(torch.nonzero(~right)[0])
-            number = int(np.searchsorted(np.cumsum(counts), wrong, side="right"))
-            with blaming(source.name):
-                raise MalformedFile(f"{name_of(pieces[number].extent)} has frames that do not decode")
+            with self.stream:  # not the one that a generation computes on
+                wrong = [] if bool(right.all()) else torch.nonzero(~right).flatten().tolist()
+            if wrong:
+                number = int(np.searchsorted(np.cumsum(counts), wrong[0], side="right"))
+                with blaming(source.name):
+                    raise MalformedFile(f"{name_of(pieces[number].extent)} has frames that do not decode")
 
     def _stored_of(self, batch: Batch, piece: Piece) -> memoryview:
         begin = piece.extent.offset - batch.offset

@@ -76,12 +76,12 @@ class FileReader:
         """Whether all these bytes are in the page cache; true as well where the kernel does not tell."""
         begin = offset // PAGE * PAGE
         pages = -(-(offset + length - begin) // PAGE)
-        found = (ctypes.c_ubyte * pages)()
+        found = np.zeros(pages, np.uint8)
         asked = ctypes.c_void_p(self._address + begin), ctypes.c_size_t(offset + length - begin)
-        if _libc.mincore(*asked, found) != 0:
+        if _libc.mincore(*asked, ctypes.c_void_p(found.ctypes.data)) != 0:
             _tell(f"the page cache cannot be asked about {self.path.parent}: {os.strerror(ctypes.get_errno())}")
             return True
-        return all(page & 1 for page in bytes(found))
+        return bool((found & 1).all())
 
     def _open_direct(self) -> int | None:
         try:
