@@ -14,6 +14,7 @@ from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.loading.sources import read_tensor_names
 from wan22_inference.engine.model_files import ModelFiles, misfit
+from wan22_inference.engine.scaled_linear import scale_linear_layers
 from wan22_inference.engine.text_encoder_names import checkpoint_names as text_encoder_checkpoint_names
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
@@ -31,9 +32,12 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
 
 
 def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> Any:
-    """UMT5's encoder of text_encoder/ on the meta device: all but its weights."""
+    """UMT5's encoder of text_encoder/ on the meta device: all but its weights, in float8 if they are stored so."""
     with torch.device("meta"):
-        return UMT5EncoderModel(UMT5Config.from_dict(files.config("text_encoder"))).to(dtype)
+        module = UMT5EncoderModel(UMT5Config.from_dict(files.config("text_encoder"))).to(dtype)
+        if _is_quantised(files, "text_encoder"):
+            scale_linear_layers(module)
+    return module
 
 
 def empty_transformer(files: ModelFiles, component: str, dtype: torch.dtype) -> Transformer:
@@ -41,10 +45,14 @@ def empty_transformer(files: ModelFiles, component: str, dtype: torch.dtype) -> 
 
     It computes its blocks' linear layers in float8 if they are stored so, which their scales tell.
     """
-    names = [name for file in files.weights(component) for name in read_tensor_names(files.paths[file], file)]
-    fp8 = any(name.endswith(".weight_scale") for name in names)
+    fp8 = _is_quantised(files, component)
     with torch.device("meta"):
         return Transformer(read_transformer_config(files.config(component), component), dtype, fp8=fp8)
+
+
+def _is_quantised(files: ModelFiles, component: str) -> bool:
+    names = [name for file in files.weights(component) for name in read_tensor_names(files.paths[file], file)]
+    return any(name.endswith(".weight_scale") for name in names)
 
 
 def empty_vae(files: ModelFiles, decode_dtype: torch.dtype) -> Vae:

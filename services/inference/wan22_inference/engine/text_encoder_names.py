@@ -17,10 +17,15 @@ _BLOCK: Mapping[str, str] = {
     "layer.1.DenseReluDense.wo": "ffn.fc2",
     "layer.1.layer_norm": "norm2",
 }
+_QUANTISED = {"matrix": "weight", "matrix_scale": "weight_scale"}
+"""Of engine/scaled_linear.py."""
 
 
 def checkpoint_names(name: str) -> tuple[str, ...]:
-    """Transformers' name, which is the module's own, and the official one where there is one."""
+    """Transformers' name, which is the module's own but of quantised matrices, and the official one if there is one."""
+    module, _, leaf = name.rpartition(".")
+    if leaf in _QUANTISED:
+        name = f"{module}.{_QUANTISED[leaf]}"
     module, _, leaf = name.rpartition(".")
     if module in _ROOT:
         return name, f"{_ROOT[module]}.{leaf}"

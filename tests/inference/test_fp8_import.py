@@ -1,0 +1,55 @@
+"""A model imported in float8 is loaded, and makes nearly what the same model makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from wan22.cache import Cache
+from wan22.model_client import ModelClient
+from wan22.model_packing import Packer
+from wan22.parameters import Parameters
+from wan22.variants import VARIANTS
+from wan22_inference.engine.generate import Run, generate
+from wan22_inference.engine.model import Model
+from wan22_inference.engine.model_load import load_model
+from wan22_inference.engine.scaled_linear import ScaledLinear
+from wan22_testing.tiny_models import shared_folder
+
+from . import official_model
+from .conftest import Registry
+
+VARIANT = "ti2v-5b-tiny"
+
+
+@pytest.mark.parametrize("official", [False, True], ids=["diffusers", "official"])
+async def test_a_model_imported_in_float8_runs_and_its_text_encoder_is_close(
+    registry: Registry,
+    tiny_model: Callable[[str], Model],
+    parameters: Callable[..., Parameters],
+    tmp_path: Path,
+    official: bool,
+) -> None:
+    folder = official_model.write(VARIANT, tmp_path / "official") if official else shared_folder(VARIANT)
+    async with ModelClient(registry.address) as client:
+        packer = Packer(tmp_path / "packing", VARIANT, "fp8")
+        version = await client.push_folder(folder, model="m", variant=VARIANT, tags=["fp8"], packer=packer)
+        cached = await Cache(tmp_path / "cache").pull(version, client)
+    model = load_model(VARIANTS[VARIANT], cached.files, torch.device("cpu"), lambda _: None)
+    whole = tiny_model(VARIANT)
+    assert all(block.fp8 for block in model.transformers[0].blocks)
+    assert sum(isinstance(layer, ScaledLinear) for layer in model.text_encoder.module.modules()) == 14
+    with torch.inference_mode():
+        ours, theirs = (m.text_encoder.module(torch.arange(4, 20)[None]).last_hidden_state for m in (model, whole))
+    error = float((ours - theirs).norm() / theirs.norm())
+    assert (
+        0 < error < 0.08
+    )  # a value of 3 bits of mantissa is off by 0.026 on average, and errors add up over two layers
+    path = tmp_path / "v.mp4"
+    chosen = parameters(VARIANT, num_inference_steps=2)
+    generate(model, chosen, {}, path, Run(report=lambda _: None, should_stop=lambda: False))
+    cached.close()
+    assert path.stat().st_size > 1_000
