@@ -20,7 +20,7 @@ from wan22.pack.writer import pack_file
 from wan22_inference.engine.loading.device_lane import BATCH_BYTES, LANE_BYTES, DeviceLane
 from wan22_inference.engine.loading.frames import PlainDecoder
 from wan22_inference.engine.loading.lane_memory import make_lane_memory
-from wan22_inference.engine.loading.plan import Place, Plan, make_plan
+from wan22_inference.engine.loading.plan import Place, Plan
 from wan22_inference.engine.loading.planes import Merge, Part, merge_by_kernel, merge_plainly
 from wan22_inference.engine.loading.sources import open_source
 from wan22_inference.engine.loading.streams import Stream
@@ -49,7 +49,7 @@ def packed(tmp_path: Path) -> Path:
 def planned(path: Path, place: Place) -> Iterator[Plan]:
     source = open_source(path, path.name)
     with source.reader:
-        yield make_plan([source], place, BATCH_BYTES)
+        yield Plan([source], place, BATCH_BYTES)
 
 
 def lane(merge: Merge) -> DeviceLane:
@@ -60,7 +60,7 @@ def lane(merge: Merge) -> DeviceLane:
 def load(path: Path, place: Place, merge: Merge = merge_plainly) -> None:
     with planned(path, place) as plan:
         one = lane(merge)
-        for batch in plan.batches:
+        for batch in plan.batches():
             one.load(batch)
         one.finish()
         for slot in plan.slots:

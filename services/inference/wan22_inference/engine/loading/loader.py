@@ -22,7 +22,7 @@ from wan22_inference.engine.loading.device_lane import DeviceLane
 from wan22_inference.engine.loading.host_lane import HostLane
 from wan22_inference.engine.loading.lane_memory import make_lane_memory
 from wan22_inference.engine.loading.nvcomp import NvcompDecoder, find_nvcomp
-from wan22_inference.engine.loading.plan import Batch, Place, Plan, make_plan
+from wan22_inference.engine.loading.plan import Batch, Place, Plan
 from wan22_inference.engine.loading.planes import merge_by_kernel
 from wan22_inference.engine.loading.sources import Source, open_source
 from wan22_inference.engine.loading.streams import Stream
@@ -87,17 +87,16 @@ class WeightLoader:
         lanes = self._make_lanes(device, decodes_there=decodes_there)
         places = Stream(device)
         places.follow_computing()  # memory that a computation gave back may still be in its use
-        with places:
-            batch_bytes = device_lane.BATCH_BYTES if decodes_there else host_lane.BATCH_BYTES
-            plan = make_plan(sources, place, batch_bytes)
         for lane in lanes:
             lane.stream.follow(places)
-        self._run(plan, lanes)
+        plan = Plan(sources, place, device_lane.BATCH_BYTES if decodes_there else host_lane.BATCH_BYTES)
+        before = self.loaded.stored_bytes
+        self._run(_Shared(plan.batches(), places), lanes)
         with places:
             for slot in plan.slots:
                 slot.finish()
             places.synchronize()
-        rest = sum(source.reader.size for source in sources) - sum(batch.stored_bytes for batch in plan.batches)
+        rest = sum(source.reader.size for source in sources) - (self.loaded.stored_bytes - before)
         self.loaded.stored_bytes += rest
         self._on_bytes(rest)  # headers, tables and padding
         self.loaded.bytes += plan.size
@@ -132,9 +131,7 @@ class WeightLoader:
         for memory in make_lane_memory(self._lanes_count, device_lane.LANE_BYTES, pinned=True):
             yield DeviceLane(memory, Stream(device), device, NvcompDecoder(library, device), merge_by_kernel)
 
-    def _run(self, plan: Plan, lanes: Sequence[DeviceLane | HostLane]) -> None:
-        batches = _Shared(plan.batches)
-
+    def _run(self, batches: _Shared, lanes: Sequence[DeviceLane | HostLane]) -> None:
         def work(lane: DeviceLane | HostLane) -> None:
             try:
                 for batch in batches:
@@ -159,15 +156,16 @@ class WeightLoader:
 
 
 class _Shared:
-    """Batches that several threads take, each once."""
+    """Batches that several threads take, each once; they are made on a stream of their own."""
 
-    def __init__(self, batches: Sequence[Batch]) -> None:
+    def __init__(self, batches: Iterator[Batch], places: Stream) -> None:
         self._lock = threading.Lock()
-        self._left = iter(batches)
+        self._left = batches
+        self._places = places
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            with self._lock:
+            with self._lock, self._places:
                 batch = next(self._left, None)
             if batch is None:
                 return

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wan22.pack.layout import ALIGNMENT, Extent, aligned
 from wan22.pack.malformed import MalformedFile
+from wan22.pack.safetensors_header import StoredTensor
 from wan22_inference.engine.loading.sources import Source, blaming
 
 Place = Callable[[str, tuple[int, ...]], Tensor]
@@ -105,60 +106,59 @@ class Batch:
         return sum(piece.extent.size for piece in self.pieces)
 
 
-@dataclass(frozen=True)
 class Plan:
-    """How files become tensors."""
+    """How files become tensors, made while it is carried out: a device takes its time to give memory."""
 
-    batches: Sequence[Batch]
-    """In the order to load in."""
-    slots: Sequence[Slot]
+    def __init__(self, sources: Sequence[Source], place: Place, batch_bytes: int) -> None:
+        """For batches of at most `batch_bytes`, or of one extent."""
+        self._sources = sources
+        self._place = place
+        self._batch_bytes = batch_bytes
+        self.slots: list[Slot] = []
+        """So far."""
 
     @property
     def size(self) -> int:
-        """Bytes of the tensors as stored."""
+        """Bytes of the tensors so far, as stored."""
         return sum(slot.tensor.numel() * slot.stored.itemsize for slot in self.slots)
 
+    def batches(self) -> Iterator[Batch]:
+        """Yields the batches in the order to load in; places each tensor before its first one.
 
-def make_plan(sources: Sequence[Source], place: Place, batch_bytes: int) -> Plan:
-    """Batches of at most `batch_bytes`, or of one extent.
+        Raises DataLoss for a dtype that no model here has, and what `place` raises.
+        """
+        for source in self._sources:
+            with blaming(source.name):
+                slots = (self._slot(source, tensor) for tensor in source.header.tensors)
+                yield from _batches(source, _pieces(source, slots), self._batch_bytes)
 
-    Raises DataLoss for a dtype that no model here has, and what `place` raises.
-    """
-    batches, slots = [], []
-    for source in sources:
-        with blaming(source.name):
-            own = _slots(source, place)
-            batches += list(_batches(source, _pieces(source, own), batch_bytes))
-            slots += own
-    return Plan(batches, slots)
-
-
-def _slots(source: Source, place: Place) -> list[Slot]:
-    slots = []
-    for tensor in source.header.tensors:
+    def _slot(self, source: Source, tensor: StoredTensor) -> Slot:
         dtype = _DTYPES.get(tensor.dtype)
         if dtype is None:
             raise MalformedFile(f"{tensor.name} has the dtype {tensor.dtype}, which no model here has")
-        slots.append(Slot(place(tensor.name, tensor.shape), dtype))
-    return slots
+        slot = Slot(self._place(tensor.name, tensor.shape), dtype)
+        if any((cut - tensor.begin) % dtype.itemsize for cut in source.cuts(tensor)):
+            slot.take_whole()
+        self.slots.append(slot)
+        return slot
 
 
-def _pieces(source: Source, slots: Sequence[Slot]) -> Iterator[Piece]:
-    tensors, number = source.header.tensors, 0
+def _pieces(source: Source, slots: Iterator[Slot]) -> Iterator[Piece]:
+    tensors = zip(source.header.tensors, slots, strict=True)
+    current = next(tensors, None)
     for extent in source.extents:
         end, segments = extent.begin + extent.length, []
-        while number < len(tensors) and tensors[number].begin < end:
-            tensor, slot = tensors[number], slots[number]
+        while current is not None and current[0].begin < end:
+            tensor, slot = current
             begin, until = max(tensor.begin, extent.begin), min(tensor.end, end)
             if until > begin:
-                at, length = begin - tensor.begin, until - begin
-                if at % slot.stored.itemsize or length % slot.stored.itemsize:
-                    slot.take_whole()
-                segments.append(Segment(slot, at, begin - extent.begin, length))
+                segments.append(Segment(slot, begin - tensor.begin, begin - extent.begin, until - begin))
             if tensor.end > end:
                 break
-            number += 1
+            current = next(tensors, None)
         yield Piece(extent, tuple(segments))
+    for _ in tensors:
+        pass  # those without items at the end are placed too
 
 
 def _batches(source: Source, pieces: Iterator[Piece], batch_bytes: int) -> Iterator[Batch]:

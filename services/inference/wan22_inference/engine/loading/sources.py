@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from wan22.errors import DataLoss, Reason
 from wan22.pack.layout import EXTENT_BYTES, PACKED_SUFFIX, Codec, Extent
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.reader import PackedFile
-from wan22.pack.safetensors_header import SafetensorsHeader, read_header
+from wan22.pack.safetensors_header import SafetensorsHeader, StoredTensor, read_header
 from wan22_inference.engine.loading.file_reader import FileReader
 
 SUFFIXES = (".safetensors", PACKED_SUFFIX)
@@ -33,6 +35,15 @@ class Source:
     def packed(self) -> bool:
         """Whether its extents have digests, and may be compressed."""
         return self.name.endswith(PACKED_SUFFIX)
+
+    def cuts(self, tensor: StoredTensor) -> Sequence[int]:
+        """Where extents begin within a tensor, in bytes of the file as it was packed."""
+        begins = self._begins
+        return begins[bisect_right(begins, tensor.begin) : bisect_left(begins, tensor.end)]
+
+    @cached_property
+    def _begins(self) -> Sequence[int]:
+        return [extent.begin for extent in self.extents]
 
 
 def open_source(path: Path, name: str) -> Source:
