@@ -13,8 +13,9 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 
 from wan22.digests import Sha256, digest_file
@@ -53,11 +54,24 @@ class CachedVersion:
         self._locks = []
 
 
+@dataclass
+class CacheCounts:
+    """What a process has done with the folder."""
+
+    hits: int = 0
+    """Blobs asked for that were here."""
+    misses: int = 0
+    """Blobs asked for that had to be pulled."""
+    evicted_blobs: int = 0
+    evicted_bytes: int = 0
+
+
 class Cache:
     """A cache folder; any number of processes may use it at once."""
 
     def __init__(self, root: Path, quota: int | None = None) -> None:
         """`quota` is the most bytes of blobs, if there is a bound."""
+        self.counts = CacheCounts()
         self._quota = quota
         self._blobs = root / "blobs" / "sha256"
         self._locks = root / "locks"
@@ -91,7 +105,10 @@ class Cache:
                     name = file.digest.removeprefix("sha256:")
                     blob = CachedBlob(self._blobs / name, self._locks / name, file)
                     held.append(blob.lock)
-                    await blob.hold(client, count.within, verified_later=verified_later(file))
+                    if await blob.hold(client, count.within, verified_later=verified_later(file)):
+                        self.counts.misses += 1
+                    else:
+                        self.counts.hits += 1
                     blobs[file.digest] = blob.path
                 count.finish(file.size_bytes)
         except BaseException:
@@ -105,7 +122,23 @@ class Cache:
         missing = [name for name in sizes if not (self._blobs / name).exists()]
         here = sum(_size(self._blobs / f"{name}{PART}") for name in missing)
         needed = sum(sizes[name] for name in missing) - here
-        make_room(self._blobs, self._locks, needed=needed, quota=quota, keep=sizes.keys())
+        self._evict(needed, quota, sizes.keys())
+
+    def trim(self) -> None:
+        """Brings the folder back under its quota, as far as what is in use allows: others may pull without one."""
+        if self._quota is not None:
+            self._evict(0, self._quota, ())
+
+    def used_bytes(self) -> int:
+        """Bytes of the blobs, unfinished ones included."""
+        return sum(_size(path) for path in self._blobs.iterdir())
+
+    def _evict(self, needed: int, quota: int, keep: Collection[str]) -> None:
+        def count(size: int) -> None:
+            self.counts.evicted_blobs += 1
+            self.counts.evicted_bytes += size
+
+        make_room(self._blobs, self._locks, needed=needed, quota=quota, keep=keep, on_evicted=count)
 
 
 class CachedBlob:
@@ -117,15 +150,15 @@ class CachedBlob:
         self._part = path.with_name(path.name + PART)
         self._file = file
 
-    async def hold(self, client: ModelClient, report: Callable[[int], object], *, verified_later: bool = False) -> None:
-        """Returns with the blob whole and the lock shared, pulling it if need be."""
+    async def hold(self, client: ModelClient, report: Callable[[int], object], *, verified_later: bool = False) -> bool:
+        """Returns with the blob whole and the lock shared; whether it had to be pulled."""
         pulled: Identity | None = None
         while True:
             await self._take(fcntl.LOCK_SH, report)
             here = self._identity()
             if here is not None and (verified_later or here == pulled or await self._has_its_digest(report)):
                 os.utime(self.lock, ns=(time.time_ns(),) * 2)  # what eviction goes by, finer than the kernel's own
-                return
+                return pulled is not None
             # given up first: two processes that each waited with a shared lock for the exclusive one would wait on
             fcntl.flock(self.lock, fcntl.LOCK_UN)
             await self._take(fcntl.LOCK_EX, report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,20 @@ class _Kept:
     """When its lock was last taken, ns since 1970."""
 
 
-def make_room(blobs: Path, locks: Path, *, needed: int, quota: int, keep: Collection[str]) -> None:
+def make_room(
+    blobs: Path,
+    locks: Path,
+    *,
+    needed: int,
+    quota: int,
+    keep: Collection[str],
+    on_evicted: Callable[[int], object] = lambda _: None,
+) -> None:
     """Removes blobs, those of `keep` (hex digests) excepted, until `needed` more bytes stay within the quota.
 
-    Raises ResourceExhausted where that cannot be: what is left is in use. Counts what is there now: processes that pull
-    different versions at the same time can together exceed the quota, until the next one makes room.
+    `on_evicted` hears the bytes of each. Raises ResourceExhausted where that cannot be: what is left is in use. Counts
+    what is there now: processes that pull different versions at the same time can together exceed the quota, until the
+    next one makes room.
     """
     files = sorted(_list(blobs, locks), key=lambda file: file.used)
     total = sum(file.size for file in files)
@@ -44,6 +53,7 @@ def make_room(blobs: Path, locks: Path, *, needed: int, quota: int, keep: Collec
             if alone:
                 file.path.unlink(missing_ok=True)
                 total -= file.size
+                on_evicted(file.size)
                 log.info("Evicted %s from the cache, %d bytes.", file.path.name, file.size)
     if needed and total + needed > quota:
         text = f"{needed} more bytes do not fit into the cache folder {blobs.parent.parent}: its quota is {quota}, and"

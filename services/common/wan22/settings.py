@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
 CLIENT_VARIABLES = frozenset({"WAN22_HOME", "WAN22_ENDPOINT", "WAN22_API_KEY", "WAN22_CA_FILE"})
-SERVICE_PREFIXES = ("WAN22_GATEWAY_", "WAN22_REGISTRY_", "WAN22_WORKER_", "WAN22_OPERATOR_")
+SERVICE_PREFIXES = ("WAN22_GATEWAY_", "WAN22_REGISTRY_", "WAN22_CACHE_", "WAN22_WORKER_", "WAN22_OPERATOR_")
 
 
 def home() -> Path:
