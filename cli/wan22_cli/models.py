@@ -13,12 +13,13 @@ from wan22.model_folder import infer_variant
 from wan22.precision import check_precision, default_tags
 from wan22.v1.model_pb2 import Version
 from wan22.variants import VARIANTS, model_of
-from wan22_cli import adapters, convert_pth, failures, oci, options, packing
+from wan22_cli import adapters, components, convert_pth, failures, oci, options, packing
 from wan22_cli.home import Home
 from wan22_cli.terminal import file_size, note, out, print_json, print_table, transfer_progress, utc_time
 
 app = typer.Typer(no_args_is_help=True, help="List, import, check and remove model versions.")
 app.command("import-lora")(adapters.import_lora)
+app.command("import-component")(components.import_component)
 app.command("convert-pth")(convert_pth.convert_pth)
 app.command("approve")(adapters.approve)
 app.command("unapprove")(adapters.unapprove)

@@ -129,6 +129,30 @@ async def test_a_pickle_is_refused_by_name(registry: ServiceProcess, wan22: Wan2
     assert "model/weights.bin is a pickle, which can run code: convert it to safetensors" in result.err
 
 
+async def test_a_single_file_takes_a_components_place_in_another_version(
+    registry: ServiceProcess, wan22: Wan22Command, version: str
+) -> None:
+    at = ["--registry", registry.address]
+    source = shared_folder(TINY)
+    file = str(source / "transformer_2" / "diffusion_pytorch_model.safetensors")
+    call = ["models", "import-component", file, "mixed:v1", "--base", MODEL]
+    made = (await wan22(*call, "--component", "transformer", "--json", *at)).json()
+    whole = (await wan22("models", "get", MODEL, "--json", *at)).json()
+    weights = "transformer/diffusion_pytorch_model.safetensors.pack"
+    digests = [{f["path"]: f["digest"] for f in of["files"]} for of in (made, whole)]
+    assert made["tags"] == ["v1"]
+    assert digests[0].keys() == digests[1].keys()
+    assert digests[0][weights] == digests[1][weights.replace("transformer", "transformer_2")]
+    assert {path for path in digests[0] if digests[0][path] != digests[1][path]} == {weights}
+
+    vae = str(source / "vae" / "diffusion_pytorch_model.safetensors")
+    wrong = await wan22(*call[:2], vae, *call[3:], "--component", "transformer", *at)
+    assert (wrong.exit_code, "is no transformer: it has no tensor patch_embedding" in wrong.err) == (2, True)
+    unknown = await wan22(*call, "--component", "unet", *at)
+    assert "'unet': t2v-a14b-tiny has transformer, transformer_2, text_encoder, vae" in unknown.err
+    await wan22("models", "delete", "mixed:v1", *at)
+
+
 async def test_an_adapter_is_imported_shown_approved_and_unapproved(
     registry: ServiceProcess, wan22: Wan22Command
 ) -> None:

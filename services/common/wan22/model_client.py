@@ -104,16 +104,17 @@ class ModelClient:
         variant: str,
         tags: Sequence[str],
         packer: Packer | None = None,
+        kept: Sequence[model_pb2.File] = (),
         progress: Progress | None = None,
     ) -> Version:
         """Pushes what the registry lacks of these files, publishes them as a version, and returns it.
 
-        With a packer, weights are stored packed.
+        With a packer, weights are stored packed. `kept` are files that the registry has, of another version.
         """
         total = sum(local.file.size_bytes for local in files)
 
         async def store() -> Sequence[model_pb2.File]:
-            return await self._push_files(files, packer, ByteCount(total, progress))
+            return [*kept, *await self._push_files(files, packer, ByteCount(total, progress))]
 
         version = await self._publish(store, model, variant, tags)
         if packer:
