@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from wan22.durable_files import replace_file
-from wan22.errors import DataLoss
+from wan22.errors import DataLoss, InvalidRequest
 from wan22.manifest import ARTIFACT_TYPE, MANIFEST_TYPE, canonical_json
-from wan22.names import VersionName
+from wan22.names import VersionName, VersionReference
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
@@ -34,6 +34,8 @@ class Entry:
     pinned: bool = False
     approved: bool = False
     """Of an adapter: whether requests may use it."""
+    copied: bool = False
+    """Another tool has put it here, and it has not been checked."""
 
     @property
     def name(self) -> VersionName:
@@ -64,6 +66,10 @@ class Entry:
     def from_descriptor(cls, descriptor: dict[str, Any]) -> Entry:
         """Raises KeyError, TypeError, AttributeError or ValueError for a descriptor that is not ours."""
         notes = descriptor["annotations"]
+        if MODEL not in notes:  # a tool has copied the version here, and kept what OCI knows
+            wanted = VersionReference.parse(notes[REF_NAME])
+            tags = (wanted.tag,) if wanted.tag else ()
+            return cls(wanted.model, descriptor["digest"], descriptor["size"], datetime.now(UTC), tags, copied=True)
         return cls(
             model=notes[MODEL],
             digest=descriptor["digest"],
@@ -80,19 +86,19 @@ class Index:
 
     def __init__(self, root: Path) -> None:
         """Reads an index or starts an empty layout. Raises DataLoss when the files are damaged or not ours."""
-        self._path = root / "index.json"
+        self.path = root / "index.json"
         layout = root / "oci-layout"
         if not layout.exists():
             replace_file(layout, canonical_json(LAYOUT))
         if _read_json(layout) != LAYOUT:
             raise DataLoss(f"{layout} does not say {json.dumps(LAYOUT)}: use another --root, or restore the file.")
         self.entries: tuple[Entry, ...] = ()
-        if self._path.exists():
-            index = _read_json(self._path)
+        if self.path.exists():
+            index = _read_json(self.path)
             try:
                 self.entries = tuple(Entry.from_descriptor(descriptor) for descriptor in index["manifests"])
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                text = f"{self._path} is not an index of this registry ({error!r}): restore it from a backup."
+            except (AttributeError, InvalidRequest, KeyError, TypeError, ValueError) as error:
+                text = f"{self.path} is not an index of this registry ({error!r}): restore it from a backup."
                 raise DataLoss(text) from error
 
     def next_create_time(self) -> datetime:
@@ -108,7 +114,7 @@ class Index:
             "mediaType": INDEX_TYPE,
             "manifests": [entry.to_descriptor() for entry in entries],
         }
-        replace_file(self._path, canonical_json(index))
+        replace_file(self.path, canonical_json(index))
         self.entries = entries
 
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +32,8 @@ class Versions:
     def __init__(self, root: Path, blobs: BlobStore) -> None:
         self._index = Index(root)
         self._blobs = blobs
+        if any(entry.copied for entry in self._index.entries):
+            self._adopt_copied()
 
     def publish(self, request: model_pb2.PublishVersionRequest) -> Entry:
         """Checks the files, writes config and manifest and then, in one step, the index.
@@ -146,6 +149,33 @@ class Versions:
         message = model_pb2.Version(name=str(entry.name), tags=entry.tags, pinned=entry.pinned)
         message.create_time.FromDatetime(entry.create_time)
         return message
+
+    def _adopt_copied(self) -> None:
+        """Checks versions that another tool has copied here as if they were published, and makes them ours.
+
+        Raises what publishing raises, DataLoss for a manifest that no registry of ours has written.
+        """
+        entries: dict[VersionName, Entry] = {}
+        for entry in self._index.entries:
+            if not entry.copied:
+                entries[entry.name] = entry
+                continue
+            if known := entries.get(entry.name):  # the other tool has an entry a tag
+                entries[entry.name] = dataclasses.replace(known, tags=tuple(sorted({*known.tags, *entry.tags})))
+                continue
+            message = self.message(entry)
+            files = _check_files(message.files)
+            for file in files:
+                self._check_blob(file)
+            self._check_adapter(files, message.variant)
+            if str(Sha256(manifest_of(config_of(message.variant), files))) != entry.digest:
+                text = f"The manifest of {entry.name} is not written as a model registry writes it"
+                raise DataLoss(f"{text}: take it out of {self._index.path}, or import the model instead.")
+            latest = max((other.create_time for other in entries.values()), default=entry.create_time)
+            time = max(entry.create_time, latest + timedelta(microseconds=1))
+            entries[entry.name] = dataclasses.replace(entry, create_time=time, copied=False)
+            log.info("Took over %s, which another tool has copied here.", entry.name)
+        self._index.replace(entries.values())
 
     def _exchange(self, old: Entry, new: Entry) -> Entry:
         self._index.replace(new if entry is old else entry for entry in self._index.entries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import subprocess
@@ -99,6 +100,27 @@ async def test_skopeo_finds_what_was_pushed_and_what_skopeo_pushes_is_found(
         back = await pull_version(other, second, model="m", tags=[])
     assert back.name == version.name
     assert blobs(tmp_path / "second") == blobs(tmp_path / "registry")
+
+
+async def test_a_layout_that_skopeo_brings_back_is_served(
+    client: ModelClient, remote: OciRegistryProcess, version: Version, tmp_path: Path
+) -> None:
+    async with at(remote.port) as other:
+        await push_version(version, client, other)
+    for tag in ("back", "again"):
+        image, layout = f"docker://{remote.host}/models/m:v1", f"oci:{tmp_path / 'third'}:m:{tag}"
+        command = ["skopeo", "copy", "--src-tls-verify=false", image, layout]
+        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=60)
+    async with serve(Watched(tmp_path / "third")) as address, ModelClient(address) as third:
+        found = [await third.resolve(f"m:{tag}") for tag in ("back", "again")]
+        assert {back.name for back in found} == {version.name}
+        assert list(found[0].tags) == ["again", "back"]
+        (model,) = await third.list_models()
+        assert len(model.versions) == 1
+        assert not (await third.verify(version.name)).damaged
+    assert blobs(tmp_path / "third") == blobs(tmp_path / "registry")
+    index = json.loads((tmp_path / "third" / "index.json").read_text())
+    assert all("dev.wan22.model" in descriptor["annotations"] for descriptor in index["manifests"])
 
 
 async def test_what_is_there_is_not_sent_again(
