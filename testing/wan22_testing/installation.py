@@ -21,8 +21,9 @@ class Installation:
     def __init__(self, folder: Path, **gateway_flags: object) -> None:
         self.folder = folder
         self.registry = ServiceProcess("wan22_registry", folder / "registry.log", root=folder / "registry")
-        flags = {"store": folder / "gateway", "results": folder / "videos", "registry": self.registry.address}
-        self.gateway = ServiceProcess("wan22_gateway", folder / "gateway.log", **{**flags, **gateway_flags})
+        flags = {"store": folder / "gateway", "results": folder / "videos", "auth": "off"}
+        given = {**flags, "registry": self.registry.address, **gateway_flags}
+        self.gateway = ServiceProcess("wan22_gateway", folder / "gateway.log", **given)
         self.workers: dict[str, ServiceProcess] = {}
         self._versions: dict[str, str] = {}
 

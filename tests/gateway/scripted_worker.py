@@ -132,14 +132,14 @@ async def serve(servicer: ScriptedWorkerServicer) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def gateway_with(
-    folder: Path, worker: ScriptedWorkerServicer, variant: str = T2V, **changed: Any
+    folder: Path, worker: ScriptedWorkerServicer, variant: str = T2V, api_key: str | None = None, **changed: Any
 ) -> AsyncIterator[Client]:
     """A gateway whose one pool, of the variant, leads to the worker; `changed` are its settings."""
     tokenizers = folder / "gateway" / "tokenizers"
     tokenizers.mkdir(parents=True)
     tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
     folders = {"store": folder / "gateway", "results": folder / "videos"}
-    settings = GatewaySettings(port=0, health_port=0, registry="localhost:1", **{**folders, **changed})
+    settings = GatewaySettings(port=0, health_port=0, registry="localhost:1", **{**folders, "auth": "off", **changed})
     async with serve(worker) as address, serve_gateway(settings) as server:
         target = f"127.0.0.1:{server.port}"
         pool = pool_pb2.Pool(
@@ -150,7 +150,9 @@ async def gateway_with(
             default_for_variant=True,
             worker_targets=[address],
         )
+        metadata = [("authorization", f"Bearer {api_key}")] if api_key else []
         async with open_channel(target) as channel:
-            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(pool_pb2.ApplyPoolRequest(pool=pool))
-        async with Client(target) as client:
+            request = pool_pb2.ApplyPoolRequest(pool=pool)
+            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, metadata=metadata)
+        async with Client(target, api_key) as client:
             yield client

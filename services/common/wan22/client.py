@@ -16,7 +16,7 @@ from wan22.errors import Cancelled, FailedPrecondition, InvalidRequest, Reason
 from wan22.recipe import Recipe
 from wan22.status import from_status
 from wan22.v1 import generation_pb2
-from wan22.v1.generation_pb2 import Estimate, Generation, GenerationEvent, Media, Variant
+from wan22.v1.generation_pb2 import Estimate, Generation, GenerationEvent, Media, Quota, Usage, Variant
 from wan22.v1.generation_pb2_grpc import GenerationServiceStub
 
 if TYPE_CHECKING:
@@ -232,6 +232,16 @@ class Client:
         target = Path(path)
         await client_download.download(self._calls, self._stub, name, generation.video, target)
         return target
+
+    async def quota(self) -> Quota:
+        """Returns the caller's own limits and what it has of them."""
+        request = generation_pb2.GetQuotaRequest()
+        return await self._calls.unary(self._stub.GetQuota, request, deadline=self._timeout)
+
+    async def usage(self, days: int = 30) -> Sequence[Usage]:
+        """Returns what the caller has used in so many days back from today (UTC), by day and variant."""
+        request = generation_pb2.ListUsageRequest(days=days)
+        return (await self._calls.unary(self._stub.ListUsage, request, deadline=self._timeout)).usage
 
     async def variants(self) -> Sequence[Variant]:
         """Returns the served variants by name, with defaults and limits."""

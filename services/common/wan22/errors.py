@@ -42,6 +42,10 @@ class Reason(StrEnum):
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     QUEUE_FULL = "QUEUE_FULL"
     GENERATION_UNFINISHED = "GENERATION_UNFINISHED"
+    NO_CREDENTIALS = "NO_CREDENTIALS"
+    BAD_CREDENTIALS = "BAD_CREDENTIALS"
+    ROLE_MISSING = "ROLE_MISSING"
+    TENANT_IN_USE = "TENANT_IN_USE"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     DEADLINE_MISSED = "DEADLINE_MISSED"
     VIDEO_NOT_READY = "VIDEO_NOT_READY"
@@ -136,9 +140,15 @@ class AlreadyExists(Wan22Error):
 
 
 class PermissionDenied(Wan22Error):
-    """The caller may not do this, or is not known."""
+    """The caller is known, and may not do this."""
 
     code = Code.PERMISSION_DENIED
+
+
+class Unauthenticated(Wan22Error):
+    """The caller is not known: no credentials, or bad ones."""
+
+    code = Code.UNAUTHENTICATED
 
 
 class ResourceExhausted(Wan22Error):
@@ -208,6 +218,7 @@ KINDS: Mapping[Code, type[Wan22Error]] = {
         NotFound,
         AlreadyExists,
         PermissionDenied,
+        Unauthenticated,
         ResourceExhausted,
         FailedPrecondition,
         Aborted,

@@ -38,6 +38,16 @@ def check_worker(name: str, field: str = "name") -> str:
     return _match(r"workers/[a-z0-9][a-z0-9.-]{0,252}", name, field, "workers/{worker}")[0]
 
 
+def check_tenant(name: str, field: str = "name") -> str:
+    """Returns the tenant of `tenants/{tenant}` if it is one, else raises InvalidRequest."""
+    return _match(rf"tenants/({_LABEL})", name, field, "tenants/{tenant}, a DNS label")[1]
+
+
+def check_key(name: str, field: str = "name") -> str:
+    """Returns the key's id of `keys/{key}` if it is one, else raises InvalidRequest."""
+    return _match(r"keys/([0-9A-Za-z]{1,43})", name, field, "keys/{key}, as ListKeys shows it")[1]
+
+
 def check_media(name: str, field: str) -> str:
     """Returns `media/{64 hex digits}` if it is one, else raises InvalidRequest."""
     return _match(r"media/[0-9a-f]{64}", name, field, "media/{media}, as UploadMedia returned it")[0]

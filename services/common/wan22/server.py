@@ -55,11 +55,16 @@ def refuse_unknown_fields(message: Message, path: str = "") -> None:
             refuse_unknown_fields(item, f"{path}.{descriptor.name}".lstrip("."))
 
 
-class _Errors(grpc.aio.ServerInterceptor):
-    """Turns raised domain errors into statuses, anything else into INTERNAL with a log entry."""
+Guard = Callable[[str, Sequence[tuple[str, str | bytes]]], Awaitable[None]]
+"""Raises unless a method may be called by who sent these metadata; what it sets in the context, the servicer sees."""
 
-    def __init__(self, *, strict: bool) -> None:
+
+class _Errors(grpc.aio.ServerInterceptor):
+    """Asks the guard, turns raised domain errors into statuses, anything else into INTERNAL with a log entry."""
+
+    def __init__(self, *, strict: bool, guard: Guard | None) -> None:
         self._strict = strict
+        self._guard = guard
 
     async def intercept_service(
         self,
@@ -77,6 +82,8 @@ class _Errors(grpc.aio.ServerInterceptor):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 try:
+                    if self._guard is not None:
+                        await self._guard(method, context.invocation_metadata() or ())
                     self._check(request)
                     async for response in inner(request, context):
                         yield response
@@ -94,6 +101,8 @@ class _Errors(grpc.aio.ServerInterceptor):
 
         async def unary(request: Any, context: Any) -> Any:
             try:
+                if self._guard is not None:
+                    await self._guard(method, context.invocation_metadata() or ())
                 self._check(request)
                 return await inner(request, context)
             except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
@@ -161,7 +170,7 @@ class Server:
     """A grpc.aio server with our error handling and, if asked for, plaintext health on a port of its own.
 
     Use as `async with Server(...) as server`; `server.port` is the bound port (a given port 0 picks a free one).
-    `strict` refuses unary requests with unknown fields.
+    `strict` refuses unary requests with unknown fields; `guard` is asked before every call; the health port is open.
     """
 
     def __init__(
@@ -174,6 +183,7 @@ class Server:
         strict: bool = False,
         reflected: Sequence[str] = (),
         stop_grace: float = 5.0,
+        guard: Guard | None = None,
     ) -> None:
         self._register = register
         self._address = (host, port)
@@ -181,6 +191,7 @@ class Server:
         self._strict = strict
         self._reflected = reflected
         self._stop_grace = stop_grace
+        self._guard = guard
         self._health = _Health()
         self._health_server: grpc.Server | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -188,7 +199,8 @@ class Server:
         self.health_port = health_port
 
     async def __aenter__(self) -> Self:
-        self._server = grpc.aio.server(interceptors=[_Errors(strict=self._strict)], options=SERVER_OPTIONS)
+        errors = _Errors(strict=self._strict, guard=self._guard)
+        self._server = grpc.aio.server(interceptors=[errors], options=SERVER_OPTIONS)
         for add in self._register:
             add(self._server)
         if self._reflected:

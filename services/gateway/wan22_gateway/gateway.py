@@ -11,15 +11,20 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from wan22.errors import Wan22Error
-from wan22.server import Server
-from wan22.v1 import generation_pb2_grpc, pool_pb2_grpc
+from wan22.server import Guard, Server
+from wan22.v1 import admin_pb2_grpc, generation_pb2_grpc, pool_pb2_grpc
 from wan22_gateway.adapters import Adapters
+from wan22_gateway.admin_servicer import AdminServicer
 from wan22_gateway.admission import Admission
 from wan22_gateway.attempt import AttemptRunner
 from wan22_gateway.discovery import Discovery
 from wan22_gateway.dispatcher import Dispatcher
 from wan22_gateway.generation_servicer import GenerationServicer
 from wan22_gateway.housekeeping import keep_house
+from wan22_gateway.identity.access import Access, let_everybody_in
+from wan22_gateway.identity.declared import apply, follow
+from wan22_gateway.identity.declared import read as read_declared
+from wan22_gateway.identity.tokens import Issuer, Tokens
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.pool_servicer import PoolServicer
 from wan22_gateway.prompt_length import PromptLengths
@@ -30,7 +35,7 @@ from wan22_gateway.store.database import Database
 from wan22_gateway.worker_channels import WorkerChannels
 
 log = logging.getLogger(__name__)
-SERVICES = ("wan22.v1.GenerationService", "wan22.v1.PoolService")
+SERVICES = ("wan22.v1.GenerationService", "wan22.v1.PoolService", "wan22.v1.AdminService")
 STOP_GRACE = 1.0
 """Seconds for calls in flight when stopping; watches are cut, and their clients resume at the next gateway."""
 PAUSE_SECONDS = 1.0
@@ -40,6 +45,7 @@ PAUSE_SECONDS = 1.0
 @asynccontextmanager
 async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     """Runs a gateway while the context lasts. Raises FailedPrecondition when its store is in use or too new."""
+    declared = None if settings.tenants_file is None else read_declared(settings.tenants_file)
     database = Database(settings.store)
     spool = settings.store / "spool"
     shutil.rmtree(spool, ignore_errors=True)  # of an earlier process
@@ -68,6 +74,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         [
             partial(generation_pb2_grpc.add_GenerationServiceServicer_to_server, generations),
             partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, pools),
+            partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(database)),
         ],
         host=settings.host,
         port=settings.port,
@@ -75,14 +82,19 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         strict=True,
         reflected=SERVICES if settings.reflection else (),
         stop_grace=STOP_GRACE,
+        guard=_guard(settings, database),
     )
     try:
         # A fault in the work ends the group, hence the process: a gateway that only seems to serve is worse than none.
+        if declared is not None:
+            await database.write(apply, declared)
         async with server, asyncio.TaskGroup() as group:
             work = [
                 group.create_task(_keep_going(part))
                 for part in (discovery.run, dispatcher.run, partial(keep_house, database, results))
             ]
+            if settings.tenants_file is not None and declared is not None:
+                work.append(group.create_task(follow(database, settings.tenants_file, declared)))
             server.set_ready(True)
             log.info("Serving on %s:%d, store %s.", settings.host, server.port, settings.store)
             yield server
@@ -91,6 +103,17 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     finally:
         await channels.close()
         await database.close()
+
+
+def _guard(settings: GatewaySettings, database: Database) -> Guard:
+    if settings.auth == "off":
+        log.warning("WAN22_GATEWAY_AUTH is off: whoever reaches this port may do everything.")
+        return let_everybody_in
+    tokens = None
+    if settings.oidc_issuer:
+        claims = (settings.oidc_tenant_claim, settings.oidc_roles_claim)
+        tokens = Tokens(Issuer(settings.oidc_issuer, settings.oidc_audience, settings.oidc_jwks, *claims))
+    return Access(database, tokens).guard
 
 
 async def _keep_going(part: Callable[[], Awaitable[None]]) -> None:

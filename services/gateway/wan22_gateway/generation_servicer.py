@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
+from sqlalchemy import select
 
 from wan22 import names
 from wan22.errors import FailedPrecondition, InvalidRequest, OutOfRange, Reason
@@ -17,17 +18,18 @@ from wan22.v1 import generation_pb2, generation_pb2_grpc
 from wan22_gateway import lifecycle, page_token
 from wan22_gateway.admission import Admission
 from wan22_gateway.generation_messages import generation_message
+from wan22_gateway.identity.caller import caller
 from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.results import Results, recipe_key
 from wan22_gateway.store import generations, pools
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
+from wan22_gateway.store.schema import identity
+from wan22_gateway.usage_messages import quota_message, usage_message
 from wan22_gateway.variant_messages import variant_message
 from wan22_gateway.watch import watch
 
-TENANT = "default"
-"""Who every caller is while `auth` is off."""
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -45,13 +47,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.CreateGenerationRequest, context: Context
     ) -> generation_pb2.Generation:
         """Admits; answers after the commit."""
-        return await self._get(await self._admission.create(TENANT, request))
+        return await self._get(await self._admission.create(caller().tenant, request))
 
     async def EstimateGeneration(
         self, request: generation_pb2.EstimateGenerationRequest, context: Context
     ) -> generation_pb2.Estimate:
         """Admits without queueing."""
-        admitted = await self._admission.check(TENANT, request.generation)
+        admitted = await self._admission.check(caller().tenant, request.generation)
         pool = admitted.pool
         would_be = generation_pb2.Generation(
             variant=admitted.variant.name,
@@ -90,23 +92,24 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             text = f"page_size is {request.page_size}: use 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}."
             raise InvalidRequest(text, field="page_size")
         size = request.page_size or DEFAULT_PAGE
-        before = page_token.decode(request)
+        tenant = caller().tenant
         states = [State(generation_pb2.Generation.State.Name(state)) for state in request.states]
 
         def read(tx: Transaction) -> generation_pb2.ListGenerationsResponse:
+            key = tx.execute(select(identity.c.page_key)).scalar_one()
             rows = generations.page(
                 tx,
-                TENANT,
+                tenant,
                 states=states,
                 variant=request.variant,
                 labels=dict(request.labels),
-                before=before,
+                before=page_token.decode(key, tenant, request),
                 limit=size + 1,
             )
             response = generation_pb2.ListGenerationsResponse()
             response.generations.extend(generation_message(tx, row) for row in rows[:size])
             if len(rows) > size:
-                response.next_page_token = page_token.encode(rows[size - 1].position, request)
+                response.next_page_token = page_token.encode(key, tenant, rows[size - 1].position, request)
             return response
 
         return await self._database.read(read)
@@ -115,17 +118,17 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[generation_pb2.GenerationEvent]:
         """Streams events until the final one."""
-        async for event in watch(self._database, TENANT, _id(request.name), request.after_sequence):
+        async for event in watch(self._database, caller().tenant, _id(request.name), request.after_sequence):
             yield event
 
     async def CancelGeneration(
         self, request: generation_pb2.CancelGenerationRequest, context: Context
     ) -> generation_pb2.Generation:
         """Records the wish; the attempt's runner carries it out."""
-        generation = _id(request.name)
+        generation, tenant = _id(request.name), caller().tenant
 
         def cancel(tx: Transaction) -> None:
-            generations.get(tx, TENANT, generation)
+            generations.get(tx, tenant, generation)
             lifecycle.request_cancel(tx, generation)
 
         await self._database.write(cancel)
@@ -133,12 +136,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def DeleteGeneration(self, request: generation_pb2.DeleteGenerationRequest, context: Context) -> Empty:
         """Removes the rows; the video's object goes a moment later."""
-        generation = _id(request.name)
+        generation, tenant = _id(request.name), caller().tenant
         if request.force:
             await self.CancelGeneration(generation_pb2.CancelGenerationRequest(name=request.name), context)
-            async for _ in watch(self._database, TENANT, generation, 0):
+            async for _ in watch(self._database, tenant, generation, 0):
                 pass  # until its final state
-        await self._database.write(lambda tx: generations.remove(tx, generations.get(tx, TENANT, generation)))
+        await self._database.write(lambda tx: generations.remove(tx, generations.get(tx, tenant, generation)))
         return Empty()
 
     async def DownloadVideo(
@@ -164,8 +167,18 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: AsyncIterator[generation_pb2.UploadMediaRequest], context: Context
     ) -> generation_pb2.Media:
         """Hands the bytes to the media library."""
-        stored = await self._media.add(TENANT, (part.data async for part in request))
+        stored = await self._media.add(caller().tenant, (part.data async for part in request))
         return generation_pb2.Media(name=f"media/{stored.id}", width=stored.width, height=stored.height)
+
+    async def GetQuota(self, request: generation_pb2.GetQuotaRequest, context: Context) -> generation_pb2.Quota:
+        """Reads the caller's limits, and what it has."""
+        return await self._database.read(quota_message, caller().tenant)
+
+    async def ListUsage(
+        self, request: generation_pb2.ListUsageRequest, context: Context
+    ) -> generation_pb2.ListUsageResponse:
+        """Reads the caller's days."""
+        return await self._database.read(usage_message, caller().tenant, request)
 
     async def ListVariants(
         self, request: generation_pb2.ListVariantsRequest, context: Context
@@ -179,7 +192,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return await self._database.read(read)
 
     async def _succeeded(self, name: str) -> GenerationRow:
-        row = await self._database.read(generations.get, TENANT, _id(name))
+        row = await self._database.read(generations.get, caller().tenant, _id(name))
         if row.state != State.SUCCEEDED:
             done = "it never will have one" if row.state in FINAL else "wait until it is SUCCEEDED"
             text = f"{name} has no video: it is {row.state}; {done}."
@@ -187,7 +200,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return row
 
     async def _get(self, generation: str) -> generation_pb2.Generation:
-        return await self._database.read(lambda tx: generation_message(tx, generations.get(tx, TENANT, generation)))
+        tenant = caller().tenant
+        return await self._database.read(lambda tx: generation_message(tx, generations.get(tx, tenant, generation)))
 
 
 def _id(name: str) -> str:

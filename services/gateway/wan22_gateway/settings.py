@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from wan22.settings import Settings, home
@@ -28,8 +28,21 @@ class GatewaySettings(Settings):
     """Folder of finished videos and uploaded media."""
     registry: str = "localhost:50052"
     """host:port of the model registry, which has each pool's tokenizer and knows what adapters are for."""
-    auth: Literal["off"] = "off"
-    """`off`: every caller is the tenant `default`. API keys are not built yet, so there is no other choice."""
+    auth: Literal["on", "off"] = "on"
+    """`on`: callers need an API key, or a token of the issuer below. `off`: every caller is the tenant `default`, with
+    every role; `wan22 up` says so."""
+    tenants_file: Path | None = None
+    """JSON file of tenants and keys, such as a mounted Secret; read again when it changes. See docs/tenants.md."""
+    oidc_issuer: str = ""
+    """Issuer of the OIDC tokens that are taken beside API keys; none are when empty."""
+    oidc_audience: str = ""
+    """Audience that tokens must name. Required with an issuer: a token for somebody else must not count here."""
+    oidc_jwks: str = ""
+    """The issuer's JSON Web Key Set: a file, or an https:// address. Required with an issuer."""
+    oidc_tenant_claim: str = "tenant"
+    """Claim that names the tenant."""
+    oidc_roles_claim: str = "roles"
+    """Claim that lists roles: user, operator, admin. A token without it is a user's."""
     queue_limit: int = Field(1000, ge=1)
     """Most QUEUED generations; beyond it CreateGeneration is RESOURCE_EXHAUSTED. Bounds the wait, not the memory."""
     lease_seconds: float = Field(15.0, ge=1.0)
@@ -41,3 +54,11 @@ class GatewaySettings(Settings):
     longer than a worker's restart, much shorter than the work that is saved."""
     reflection: bool = False
     """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""
+
+    @model_validator(mode="after")
+    def _check_oidc(self) -> Self:
+        if self.oidc_issuer and not (self.oidc_audience and self.oidc_jwks):
+            raise ValueError("oidc_issuer needs oidc_audience and oidc_jwks")
+        if self.oidc_jwks.startswith("http://"):
+            raise ValueError("oidc_jwks must be a file or an https:// address")
+        return self

@@ -107,7 +107,7 @@ class Database:
         self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN")
         with self._writer_engine.begin() as connection:
             if connection.execute(select(identity)).one_or_none() is None:
-                connection.execute(insert(identity).values(store_epoch=str(uuid.uuid4())))
+                connection.execute(insert(identity).values(store_epoch=str(uuid.uuid4()), page_key=os.urandom(32)))
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._listeners: dict[str, set[asyncio.Event]] = {}

@@ -22,6 +22,7 @@ identity = Table(
     "identity",
     metadata,
     Column("store_epoch", Text, primary_key=True),  # another one after a restore
+    Column("page_key", LargeBinary, nullable=False),  # signs page tokens
 )
 
 generations = Table(
@@ -145,6 +146,21 @@ tenants = Table(
     Column("max_running", Integer),
     Column("gpu_seconds_per_day", Float),
     Column("create_time", BigInteger, nullable=False),
+    Column("declared", Boolean, nullable=False, default=False),  # by the file of tenants and keys
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("digest", Text, primary_key=True),  # SHA-256 of the whole key, hex: 256 random bits need no slow hash
+    Column("id", Text, nullable=False, unique=True),
+    Column("tenant", Text, nullable=False),
+    Column("roles", Text, nullable=False),  # a JSON list
+    Column("description", Text, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("expire_time", BigInteger),
+    Column("revoke_time", BigInteger),
+    Column("declared", Boolean, nullable=False, default=False),  # by the file of tenants and keys
 )
 
 shares = Table(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, delete, func, select
+from sqlalchemy.dialects.sqlite import insert as upsert
 
-from wan22.errors import Reason, ResourceExhausted
+from wan22.errors import FailedPrecondition, NotFound, Reason, ResourceExhausted
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import generations, tenants, usage
+from wan22_gateway.store.schema import generations, keys, tenants, usage
 
 DAY = 24 * 3600 * 1_000_000
 
@@ -36,6 +39,50 @@ class Present:
     """Of those two together."""
     gpu_seconds_today: float
     """Of generations that ended."""
+
+
+TenantRow = Row[Any]
+
+
+def apply(tx: Transaction, name: str, wanted: Limits, *, declared: bool = False) -> TenantRow:
+    """Creates a tenant or changes it. Raises FailedPrecondition for one of the file, but for the file itself."""
+    row = tx.execute(select(tenants).where(tenants.c.name == name)).one_or_none()
+    if row is not None and row.declared and not declared:
+        raise FailedPrecondition(f"tenants/{name} is one of the gateway's file of tenants: change it there.")
+    values = {**asdict(wanted), "declared": declared}
+    statement = upsert(tenants).values(name=name, create_time=tx.now, **values)
+    tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+    tx.notify("queue")
+    return get(tx, name)
+
+
+def get(tx: Transaction, name: str) -> TenantRow:
+    """One tenant. Raises NotFound."""
+    row = tx.execute(select(tenants).where(tenants.c.name == name)).one_or_none()
+    if row is None:
+        raise NotFound(f"tenants/{name} does not exist: make it first.")
+    return row
+
+
+def exists(tx: Transaction, name: str) -> bool:
+    """Whether there is such a tenant."""
+    return tx.execute(select(tenants.c.name).where(tenants.c.name == name)).one_or_none() is not None
+
+
+def list_all(tx: Transaction) -> Sequence[TenantRow]:
+    """Every tenant, by name."""
+    return tx.execute(select(tenants).order_by(tenants.c.name)).all()
+
+
+def remove(tx: Transaction, name: str) -> None:
+    """Deletes a tenant and its keys. Raises NotFound, FailedPrecondition (TENANT_IN_USE) while it has generations."""
+    if get(tx, name).declared:
+        raise FailedPrecondition(f"tenants/{name} is one of the gateway's file of tenants: take it out there.")
+    if tx.execute(select(generations.c.id).where(generations.c.tenant == name).limit(1)).one_or_none() is not None:
+        text = f"tenants/{name} has generations: delete them first."
+        raise FailedPrecondition(text, reason=Reason.TENANT_IN_USE)
+    tx.execute(delete(keys).where(keys.c.tenant == name))
+    tx.execute(delete(tenants).where(tenants.c.name == name))
 
 
 def limits(tx: Transaction) -> dict[str, Limits]:

@@ -57,7 +57,10 @@ def upgrade() -> None:
     op.create_index("generations_by_turn", "generations", turn, unique=False)
     op.create_index("generations_by_start", "generations", ["state", "start_by_time"], unique=False)
     op.create_table(
-        "identity", sa.Column("store_epoch", sa.Text(), nullable=False), sa.PrimaryKeyConstraint("store_epoch")
+        "identity",
+        sa.Column("store_epoch", sa.Text(), nullable=False),
+        sa.Column("page_key", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("store_epoch"),
     )
     op.create_table(
         "media",
@@ -97,7 +100,22 @@ def upgrade() -> None:
         sa.Column("max_running", sa.Integer(), nullable=True),
         sa.Column("gpu_seconds_per_day", sa.Float(), nullable=True),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("declared", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "keys",
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("roles", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("expire_time", sa.BigInteger(), nullable=True),
+        sa.Column("revoke_time", sa.BigInteger(), nullable=True),
+        sa.Column("declared", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+        sa.UniqueConstraint("id"),
     )
     op.create_table(
         "shares",
@@ -195,6 +213,7 @@ def downgrade() -> None:
     op.drop_table("workers")
     op.drop_table("usage")
     op.drop_table("shares")
+    op.drop_table("keys")
     op.drop_table("tenants")
     op.drop_table("requests")
     op.drop_table("pools")

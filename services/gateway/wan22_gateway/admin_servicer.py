@@ -1,0 +1,128 @@
+"""AdminService: tenants and keys as messages."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from wan22.errors import InvalidRequest
+from wan22.names import check_key, check_tenant
+from wan22.v1 import admin_pb2, admin_pb2_grpc
+from wan22_gateway.identity.keys import digest, id_of, new_secret
+from wan22_gateway.lifecycle import timestamp
+from wan22_gateway.store import keys, tenants
+from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.keys import KeyRow
+from wan22_gateway.store.tenants import Limits, TenantRow
+
+Context = grpc.aio.ServicerContext[Any, Any]
+MAX_DESCRIPTION = 200
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """Keeps tenants and keys as rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ApplyTenant(self, request: admin_pb2.ApplyTenantRequest, context: Context) -> admin_pb2.Tenant:
+        """Creates or changes."""
+        name = check_tenant(request.tenant.name, "tenant.name")
+        limits = _limits(request.tenant)
+        return _tenant(await self._database.write(tenants.apply, name, limits))
+
+    async def ListTenants(
+        self, request: admin_pb2.ListTenantsRequest, context: Context
+    ) -> admin_pb2.ListTenantsResponse:
+        """Reads all."""
+        rows = await self._database.read(tenants.list_all)
+        return admin_pb2.ListTenantsResponse(tenants=[_tenant(row) for row in rows])
+
+    async def DeleteTenant(self, request: admin_pb2.DeleteTenantRequest, context: Context) -> Empty:
+        """Removes it with its keys."""
+        await self._database.write(tenants.remove, check_tenant(request.name))
+        return Empty()
+
+    async def CreateKey(self, request: admin_pb2.CreateKeyRequest, context: Context) -> admin_pb2.CreateKeyResponse:
+        """Draws a secret and stores its digest."""
+        key = request.key
+        tenant = check_tenant(key.tenant, "key.tenant")
+        if not key.roles or not set(key.roles) <= {admin_pb2.USER, admin_pb2.OPERATOR, admin_pb2.ADMIN}:
+            raise InvalidRequest("roles: give at least one of USER, OPERATOR and ADMIN.", field="key.roles")
+        if len(key.description) > MAX_DESCRIPTION:
+            text = f"description has {len(key.description)} characters: use at most {MAX_DESCRIPTION}."
+            raise InvalidRequest(text, field="key.description")
+        secret = new_secret()
+        expire = key.expire_time.ToMicroseconds() if key.HasField("expire_time") else None
+
+        def add(tx: Transaction) -> KeyRow:
+            if expire is not None and expire <= tx.now:
+                raise InvalidRequest("expire_time is over: use a later one, or none.", field="key.expire_time")
+            tenants.get(tx, tenant)
+            return keys.add(
+                tx,
+                digest=digest(secret),
+                key_id=id_of(secret),
+                tenant=tenant,
+                roles=key.roles,
+                description=key.description,
+                expire_time=expire,
+            )
+
+        return admin_pb2.CreateKeyResponse(key=_key(await self._database.write(add)), secret=secret)
+
+    async def ListKeys(self, request: admin_pb2.ListKeysRequest, context: Context) -> admin_pb2.ListKeysResponse:
+        """Reads all, or one tenant's."""
+        tenant = check_tenant(request.tenant, "tenant") if request.tenant else ""
+        rows = await self._database.read(keys.list_all, tenant)
+        return admin_pb2.ListKeysResponse(keys=[_key(row) for row in rows])
+
+    async def RevokeKey(self, request: admin_pb2.RevokeKeyRequest, context: Context) -> admin_pb2.Key:
+        """Ends it."""
+        return _key(await self._database.write(keys.revoke, check_key(request.name)))
+
+
+def _limits(tenant: admin_pb2.Tenant) -> Limits:
+    weight = tenant.weight if tenant.HasField("weight") else 1.0
+    if not 0.01 <= weight <= 1000:
+        raise InvalidRequest(f"weight is {weight}: use 0.01 to 1000.", field="tenant.weight")
+    queued = tenant.max_queued if tenant.HasField("max_queued") else None
+    running = tenant.max_running if tenant.HasField("max_running") else None
+    seconds = tenant.gpu_seconds_per_day if tenant.HasField("gpu_seconds_per_day") else None
+    if queued is not None and queued < 0:
+        raise InvalidRequest(f"max_queued is {queued}: use 0 or more.", field="tenant.max_queued")
+    if running is not None and running < 1:
+        raise InvalidRequest(f"max_running is {running}: use 1 or more.", field="tenant.max_running")
+    if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
+        text = f"gpu_seconds_per_day is {seconds}: use 0 or more."
+        raise InvalidRequest(text, field="tenant.gpu_seconds_per_day")
+    return Limits(weight, queued, running, seconds)
+
+
+def _tenant(row: TenantRow) -> admin_pb2.Tenant:
+    return admin_pb2.Tenant(
+        name=f"tenants/{row.name}",
+        weight=row.weight,
+        max_queued=row.max_queued,
+        max_running=row.max_running,
+        gpu_seconds_per_day=row.gpu_seconds_per_day,
+        create_time=timestamp(row.create_time),
+        declared=row.declared,
+    )
+
+
+def _key(row: KeyRow) -> admin_pb2.Key:
+    return admin_pb2.Key(
+        name=f"keys/{row.id}",
+        tenant=f"tenants/{row.tenant}",
+        roles=json.loads(row.roles),
+        description=row.description,
+        create_time=timestamp(row.create_time),
+        expire_time=None if row.expire_time is None else timestamp(row.expire_time),
+        revoke_time=None if row.revoke_time is None else timestamp(row.revoke_time),
+        declared=row.declared,
+    )

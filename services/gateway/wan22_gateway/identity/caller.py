@@ -1,0 +1,50 @@
+"""Who a call comes from, as servicers see it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from wan22.errors import PermissionDenied, Reason
+from wan22.v1 import admin_pb2
+
+USER, OPERATOR, ADMIN = admin_pb2.USER, admin_pb2.OPERATOR, admin_pb2.ADMIN
+SERVICE_ROLES = {
+    "wan22.v1.GenerationService": USER,
+    "wan22.v1.PoolService": OPERATOR,
+    "wan22.v1.AdminService": ADMIN,
+}
+"""Which role each service needs; one that is not listed needs no more than credentials: reflection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A tenant, and what may be done in its name."""
+
+    tenant: str
+    roles: frozenset[int]
+    """admin_pb2.Role, by number."""
+
+    def check(self, method: str) -> None:
+        """Raises PermissionDenied (ROLE_MISSING) unless the caller may call `/package.Service/Method`."""
+        needed = SERVICE_ROLES.get(method.rpartition("/")[0].removeprefix("/"))
+        if needed is None or needed in self.roles or ADMIN in self.roles:
+            return
+        role = admin_pb2.Role.Name(needed)
+        text = f"{method} needs the role {role}: use a key or token of tenant {self.tenant} that has it."
+        raise PermissionDenied(text, reason=Reason.ROLE_MISSING, metadata={"role": role})
+
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+EVERYBODY = Caller("default", frozenset({USER, OPERATOR, ADMIN}))
+"""Who every caller is while `auth` is off."""
+
+
+def caller() -> Caller:
+    """Who the present call comes from."""
+    return _caller.get()
+
+
+def is_called_by(who: Caller) -> None:
+    """Sets who the present call comes from."""
+    _caller.set(who)

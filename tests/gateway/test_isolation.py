@@ -1,0 +1,261 @@
+"""What one tenant has, another neither sees nor touches: every RPC of the gateway, over a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from io import BytesIO
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from wan22.channels import open_channel
+from wan22.client import Client
+from wan22.errors import Reason
+from wan22.status import from_rpc_error
+from wan22.v1 import admin_pb2, generation_pb2, pool_pb2
+from wan22.v1.generation_pb2 import Generation
+from wan22_gateway.identity.keys import new_secret
+
+from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+ALICE, BOB, OPERATOR = new_secret(), new_secret(), new_secret()
+PROMPT = "the secret of alice"
+SERVICES = [
+    generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
+    pool_pb2.DESCRIPTOR.services_by_name["PoolService"],
+    admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
+]
+METHODS = [(service.full_name, method) for service in SERVICES for method in service.methods]
+
+
+class Place:
+    """A gateway where alice has a finished and a waiting generation and an image; bob has nothing."""
+
+    def __init__(self, target: str, done: Generation, waiting: Generation, media: str, page_token: str) -> None:
+        self.target = target
+        self.done = done
+        self.waiting = waiting
+        self.media = media
+        self.page_token = page_token
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    folder = tmp_path_factory.mktemp("isolation")
+    tenants = {
+        "tenants": [{"name": "alice"}, {"name": "bob", "max_queued": 7}],
+        "keys": [
+            {"tenant": "alice", "roles": ["user"], "key": ALICE},
+            {"tenant": "bob", "roles": ["user"], "key": BOB},
+            {"tenant": "bob", "roles": ["operator"], "key": OPERATOR},
+        ],
+    }
+    (folder / "tenants.json").write_text(json.dumps(tenants))
+    terms: dict[str, Any] = {"auth": "on", "tenants_file": folder / "tenants.json", "reflection": True}
+    worker = ScriptedWorkerServicer()
+    async with (
+        gateway_with(folder, worker, api_key=OPERATOR, **terms) as client,
+        Client(client.endpoint, ALICE) as alice,
+    ):
+        made = await alice.create(variant=T2V, prompt=PROMPT, request_id="same", labels={"k": "alice"})
+        done = await alice.wait(made.name)
+        assert done.state == Generation.SUCCEEDED
+        metadata = [("authorization", f"Bearer {OPERATOR}")]
+        async with open_channel(client.endpoint) as channel:
+            drain = pool_pb2.DrainWorkerRequest(name="workers/w1")
+            drain.lease.seconds = 3600
+            call = channel.unary_unary(
+                "/wan22.v1.PoolService/DrainWorker",
+                pool_pb2.DrainWorkerRequest.SerializeToString,
+                pool_pb2.PoolWorker.FromString,
+            )
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await call(drain, metadata=metadata)
+                    except grpc.aio.AioRpcError:  # until the release has come through
+                        await asyncio.sleep(0.05)
+                    else:
+                        break
+            waiting = await alice.create(variant=T2V, prompt=PROMPT)
+            picture = BytesIO()
+            Image.new("RGB", (64, 64), (1, 2, 3)).save(picture, "PNG")
+            media = (await alice.upload_media(picture.getvalue())).name
+            listing = channel.unary_unary(
+                "/wan22.v1.GenerationService/ListGenerations",
+                generation_pb2.ListGenerationsRequest.SerializeToString,
+                generation_pb2.ListGenerationsResponse.FromString,
+            )
+            request = generation_pb2.ListGenerationsRequest(page_size=1)
+            page = await listing(request, metadata=[("authorization", f"Bearer {ALICE}")])
+        yield Place(client.endpoint, done, waiting, media, page.next_page_token)
+
+
+def message_class(descriptor: Any) -> type[Message]:
+    from google.protobuf.message_factory import GetMessageClass
+
+    return GetMessageClass(descriptor)
+
+
+async def call(target: str, service: str, method: Any, request: Message, key: str | None) -> list[Message]:
+    """Calls any RPC and returns its answers, at most five."""
+    metadata = [("authorization", f"Bearer {key}")] if key else None
+    answer = message_class(method.output_type)
+    coders = (type(request).SerializeToString, answer.FromString)
+    path = f"/{service}/{method.name}"
+    async with open_channel(target) as channel, asyncio.timeout(20):
+        if method.client_streaming:
+            return [await channel.stream_unary(path, *coders)(iter([request]), metadata=metadata)]
+        if not method.server_streaming:
+            return [await channel.unary_unary(path, *coders)(request, metadata=metadata)]
+        answers: list[Message] = []
+        async for part in channel.unary_stream(path, *coders)(request, metadata=metadata):
+            answers.append(part)
+            if len(answers) == 5:
+                break
+        return answers
+
+
+async def code_of(target: str, service: str, method: Any, request: Message, key: str | None) -> tuple[str, Reason]:
+    try:
+        await call(target, service, method, request, key)
+    except grpc.aio.AioRpcError as error:
+        return error.code().name, from_rpc_error(error).reason
+    return "OK", Reason.UNSPECIFIED
+
+
+def names(place: Place) -> list[str]:
+    return [place.done.name, place.waiting.name]
+
+
+Names = Callable[[str], Message]
+BY_NAME: dict[str, Names] = {
+    "GetGeneration": lambda name: generation_pb2.GetGenerationRequest(name=name),
+    "WatchGeneration": lambda name: generation_pb2.WatchGenerationRequest(name=name),
+    "CancelGeneration": lambda name: generation_pb2.CancelGenerationRequest(name=name),
+    "DeleteGeneration": lambda name: generation_pb2.DeleteGenerationRequest(name=name, force=True),
+    "DownloadVideo": lambda name: generation_pb2.DownloadVideoRequest(name=name),
+    "GetRecipe": lambda name: generation_pb2.GetRecipeRequest(name=name),
+}
+"""RPCs that name a generation: another tenant's is NOT_FOUND, as one that never was."""
+WITHOUT_NAME = {
+    "CreateGeneration",
+    "EstimateGeneration",
+    "ListGenerations",
+    "UploadMedia",
+    "ListVariants",
+    "GetQuota",
+    "ListUsage",
+}
+"""The others; each has a test below."""
+
+
+async def test_the_table_has_every_rpc_of_the_service() -> None:
+    assert {method.name for method in SERVICES[0].methods} == BY_NAME.keys() | WITHOUT_NAME
+
+
+@pytest.mark.parametrize(("service", "method"), METHODS, ids=lambda value: getattr(value, "name", value))
+async def test_no_rpc_is_open(place: Place, service: str, method: Any) -> None:
+    request = message_class(method.input_type)()
+    assert await code_of(place.target, service, method, request, None) == ("UNAUTHENTICATED", Reason.NO_CREDENTIALS)
+    for bad in ("nonsense", new_secret(), ALICE[:-1]):
+        answer = await code_of(place.target, service, method, request, bad)
+        assert answer == ("UNAUTHENTICATED", Reason.BAD_CREDENTIALS)
+    wrong = {"GenerationService": OPERATOR, "PoolService": ALICE, "AdminService": OPERATOR}[service.rpartition(".")[2]]
+    assert await code_of(place.target, service, method, request, wrong) == ("PERMISSION_DENIED", Reason.ROLE_MISSING)
+
+
+async def test_reflection_wants_credentials_too(place: Place) -> None:
+    from grpc_reflection.v1alpha import reflection_pb2
+
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    async with open_channel(place.target) as channel:
+        method = channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await anext(aiter(method(iter([request]))))
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        known = method(iter([request]), metadata=[("authorization", f"Bearer {BOB}")])
+        assert len((await anext(aiter(known))).list_services_response.service) == 4
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(BY_NAME)), st.sampled_from([0, 1]))
+async def test_another_tenants_generation_is_not_found_by_any_rpc(place: Place, rpc: str, which: int) -> None:
+    method = SERVICES[0].methods_by_name[rpc]
+    name = names(place)[which]
+    answer = await code_of(place.target, SERVICES[0].full_name, method, BY_NAME[rpc](name), BOB)
+    assert answer == ("NOT_FOUND", Reason.UNSPECIFIED)
+    never = "generations/00000000-0000-4000-8000-000000000000"
+    assert answer == await code_of(place.target, SERVICES[0].full_name, method, BY_NAME[rpc](never), BOB)
+    async with Client(place.target, ALICE) as alice:  # and nothing has happened to it
+        assert (await alice.get(name)).state == [Generation.SUCCEEDED, Generation.QUEUED][which]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from([Generation.QUEUED, Generation.SUCCEEDED]), max_size=2, unique=True),
+    st.sampled_from(["", T2V]),
+    st.sampled_from([{}, {"k": "alice"}]),
+)
+async def test_no_filter_lists_another_tenants_generations(
+    place: Place, states: list[Any], variant: str, labels: dict[str, str]
+) -> None:
+    async with Client(place.target, BOB) as bob:
+        found = [g async for g in bob.list(states=states, variant=variant, labels=labels)]
+    assert not {generation.name for generation in found} & set(names(place))
+
+
+async def test_a_page_token_is_of_one_tenant_and_is_signed(place: Place) -> None:
+    listing = SERVICES[0].methods_by_name["ListGenerations"]
+    assert place.page_token
+    for key, token, code in (
+        (ALICE, place.page_token, "OK"),
+        (BOB, place.page_token, "INVALID_ARGUMENT"),
+        (ALICE, "WzEsICJ4Il0=", "INVALID_ARGUMENT"),
+    ):
+        request = generation_pb2.ListGenerationsRequest(page_size=1, page_token=token)
+        assert (await code_of(place.target, SERVICES[0].full_name, listing, request, key))[0] == code
+
+
+async def test_images_request_ids_quota_and_usage_are_each_tenants_own(place: Place) -> None:
+    for rpc in ("CreateGeneration", "EstimateGeneration"):
+        method = SERVICES[0].methods_by_name[rpc]
+        request: Any = message_class(method.input_type)()
+        request.generation.variant = T2V
+        request.generation.parameters.prompt = "x"
+        request.generation.parameters.image = place.media
+        code, _ = await code_of(place.target, SERVICES[0].full_name, method, request, BOB)
+        assert code == "INVALID_ARGUMENT"
+    async with Client(place.target, BOB) as bob:
+        again = await bob.create(variant=T2V, prompt="another", request_id="same")  # alice's id, of another request
+        assert again.name not in names(place)
+        assert (await bob.get(again.name)).labels == {}
+        quota = await bob.quota()
+        assert (quota.tenant, quota.max_queued, quota.queued) == ("tenants/bob", 7, 1)
+        assert await bob.usage() == []
+        await bob.delete(again.name, force=True)
+    async with Client(place.target, ALICE) as alice:
+        assert [(day.generations, day.succeeded) for day in await alice.usage()] == [(1, 1)]
+        assert (await alice.quota()).tenant == "tenants/alice"
+
+
+async def test_no_answer_to_another_tenant_speaks_of_the_first(place: Place) -> None:
+    for rpc in sorted(WITHOUT_NAME - {"CreateGeneration", "EstimateGeneration", "UploadMedia"}):
+        method = SERVICES[0].methods_by_name[rpc]
+        answers = await call(place.target, SERVICES[0].full_name, method, message_class(method.input_type)(), BOB)
+        text = " ".join(str(answer) for answer in answers)
+        assert "alice" not in text
+        assert place.done.name not in text
