@@ -60,7 +60,7 @@ async def message(database: Database, generation: str, tenant: str = "default") 
 
 async def test_tenants_take_turns_by_weight_and_positions_foretell_it(database: Database) -> None:
     await database.write(prepare)
-    await database.write(lambda tx: rows.set_limits(tx, "big", weight=2.0))
+    await database.write(lambda tx: rows.set_limits(tx, "big", weight=1.9))
     queued = {}
     for tenant, count in (("small", 6), ("big", 6)):
         for _ in range(count):
