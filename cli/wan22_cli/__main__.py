@@ -8,11 +8,12 @@ import typer
 
 from wan22.settings import Settings, unknown_variables
 from wan22_bench.app import app as bench
-from wan22_cli import failures, generations, models
+from wan22_cli import admin, failures, generations, models
 from wan22_cli.generate import generate
 from wan22_cli.replay import replay
 from wan22_cli.terminal import note
 from wan22_cli.up import up
+from wan22_cli.usage import usage
 from wan22_cli.variants import variants
 
 app = typer.Typer(
@@ -26,8 +27,10 @@ app.command()(up)
 app.command()(generate)
 app.command()(replay)
 app.command()(variants)
+app.command()(usage)
 app.add_typer(generations.app, name="generations")
 app.add_typer(models.app, name="models")
+app.add_typer(admin.app, name="admin")
 app.add_typer(bench, name="bench")
 
 

@@ -245,6 +245,24 @@ class MemoryGateway(GenerationServiceServicer):
             ]
         )
 
+    async def GetQuota(self, _request: generation_pb2.GetQuotaRequest, context: Any) -> generation_pb2.Quota:
+        """Has no limits."""
+        self._note(context)
+        states = [record.generation.state for record in self.records.values()]
+        return generation_pb2.Quota(
+            tenant="tenants/default",
+            weight=1.0,
+            queued=states.count(Generation.QUEUED),
+            running=states.count(Generation.RUNNING),
+        )
+
+    async def ListUsage(
+        self, _request: generation_pb2.ListUsageRequest, context: Any
+    ) -> generation_pb2.ListUsageResponse:
+        """Keeps no days."""
+        self._note(context)
+        return generation_pb2.ListUsageResponse()
+
     def _note(self, context: Any) -> None:
         self.metadata = list(context.invocation_metadata())
 

@@ -90,6 +90,17 @@ class Calls:
                 self._answered = True
                 return
 
+    async def once(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: float
+    ) -> Response:
+        """Calls a method that is not idempotent, once."""
+        try:
+            response = await method(request, timeout=deadline, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise self.note(from_rpc_error(error)) from error
+        self._answered = True
+        return response
+
     async def send(
         self,
         method: grpc.aio.StreamUnaryMultiCallable[Request, Response],
