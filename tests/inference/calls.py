@@ -68,9 +68,8 @@ class Caller:
         finally:
             call.cancel()
 
-    async def cancel(self, which: pb.Attempt, *, prepared_only: bool = False) -> None:
-        request = pb.CancelAttemptRequest(attempt=which, prepared_only=prepared_only)
-        await _raising(self.stub.CancelAttempt(request, timeout=10.0))
+    async def cancel(self, which: pb.Attempt) -> None:
+        await _raising(self.stub.CancelAttempt(pb.CancelAttemptRequest(attempt=which), timeout=10.0))
 
     async def release(self, which: pb.Attempt) -> None:
         await _raising(self.stub.ReleaseAttempt(pb.ReleaseAttemptRequest(attempt=which), timeout=10.0))

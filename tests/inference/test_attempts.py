@@ -121,17 +121,6 @@ def test_a_prepared_attempt_that_is_cancelled_may_come_again_under_the_same_numb
     assert begin(book, "b", 1, 2).prepared
 
 
-def test_only_a_prepared_attempt_is_withdrawn() -> None:
-    book = AttemptBook(GRACE)
-    running = begin(book, "a", 1, 1)
-    prepared = begin(book, "b", 1, 1)
-    assert book.withdraw(running.key) is None
-    assert book.withdraw(AttemptKey("c", 1)) is None
-    assert book.withdraw(prepared.key) is prepared
-    assert book.held == (running,)
-    assert book.withdraw_prepared() is None
-
-
 def test_a_worker_that_leaves_gives_back_what_is_prepared() -> None:
     book = AttemptBook(GRACE)
     running, prepared = begin(book, "a", 1, 1), begin(book, "b", 1, 1)

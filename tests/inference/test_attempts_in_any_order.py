@@ -81,13 +81,6 @@ class BookMachine(RuleBasedStateMachine):
                 assert self.book.cancel(key) is held
                 assert (self.book.find(key) is None) == prepared
 
-    @rule(generation=generations, fence=fences)
-    def withdraw(self, generation: str, fence: Fence) -> None:
-        if self.observe(generation, fence):
-            held = self.book.find(AttemptKey(generation, fence.number))
-            was_prepared = held is not None and held.prepared
-            assert (self.book.withdraw(AttemptKey(generation, fence.number)) is held) == (was_prepared or held is None)
-
     @rule(data=st.data())
     def leave_device(self, data: st.DataObject) -> None:
         computing = [held for held in self.unfinished if held.phase is Phase.RUNNING]

@@ -76,19 +76,6 @@ async def test_a_prepared_attempt_is_cancelled_at_once_and_may_come_again(
         assert kinds(await to_the_end(running))[-1] == "finished"
 
 
-async def test_to_take_back_what_is_prepared_stops_nothing_that_has_started(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
-) -> None:
-    async with busy_worker(registry, tmp_path, long) as (caller, running):
-        prepared = caller.generate(parameters(VARIANT), attempt(2), may_prepare=True)
-        assert kinds([await anext(prepared)]) == ["prepared"]
-        await caller.cancel(attempt(1), prepared_only=True)
-        await caller.cancel(attempt(2), prepared_only=True)
-        await caller.cancel(attempt(2), prepared_only=True)  # idempotent
-        assert kinds(await to_the_end(prepared)) == ["cancelled"]
-        assert kinds(await to_the_end(running))[-1] == "finished"
-
-
 async def test_a_draining_worker_gives_the_prepared_attempt_back_and_finishes_the_running_one(
     registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
 ) -> None:

@@ -22,6 +22,7 @@ from wan22_gateway.media import MediaLibrary
 from wan22_gateway.results import Results
 from wan22_gateway.resumption import Resumption, Start
 from wan22_gateway.spool import Spool
+from wan22_gateway.store import claims
 from wan22_gateway.store.claims import Claim, loss
 from wan22_gateway.store.database import Database
 from wan22_gateway.store.generations import GenerationRow
@@ -82,6 +83,8 @@ class AttemptRunner:
             owner_epoch=self._fence.owner_epoch,
         )
         self._last_step_event = 0.0
+        self._prepared = self._started = False
+        """What the worker has said of it."""
 
     async def run(self) -> None:
         """Returns when the outcome is durable, the claim was given back, or a newer owner has taken over."""
@@ -111,6 +114,8 @@ class AttemptRunner:
                 row = await self._database.read(outcome.row_of, self._fence)
                 gone = await self._database.read(loss, self._claim)
                 if row is None:
+                    if self._prepared and not self._started:
+                        await self._take_back()
                     return False
                 if gone is not None:
                     log.warning("generations/%s: %s.", self._fence.generation, gone.reason)
@@ -128,6 +133,11 @@ class AttemptRunner:
             await self._stub.CancelAttempt(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             log.info("%s did not take the cancel yet: %s", self._claim.worker, from_rpc_error(error).message)
+
+    async def _take_back(self) -> None:
+        """Has the worker forget what another one, or nobody, is to do now."""
+        if await self._database.read(claims.is_stale, self._claim):
+            await self._ask_to_cancel()
 
     async def _follow(self, row: GenerationRow) -> None:
         while await self._stream(row) is _Next.RETRY:
@@ -170,6 +180,7 @@ class AttemptRunner:
             video_offset=self._spool.size,
             resume=start.message,
             checkpoint_step=start.newest_step,
+            may_prepare=await self._database.read(claims.is_prepared, self._claim),
             economy=None if row.economy is None else generation_pb2.Economy.FromString(row.economy),
         )
         yield inference_pb2.GenerateRequest(start=first)
@@ -194,8 +205,9 @@ class AttemptRunner:
     async def _take(self, event: inference_pb2.GenerateEvent, row: GenerationRow) -> bool:
         """Acts on one event; True when there is nothing more to do."""
         kind = event.WhichOneof("event")
-        if kind == "accepted":
-            return not await self._accepted(event.accepted, row)
+        if kind in {"accepted", "prepared"}:
+            held = self._accepted if kind == "accepted" else self._is_prepared
+            return not await held(getattr(event, kind), row)
         if kind == "progress":
             return not await self._progressed(event.progress)
         if kind == "video_chunk":
@@ -215,11 +227,42 @@ class AttemptRunner:
             await self._database.write(outcome.stopped, self._claim)
         else:
             raise InternalError(f"{self._claim.worker} sent an event that this version does not know.")
-        await self._release()
+        if self._started:  # else it was prepared, withdrawn, and may come again under its number
+            await self._release()
         return True
 
     async def _accepted(self, accepted: inference_pb2.GenerateEvent.Accepted, row: GenerationRow) -> bool:
         """Records the start; False when the attempt must not go on."""
+        if not await self._understood(accepted, row):
+            return False
+        self._started = True
+        worker = await self._database.read(outcome.worker_of, self._claim)
+        started = await self._database.write(
+            lifecycle.start,
+            self._fence,
+            worker.name,
+            worker.uid,
+            resumed_step=0 if self._start.checkpoint is None else self._start.checkpoint.step,
+            restart_reason=self._start.restart_reason,
+        )
+        if not started:
+            await self._take_back()
+        return started
+
+    async def _is_prepared(self, prepared: inference_pb2.GenerateEvent.Accepted, row: GenerationRow) -> bool:
+        """Takes note that the worker has it beside a running one; False when the attempt must not go on."""
+        if not await self._understood(prepared, row):
+            return False
+        current = await self._database.read(outcome.row_of, self._fence)
+        if current is None or current.state == State.RUNNING:  # the worker has let go of what it had started
+            await self._ask_to_cancel()
+            await self._database.write(outcome.not_begun, self._claim)
+            return False
+        self._prepared = True
+        return True
+
+    async def _understood(self, accepted: inference_pb2.GenerateEvent.Accepted, row: GenerationRow) -> bool:
+        """Whether the process that was claimed, or one as good, means the same parameters."""
         if accepted.incarnation != self._claim.incarnation:  # a process that knows nothing of the attempt's past
             renewed = await self._database.write(outcome.restarted, self._claim, accepted.incarnation)
             if renewed is None:
@@ -232,15 +275,7 @@ class AttemptRunner:
             await self._ask_to_cancel()
             await self._database.write(outcome.refused, self._claim, "BROKEN")
             return False
-        worker = await self._database.read(outcome.worker_of, self._claim)
-        return await self._database.write(
-            lifecycle.start,
-            self._fence,
-            worker.name,
-            worker.uid,
-            resumed_step=0 if self._start.checkpoint is None else self._start.checkpoint.step,
-            restart_reason=self._start.restart_reason,
-        )
+        return True
 
     async def _progressed(self, progress: generation_pb2.Progress) -> bool:
         denoising = progress.stage == generation_pb2.Progress.DENOISING

@@ -48,6 +48,7 @@ def worker_message(tx: Transaction, row: WorkerRow) -> pool_pb2.PoolWorker:
         state=inference_pb2.Worker.State.Value(row.state),
         bytes_left=row.bytes_total - row.bytes_loaded,
         generation=f"generations/{row.generation}" if row.generation else "",
+        prepared=f"generations/{row.prepared}" if row.prepared else "",
         alive=row.lease_expire_time > tx.now,
         error=row.error,
     )

@@ -134,10 +134,12 @@ class Discovery:
             return
         log.info("%s holds attempt %d of %s, which is over: ending it.", worker, held.attempt.number, generation)
         try:
-            if held.running:
+            if held.running or held.prepared:
                 await stub.CancelAttempt(
                     inference_pb2.CancelAttemptRequest(attempt=held.attempt), timeout=ANSWER_SECONDS
                 )
+            if held.prepared:
+                return  # it never had an outcome
             release = inference_pb2.ReleaseAttemptRequest(attempt=held.attempt)
             await stub.ReleaseAttempt(release, timeout=ANSWER_SECONDS)
         except grpc.aio.AioRpcError as error:

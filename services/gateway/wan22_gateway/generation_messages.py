@@ -80,7 +80,8 @@ def waiting_for(tx: Transaction, row: GenerationRow) -> str:
     if row.cancel_requested_time is not None:
         return "its cancellation"
     if row.claimed_worker is not None:
-        return f"{row.claimed_worker} to start it"
+        prepared = any(worker.prepared == row.id for worker in pools.workers_of(tx, row.pool))
+        return f"its turn on {row.claimed_worker}" if prepared else f"{row.claimed_worker} to start it"
     allowed = limits_of(tx, row.tenant).max_running
     if allowed is not None and turns.running(tx).get(row.tenant, 0) >= allowed:
         return f"another generation of its tenant: {allowed} may run at once"

@@ -236,11 +236,16 @@ def requeue(tx: Transaction, fence: Fence, reason: str) -> bool:
 
 
 def release_claim(tx: Transaction, fence: Fence) -> None:
-    """Gives a still QUEUED generation and its worker back to the dispatcher; the attempt never was one."""
+    """Gives a still QUEUED generation and its worker back to the dispatcher; the attempt never was one.
+
+    What the worker has prepared beside it is next there.
+    """
     tx.execute(update(generations).where(fence.condition).values(claimed_worker=None, owner=None))
+    free = and_(workers.c.state == "BUSY", workers.c.prepared.is_(None))
+    state = case((free, "IDLE"), else_=workers.c.state)  # until the worker says so itself
     freed = update(workers).where(workers.c.generation == fence.generation)
-    state = case((workers.c.state == "BUSY", "IDLE"), else_=workers.c.state)  # until the worker says so itself
-    tx.execute(freed.values(generation=None, state=state))
+    tx.execute(freed.values(generation=workers.c.prepared, prepared=None, state=state))
+    tx.execute(update(workers).where(workers.c.prepared == fence.generation).values(prepared=None))
     tx.notify("queue")
 
 

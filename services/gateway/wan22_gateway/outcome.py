@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from google.rpc import status_pb2
-from sqlalchemy import select, update
+from sqlalchemy import and_, select, update
 
 from wan22.errors import DeadlineExceeded, FailedPrecondition, Reason
 from wan22.status import from_status
@@ -155,13 +155,18 @@ def _is_deadly(tx: Transaction, fence: Fence, pool: str) -> FailedPrecondition |
 
 
 def refused(tx: Transaction, claim: Claim, worker_state: str) -> None:
-    """Takes a refusal: no attempt if it had not started, a lost one if it had; the worker counts as what it said."""
+    """Takes a refusal: no attempt if it had not started, a lost one if it had; the worker counts as what it said.
+
+    One that refuses to prepare is not asked again beside the same generation.
+    """
     row = row_of(tx, claim.fence)
     if row is None:
         return
     if row.state == State.RUNNING or row.cancel_requested_time is not None:
         lost(tx, claim, Loss(f"{claim.worker} no longer holds it", died=False))
     else:
+        beside = and_(workers.c.name == claim.worker, workers.c.prepared == claim.fence.generation)
+        tx.execute(update(workers).where(beside).values(refuses_beside=workers.c.generation))
         lifecycle.release_claim(tx, claim.fence)
     tx.execute(update(workers).where(workers.c.name == claim.worker).values(state=worker_state))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,9 @@ class QueueView:
 
     plan: Plan
     claimed: Sequence[int]
-    """Positions of rows that a worker is about to start."""
+    """Positions of rows that a worker is about to start, or has prepared."""
+    prepared: Mapping[int, float]
+    """Seconds until what is prepared starts, by the position of its row."""
     indexes: dict[int, int]
     """By the position of a row its index in the plan."""
     rows: Sequence[Row[Any]]
@@ -41,7 +43,7 @@ class QueueView:
     def place_of(self, row: GenerationRow) -> Place:
         """Where a QUEUED generation stands; one that is newer than the view is given the place that it will have."""
         if row.claimed_worker is not None:
-            return Place(1, 0.0)
+            return Place(1, self.prepared.get(row.position, 0.0))
         index = self.indexes.get(row.position)
         if index is None:
             place = self.plan.place(row.tenant, Priority(row.priority))
@@ -79,4 +81,5 @@ def _make(tx: Transaction, pool: str) -> QueueView:
     ordered = [*claimed, *(rows[position] for position in plan.order)]
     indexes = {position: index for index, position in enumerate(plan.order)}
     positions = [row.position for row in claimed]
-    return QueueView(plan, positions, indexes, ordered, tx.now, began, time.monotonic() - began)
+    prepared = turns.prepared_starts(tx, pool)
+    return QueueView(plan, positions, prepared, indexes, ordered, tx.now, began, time.monotonic() - began)

@@ -184,11 +184,6 @@ class AttemptBook:
         held.phase, held.orphan_since = Phase.RUNNING, None
         return held
 
-    def withdraw(self, key: AttemptKey) -> HeldAttempt | None:
-        """Takes a prepared attempt back for an observed owner; None when it has started or is not here."""
-        held = self.find(key)
-        return self._withdraw(held) if held is not None and held.prepared else None
-
     def withdraw_prepared(self) -> HeldAttempt | None:
         """Takes whatever is prepared back and returns it: the worker leaves."""
         held = self.prepared

@@ -77,8 +77,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> inference_pb2.CancelAttemptResponse:
         """Stops an attempt at its next step."""
         generation = check_generation(request.attempt.generation, "attempt.generation")
-        stop = self._worker.withdraw if request.prepared_only else self._worker.cancel
-        stop(generation, _fence(request.attempt))
+        self._worker.cancel(generation, _fence(request.attempt))
         return inference_pb2.CancelAttemptResponse()
 
     async def ReleaseAttempt(

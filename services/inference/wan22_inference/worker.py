@@ -208,13 +208,6 @@ class Worker:
         elif held.phase is Phase.WITHDRAWN:
             self._drop(held)
 
-    def withdraw(self, generation: str, fence: Fence) -> None:
-        """Forgets an attempt that is only prepared; one that has started goes on. Raises Aborted for a stale owner."""
-        self._observe(generation, fence)
-        withdrawn = self._book.withdraw(AttemptKey(generation, fence.number))
-        if withdrawn is not None:
-            self._drop(withdrawn)
-
     async def release(self, generation: str, fence: Fence) -> None:
         """Forgets an outcome. Raises Aborted for a stale owner, FailedPrecondition while the attempt runs."""
         self._observe(generation, fence)

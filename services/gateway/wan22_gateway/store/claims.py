@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, update
 
 from wan22.errors import DeadlineExceeded, Reason
 from wan22_gateway import lifecycle
@@ -15,6 +16,10 @@ from wan22_gateway.lifecycle import UNFINISHED, Fence, State, timestamp
 from wan22_gateway.store import checkpoints, turns
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import attempts, generations, workers
+
+PREPARE_SECONDS = 60.0
+"""How long before its predicted end a running generation is joined by the next one: what is not bound yet can still be
+overtaken by what is more urgent, and a prediction is not worth more."""
 
 
 @dataclass(frozen=True)
@@ -32,31 +37,81 @@ def _microseconds(seconds: float) -> int:
 
 
 def next_pair(tx: Transaction, resume_wait: float) -> tuple[Row[Any], Row[Any]] | None:
-    """The next generation in order of dispatch that an idle worker of its pool can take, and that worker.
+    """The next generation in order of dispatch that a worker of its pool can take, and that worker.
 
-    One with a checkpoint goes to a worker of equal numerics. For `resume_wait` seconds after its worker was lost it
-    waits for one, if the pool has one at all or one that still loads; then any worker may start it anew.
+    An idle worker comes first, and takes before all else what a busy one has prepared; where there is none, a busy one
+    that will soon be free prepares the generation. One with a checkpoint goes to a worker of equal numerics. For
+    `resume_wait` seconds after its worker was lost it waits for one, if the pool has one at all or one that still
+    loads; then any worker may start it anew.
     """
-    free = and_(
-        workers.c.state == "IDLE",
-        workers.c.generation.is_(None),
-        workers.c.lease_expire_time > tx.now,
-        or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= tx.now),
-    )
-    by_pool: defaultdict[str, list[Row[Any]]] = defaultdict(list)
-    for worker in tx.execute(select(workers).where(free).order_by(workers.c.pool, workers.c.name)):
-        by_pool[worker.pool].append(worker)
-    for pool, idle in by_pool.items():
-        for _, _, waiting in turns.waiting(tx, pool):
-            row = tx.execute(select(generations).where(generations.c.position == waiting.key)).one()
+    for pool, idle in _by_pool(_idle(tx)).items():
+        for row in chain(_prepared(tx, pool), _unclaimed(tx, pool)):
             taken_by = _fitting(tx, row, idle, resume_wait)
+            if taken_by is not None:
+                return row, taken_by
+    for pool, willing in _by_pool(_free_soon(tx)).items():
+        for row in _unclaimed(tx, pool):
+            taken_by = _fitting(tx, row, willing, resume_wait)
             if taken_by is not None:
                 return row, taken_by
     return None
 
 
+def _by_pool(free: Iterable[Row[Any]]) -> Mapping[str, Sequence[Row[Any]]]:
+    by_pool: defaultdict[str, list[Row[Any]]] = defaultdict(list)
+    for worker in free:
+        by_pool[worker.pool].append(worker)
+    return by_pool
+
+
+def _takes_work(tx: Transaction) -> ColumnElement[bool]:
+    return and_(
+        workers.c.lease_expire_time > tx.now,
+        or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= tx.now),
+    )
+
+
+def _idle(tx: Transaction) -> Sequence[Row[Any]]:
+    idle = and_(workers.c.state == "IDLE", workers.c.generation.is_(None), _takes_work(tx))
+    return tx.execute(select(workers).where(idle).order_by(workers.c.pool, workers.c.name)).all()
+
+
+def _free_soon(tx: Transaction) -> Sequence[Row[Any]]:
+    """Workers that may prepare what comes after their running generation, those first that will be free first."""
+    willing = and_(
+        workers.c.state.in_(["IDLE", "BUSY"]),  # IDLE while it was not asked since it has started
+        workers.c.prepared.is_(None),
+        or_(workers.c.refuses_beside.is_(None), workers.c.refuses_beside != workers.c.generation),
+        _takes_work(tx),
+    )
+    end = attempts.c.start_time + generations.c.predicted_seconds * 1_000_000
+    query = (
+        select(workers)
+        .join(generations, and_(generations.c.id == workers.c.generation, generations.c.state == State.RUNNING))
+        .join(
+            attempts,
+            and_(attempts.c.generation == generations.c.id, attempts.c.number == generations.c.claimed_attempt),
+        )
+        .where(willing, end <= tx.now + _microseconds(PREPARE_SECONDS))
+    )
+    return tx.execute(query.order_by(workers.c.pool, end, workers.c.name)).all()
+
+
+def _unclaimed(tx: Transaction, pool: str) -> Iterator[Row[Any]]:
+    for _, _, waiting in turns.waiting(tx, pool):
+        yield tx.execute(select(generations).where(generations.c.position == waiting.key)).one()
+
+
+def _prepared(tx: Transaction, pool: str) -> Sequence[Row[Any]]:
+    """What waits beside a running generation although its turn has come."""
+    beside = and_(workers.c.pool == pool, workers.c.prepared == generations.c.id)
+    waits = and_(generations.c.state == State.QUEUED, generations.c.cancel_requested_time.is_(None))
+    query = select(generations).join(workers, beside).where(waits)
+    return tx.execute(query.order_by(generations.c.position)).all()
+
+
 def _fitting(tx: Transaction, row: Row[Any], idle: Sequence[Row[Any]], resume_wait: float) -> Row[Any] | None:
-    """The worker among idle ones that should take a generation; None when it waits for another."""
+    """The worker among free ones, best first, that should take a generation; None when it waits for another."""
     made = checkpoints.newest(tx, row.id) if row.requeue_time is not None else ()
     if not made:
         return idle[0]
@@ -86,7 +141,10 @@ def fail_overdue(tx: Transaction) -> None:
 
 
 def claim_next(tx: Transaction, owner: str, lease_seconds: float, resume_wait: float) -> Claim | None:
-    """Claims the next pair for an owner; None when there is none. What is too late for its deadline fails first."""
+    """Claims the next pair for an owner; None when there is none. What is too late for its deadline fails first.
+
+    A generation that a busy worker had prepared is thereby taken back from it: its fence there is old.
+    """
     fail_overdue(tx)
     pair = next_pair(tx, resume_wait)
     if pair is None:
@@ -103,8 +161,23 @@ def claim_next(tx: Transaction, owner: str, lease_seconds: float, resume_wait: f
         "lease_expire_time": tx.now + _microseconds(lease_seconds),
     }
     tx.execute(update(generations).where(generations.c.id == row.id).values(claim))
-    tx.execute(update(workers).where(workers.c.name == worker.name).values(generation=row.id))
+    tx.execute(update(workers).where(workers.c.prepared == row.id).values(prepared=None))
+    place = {"generation": row.id} if worker.generation is None else {"prepared": row.id}
+    tx.execute(update(workers).where(workers.c.name == worker.name).values(place))
+    tx.notify(f"generation/{row.id}")
     return Claim(fence, worker.name, worker.incarnation, worker.address)
+
+
+def is_prepared(tx: Transaction, claim: Claim) -> bool:
+    """Whether the claim is for what comes after the worker's running generation."""
+    beside = and_(workers.c.name == claim.worker, workers.c.prepared == claim.fence.generation)
+    return tx.execute(select(workers.c.name).where(beside)).one_or_none() is not None
+
+
+def is_stale(tx: Transaction, claim: Claim) -> bool:
+    """Whether the worker has no business with the attempt any more, whoever owns it."""
+    row = claimed_row(tx, claim.fence.generation)
+    return row is None or (row.claimed_worker, row.claimed_attempt) != (claim.worker, claim.fence.attempt)
 
 
 def renew(tx: Transaction, owner: str, fences: Iterable[Fence], lease_seconds: float) -> set[Fence]:

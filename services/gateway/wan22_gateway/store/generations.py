@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, func, insert, select, update
+from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 
 from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
 from wan22.v1 import generation_pb2
@@ -162,7 +162,8 @@ def count_queued(tx: Transaction) -> int:
 
 
 def claimed_queued(tx: Transaction, pool: str) -> Sequence[GenerationRow]:
-    """A pool's QUEUED generations that a worker is about to start."""
-    claimed = select(workers.c.generation).where(workers.c.pool == pool, workers.c.generation.is_not(None))
-    query = select(generations).where(generations.c.id.in_(claimed), generations.c.state == State.QUEUED)
-    return tx.execute(query.order_by(generations.c.position)).all()
+    """A pool's QUEUED generations that a worker is about to start, or has prepared; these last."""
+    prepared = workers.c.prepared == generations.c.id
+    claimed = and_(workers.c.pool == pool, or_(workers.c.generation == generations.c.id, prepared))
+    query = select(generations).join(workers, claimed).where(generations.c.state == State.QUEUED)
+    return tx.execute(query.order_by(prepared, generations.c.position)).all()

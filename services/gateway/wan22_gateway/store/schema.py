@@ -204,6 +204,8 @@ workers = Table(
     Column("lost", Boolean, nullable=False),  # it was asked after its lease had lapsed, and did not answer
     Column("drain_expire_time", BigInteger),
     Column("generation", Text),  # claimed for it
+    Column("prepared", Text),  # claimed for it beside that one, to start after it
+    Column("refuses_beside", Text),  # the generation beside which it prepares none: it said so
     Index("workers_by_pool", "pool"),
 )
 

@@ -55,9 +55,10 @@ def _queued(pool: str) -> Any:
 
 
 def running(tx: Transaction) -> dict[str, int]:
-    """How many generations of each tenant have a worker."""
+    """How many generations of each tenant have a worker, or are next on one."""
     query = select(generations.c.tenant, func.count().label("number"))
-    query = query.join(workers, workers.c.generation == generations.c.id)
+    claimed = or_(workers.c.generation == generations.c.id, workers.c.prepared == generations.c.id)
+    query = query.join(workers, claimed)
     return {row.tenant: row.number for row in tx.execute(query.group_by(generations.c.tenant))}
 
 
@@ -169,8 +170,11 @@ def plan(tx: Transaction, pool: str) -> tuple[Plan, Mapping[int, Row[Any]]]:
 
 def _free_at(tx: Transaction, pool: str) -> list[tuple[float, str]]:
     """Seconds until each worker of a pool that may take work is free, and the tenant that has it now."""
+    prepared = generations.alias()
+    columns = (generations.c.tenant, generations.c.predicted_seconds, attempts.c.start_time)
     query = (
-        select(workers, generations.c.tenant, generations.c.predicted_seconds, attempts.c.start_time)
+        select(workers, *columns, func.coalesce(prepared.c.predicted_seconds, 0.0).label("prepared_seconds"))
+        .outerjoin(prepared, prepared.c.id == workers.c.prepared)
         .outerjoin(generations, generations.c.id == workers.c.generation)
         .outerjoin(
             attempts,
@@ -191,10 +195,23 @@ def _free_at(tx: Transaction, pool: str) -> list[tuple[float, str]]:
     for row in tx.execute(query.where(usable)):
         if row.generation is not None:
             elapsed = 0.0 if row.start_time is None else (tx.now - row.start_time) / 1_000_000
-            ends.append((max(0.0, row.predicted_seconds - elapsed), row.tenant))
+            ends.append((max(0.0, row.predicted_seconds - elapsed) + row.prepared_seconds, row.tenant))
         elif row.state == "LOADING":
             left = 1.0 - row.bytes_loaded / row.bytes_total if row.bytes_total else 1.0
             ends.append((LOAD_SECONDS * left, ""))
         else:
             ends.append((0.0, ""))
     return ends
+
+
+def prepared_starts(tx: Transaction, pool: str) -> Mapping[int, float]:
+    """Seconds until each prepared generation of a pool is predicted to start, by its position."""
+    running = generations.alias()
+    query = (
+        select(generations.c.position, running.c.predicted_seconds, attempts.c.start_time)
+        .join(workers, workers.c.prepared == generations.c.id)
+        .join(running, running.c.id == workers.c.generation)
+        .join(attempts, and_(attempts.c.generation == running.c.id, attempts.c.number == running.c.attempt_count))
+    )
+    rows = tx.execute(query.where(workers.c.pool == pool))
+    return {row.position: max(0.0, row.predicted_seconds - (tx.now - row.start_time) / 1_000_000) for row in rows}

@@ -164,6 +164,8 @@ def upgrade() -> None:
         sa.Column("lost", sa.Boolean(), nullable=False),
         sa.Column("drain_expire_time", sa.BigInteger(), nullable=True),
         sa.Column("generation", sa.Text(), nullable=True),
+        sa.Column("prepared", sa.Text(), nullable=True),
+        sa.Column("refuses_beside", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_index("workers_by_pool", "workers", ["pool"], unique=False)
