@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,24 @@ Image = Annotated[
 LastImage = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, readable=True, help="Last frame, for i2v.")
 ]
+
+
+class Priority(StrEnum):
+    """How urgent a generation is among its tenant's."""
+
+    LOW = "LOW"
+    NORMAL = "NORMAL"
+    HIGH = "HIGH"
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a request says beside its content."""
+
+    labels: dict[str, str]
+    count: int
+    priority: Priority | None
+    within: float | None
 
 
 def generate(
@@ -66,6 +86,12 @@ def generate(
         bool, typer.Option("--omit-prompt", help="Leave the texts out of the recipe in the MP4.")
     ] = False,
     count: Annotated[int, typer.Option(min=1, max=4, help="Videos to make, by seed, seed + 1 …: out-1.mp4 …")] = 1,
+    priority: Annotated[
+        Priority | None, typer.Option(help="Among your own generations. Default: NORMAL.", case_sensitive=False)
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds from now in which it must end: it fails rather than late.")
+    ] = None,
     label: options.Labels = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the generation's name and leave it to the queue.")
@@ -94,11 +120,11 @@ def generate(
         "cut_prompt": cut_prompt or None,
         "omit_prompt": omit_prompt or None,
     }
-    labels = options.parse_labels(label)
+    terms = _Terms(options.parse_labels(label), count, priority, within)
 
     async def command() -> None:
         async with options.connect(endpoint) as client:
-            wanted = _create(client, variant, prompt, image, last_image, labels, count, parameters)
+            wanted = _create(client, variant, prompt, image, last_image, terms, parameters)
             creation = asyncio.create_task(wanted)
             try:
                 await _follow(client, creation, None if detach else output, json=json)
@@ -140,14 +166,21 @@ async def _create(
     prompt: str,
     image: Path | None,
     last_image: Path | None,
-    labels: dict[str, str],
-    count: int,
+    terms: _Terms,
     parameters: ParameterOptions,
 ) -> Generation:
     variant = variant or await _only_variant(client)
     media = [None if path is None else (await client.upload_media(path)).name for path in (image, last_image)]
     return await client.create(
-        variant=variant, prompt=prompt, image=media[0], last_image=media[1], labels=labels, count=count, **parameters
+        variant=variant,
+        prompt=prompt,
+        image=media[0],
+        last_image=media[1],
+        labels=terms.labels,
+        count=terms.count,
+        priority=terms.priority.value if terms.priority else None,
+        finish_within=terms.within,
+        **parameters,
     )
 
 

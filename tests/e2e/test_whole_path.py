@@ -346,3 +346,17 @@ async def pool_states(installation: Installation, name: str) -> AsyncIterator[po
             for pool in answer.pools:
                 if pool.name == name:
                     yield pool
+
+
+async def test_priority_and_deadline_go_all_the_way(installation: Installation, client: Client, tmp_path: Path) -> None:
+    command = Wan22Command(tmp_path, WAN22_ENDPOINT=client.endpoint)
+    made = await command(
+        "generate", PROMPT, "-o", "high.mp4", "--variant", T2V, "--priority", "high", "--within", "100", "--json"
+    )
+    assert made.exit_code == 0, made.err
+    assert made.json()["priority"] == "HIGH"
+    shown = await client.get(made.json()["name"])
+    assert shown.deadline.ToMicroseconds() - shown.create_time.ToMicroseconds() == pytest.approx(100e6, abs=5e6)
+    with pytest.raises(FailedPrecondition, match="is predicted to take") as caught:
+        await client.create(variant=T2V, prompt=PROMPT, finish_within=2.0, num_inference_steps=100, num_frames=161)
+    assert caught.value.reason is Reason.DEADLINE_MISSED

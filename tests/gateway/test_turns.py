@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 from wan22.errors import Reason, ResourceExhausted
 from wan22.status import from_status
 from wan22.v1.generation_pb2 import Generation
-from wan22_gateway import lifecycle
+from wan22_gateway import lifecycle, outcome
 from wan22_gateway.demand import pool_message
 from wan22_gateway.generation_messages import generation_message
 from wan22_gateway.lifecycle import StoredVideo
@@ -164,6 +164,21 @@ async def test_a_deadline_that_cannot_be_made_any_more_fails_before_a_worker_is_
     assert failed.state == Generation.FAILED
     assert from_status(failed.error).reason is Reason.DEADLINE_MISSED
     assert "predicted to take 10 s" in failed.error.message
+
+
+async def test_a_running_generation_is_stopped_at_its_deadline_and_its_worker_goes_on(database: Database) -> None:
+    await database.write(prepare)
+    late = await database.write(lambda tx: rows.add_generation(tx, deadline=tx.now + 1, start_by_time=tx.now + 10**9))
+    taken = await database.write(claim)
+    assert taken is not None
+    await database.write(lifecycle.start, taken.fence, taken.worker, "uid")
+    row = await database.read(outcome.row_of, taken.fence)
+    assert row is not None
+    assert await database.read(outcome.is_late, row)
+    await database.write(outcome.stopped, taken)
+    assert from_status((await message(database, late)).error).reason is Reason.DEADLINE_MISSED
+    await database.write(rows.add_generation)
+    assert await database.write(claim) is not None
 
 
 async def test_a_queue_of_many_is_dispatched_from_its_indexes(database: Database) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "localhost:50051"
 SolverName = Literal["UNIPC", "DPMPP", "EULER", "LCM"]
+PriorityName = Literal["LOW", "NORMAL", "HIGH"]
 ProfileName = Literal["QUALITY", "TURBO"]
 ExpertName = Literal["HIGH", "LOW", "BOTH"]
 MAX_MEDIA_BYTES = 32 << 20
@@ -112,13 +113,16 @@ class Client:
         pool: str = "",
         request_id: str | None = None,
         count: int = 1,
+        priority: PriorityName | None = None,
+        finish_within: float | None = None,
         **options: Unpack[ParameterOptions],
     ) -> Generation:
         """Queues a generation and returns it as accepted: durable, with the parameters that take effect.
 
         `count` of 2 to 4 queues as many, with the seeds seed, seed + 1 …; the first is returned and names the others as
         `siblings`. `image` and `last_image` are names that `upload_media` returned. Tries repeat the same `request_id`,
-        drawn here when absent, so one call makes one generation.
+        drawn here when absent, so one call makes one generation. `priority` orders it among the tenant's own.
+        `finish_within` is its deadline, seconds from its acceptance on: it is refused, or fails, rather than late.
         """
         wanted = _wanted(
             variant=variant,
@@ -132,6 +136,10 @@ class Client:
         request = generation_pb2.CreateGenerationRequest(
             generation=wanted, request_id=request_id or str(uuid.uuid4()), count=count
         )
+        if priority is not None:
+            request.generation.priority = Generation.Priority.Value(priority)
+        if finish_within is not None:
+            request.finish_within.FromMicroseconds(round(finish_within * 1_000_000))
         return await self._calls.unary(self._stub.CreateGeneration, request, deadline=self._timeout)
 
     async def estimate(
