@@ -15,6 +15,7 @@ import pytest_asyncio
 from wan22.channels import open_channel
 from wan22.client import Client, ParameterOptions
 from wan22.errors import AlreadyExists, FailedPrecondition, InvalidRequest, NotFound, Reason
+from wan22.status import from_status
 from wan22.v1 import generation_pb2, generation_pb2_grpc, inference_pb2, pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
 from wan22_testing.installation import Installation, pool_name
@@ -357,6 +358,12 @@ async def test_priority_and_deadline_go_all_the_way(installation: Installation, 
     assert made.json()["priority"] == "HIGH"
     shown = await client.get(made.json()["name"])
     assert shown.deadline.ToMicroseconds() - shown.create_time.ToMicroseconds() == pytest.approx(100e6, abs=5e6)
-    with pytest.raises(FailedPrecondition, match="is predicted to take") as caught:
-        await client.create(variant=T2V, prompt=PROMPT, finish_within=2.0, num_inference_steps=100, num_frames=161)
-    assert caught.value.reason is Reason.DEADLINE_MISSED
+    long: ParameterOptions = {"num_inference_steps": 100, "num_frames": 161}
+    try:  # refused where this pool's speed is known well enough by now, else stopped when its time is over
+        slow = await client.create(variant=T2V, prompt=PROMPT, finish_within=2.0, **long)
+        reason = from_status((await client.wait(slow.name)).error).reason
+    except FailedPrecondition as error:
+        reason = error.reason
+    assert reason is Reason.DEADLINE_MISSED
+    after = await client.generate(tmp_path / "after.mp4", variant=T2V, prompt=PROMPT)  # its worker is free again
+    assert after.state == Generation.SUCCEEDED

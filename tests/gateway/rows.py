@@ -17,11 +17,11 @@ ADDRESS = "127.0.0.1:1"
 VERSION = "models/tiny/versions/sha256:" + "0" * 64
 
 
-def add_pool(tx: Transaction, name: str = POOL, max_workers: int = 4) -> None:
+def add_pool(tx: Transaction, name: str = POOL, max_workers: int = 4, version: str = VERSION) -> None:
     pool = pool_pb2.Pool(
         name=name,
         variant="t2v-a14b-tiny",
-        model_version=VERSION,
+        model_version=version,
         max_workers=max_workers,
         default_for_variant=True,
     )
@@ -73,7 +73,6 @@ def add_generation(
         cut_texts={},
         siblings=[],
         predicted_seconds=predicted,
-        work_units=1.0,
         priority=priority,
         deadline=deadline,
         start_by_time=start_by_time,

@@ -5,6 +5,7 @@ from sqlalchemy import update
 
 from wan22.errors import AlreadyExists, FailedPrecondition
 from wan22_gateway import lifecycle, outcome
+from wan22_gateway.cost import CostModel, Work
 from wan22_gateway.lifecycle import State
 from wan22_gateway.store import claims, generations, pools
 from wan22_gateway.store.claims import Claim, Loss
@@ -192,9 +193,14 @@ async def test_a_request_id_names_one_request_even_after_its_generation_is_delet
     assert await database.read(generations.find_request, "default", "r1", "d") == generation
 
 
-async def test_a_pools_speed_follows_its_generations(database: Database) -> None:
+async def test_a_pool_learns_its_speed_and_forgets_it_with_its_version(database: Database) -> None:
     await database.write(rows.add_pool)
-    await database.write(pools.fit, rows.POOL, 2.0, 10.0)
-    assert (await database.read(pools.get, rows.POOL)).seconds_per_unit == pytest.approx(5.0)
-    await database.write(pools.fit, rows.POOL, 1.0, 15.0)
-    assert (await database.read(pools.get, rows.POOL)).seconds_per_unit == pytest.approx(8.0)
+    done = Work(1.0, 1.0, 1.0)
+    await database.write(pools.learn, rows.POOL, done, 40.0)
+    model = CostModel.from_json((await database.read(pools.get, rows.POOL)).cost_model)
+    assert model.count == 1
+    assert model.seconds(done) == pytest.approx(40.0)
+    await database.write(rows.add_pool, rows.POOL, 7)
+    assert (await database.read(pools.get, rows.POOL)).cost_model is not None
+    await database.write(lambda tx: rows.add_pool(tx, version=rows.VERSION[:-1] + "1"))
+    assert (await database.read(pools.get, rows.POOL)).cost_model is None

@@ -15,8 +15,9 @@ from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, re
 from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
 from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
-from wan22_gateway import cost, lifecycle
+from wan22_gateway import lifecycle
 from wan22_gateway.adapters import Adapters
+from wan22_gateway.cost import CostModel, work
 from wan22_gateway.memory import Fit, fit
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.queue_view import view
@@ -55,12 +56,11 @@ class Admitted:
     """Tokens that each text had which is cut, by field."""
     fit: Fit | None
     """How it fits into memory; None while that is unknown."""
-    work_units: float
     predicted_seconds: float
     priority: Priority
     deadline: int | None
     start_by_time: int | None
-    """The latest start that makes the deadline; the deadline itself while the pool's speed is not known."""
+    """The latest start that makes the deadline; the deadline itself while too little is known of the pool's speed."""
     turn: Turn
 
 
@@ -117,7 +117,6 @@ class Admission:
                 cut_texts=admitted.cut_texts,
                 siblings=ids if count > 1 else [],
                 predicted_seconds=admitted.predicted_seconds,
-                work_units=admitted.work_units,
                 priority=admitted.priority,
                 deadline=admitted.deadline,
                 start_by_time=admitted.start_by_time,
@@ -146,17 +145,14 @@ class Admission:
         if too_long and not parameters.cut_prompt:
             raise _refuse_texts(too_long)
         _check_profile(pool, variant, parameters, found.distilled)
-        units = cost.work_units(variant, parameters)
-        seconds = cost.predicted_seconds(units, pool.seconds_per_unit)
+        model, wanted = CostModel.from_json(pool.cost_model), work(variant, parameters)
+        seconds = model.seconds(wanted)
         fitting = await self._database.read(fit, pool.name, variant, parameters)
-        known = pool.seconds_per_unit is not None
         deadline = generation.deadline.ToMicroseconds() if generation.HasField("deadline") else None
-        start_by = None if deadline is None else deadline - round(seconds * 1_000_000 if known else 0)
+        start_by = None if deadline is None else deadline - round(model.at_least(wanted) * 1_000_000)
         priority = Priority(generation.priority or Priority.NORMAL)
         turn = await self._database.read(_turn, pool, tenant, priority)
-        return Admitted(
-            variant, pool, parameters, too_long, fitting, units, seconds, priority, deadline, start_by, turn
-        )
+        return Admitted(variant, pool, parameters, too_long, fitting, seconds, priority, deadline, start_by, turn)
 
     async def _image_size(self, tenant: str, requested: RequestedParameters) -> Size | None:
         size = None

@@ -10,9 +10,12 @@ from google.rpc import status_pb2
 from sqlalchemy import and_, select, update
 
 from wan22.errors import DeadlineExceeded, FailedPrecondition, Reason
+from wan22.parameter_messages import complete_from_message
 from wan22.status import from_status
-from wan22.v1 import inference_pb2
+from wan22.v1 import generation_pb2, inference_pb2
+from wan22.variants import VARIANTS
 from wan22_gateway import lifecycle
+from wan22_gateway.cost import work
 from wan22_gateway.lifecycle import UNFINISHED, Fence, State, StoredVideo
 from wan22_gateway.results import Results, recipe_key, video_key
 from wan22_gateway.store import checkpoints, claims, objects, pools
@@ -20,7 +23,7 @@ from wan22_gateway.store.claims import Claim, Loss
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
 from wan22_gateway.store.pools import WorkerRow
-from wan22_gateway.store.schema import generations, workers
+from wan22_gateway.store.schema import attempts, generations, workers
 
 log = logging.getLogger(__name__)
 MAX_DEATHS = 3
@@ -76,11 +79,20 @@ async def store(
         objects.commit(tx, key)
         objects.commit(tx, beside)
         row = tx.execute(select(generations).where(generations.c.id == fence.generation)).one()
-        pools.fit(tx, row.pool, row.work_units, finished.compute_seconds)
+        _learn(tx, row, fence, finished.compute_seconds)
         return True
 
     if not await database.write(settle):
         log.info("generations/%s ended otherwise before its video was stored: dropped.", fence.generation)
+
+
+def _learn(tx: Transaction, row: GenerationRow, fence: Fence, compute_seconds: float) -> None:
+    """Lets the pool learn its speed from a generation that one attempt did from its start."""
+    of_attempt = and_(attempts.c.generation == fence.generation, attempts.c.number == fence.attempt)
+    resumed = tx.execute(select(attempts.c.resumed_step).where(of_attempt)).scalar_one()
+    if resumed == 0 and compute_seconds > 0:
+        parameters = complete_from_message(generation_pb2.Parameters.FromString(row.parameters))
+        pools.learn(tx, row.pool, work(VARIANTS[row.variant], parameters), compute_seconds)
 
 
 def restarted(tx: Transaction, claim: Claim, incarnation: str) -> Claim | None:

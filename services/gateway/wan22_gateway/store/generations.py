@@ -40,7 +40,6 @@ class NewGeneration:
     siblings: list[str]
     """Ids of all generations of the request, by seed; empty where it made one."""
     predicted_seconds: float
-    work_units: float
     priority: int = 2
     """generation_pb2.Generation.Priority."""
     deadline: int | None = None
@@ -76,7 +75,6 @@ def insert_generation(tx: Transaction, new: NewGeneration) -> None:
         "cut_texts": json.dumps(new.cut_texts, sort_keys=True),
         "siblings": json.dumps(new.siblings),
         "predicted_seconds": new.predicted_seconds,
-        "work_units": new.work_units,
         "create_time": tx.now,
         "priority": new.priority,
         "deadline": new.deadline,

@@ -11,14 +11,13 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from wan22.errors import FailedPrecondition, NotFound, Reason
 from wan22.v1 import inference_pb2, pool_pb2
+from wan22_gateway.cost import CostModel, Work
 from wan22_gateway.lifecycle import UNFINISHED
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import generations, pools, workers
 
 PoolRow = Row[Any]
 WorkerRow = Row[Any]
-FIT_WEIGHT = 0.3
-"""Weight of the newest generation in a pool's fitted speed: follows a changed card within about ten generations."""
 
 
 def apply(tx: Transaction, pool: pool_pb2.Pool) -> None:
@@ -34,6 +33,8 @@ def apply(tx: Transaction, pool: pool_pb2.Pool) -> None:
     same = and_(pools.c.name == pool.name, *(pools.c[column] == value for column, value in spec.items()))
     if tx.execute(select(pools.c.name).where(same)).one_or_none() is not None:
         return
+    other = and_(pools.c.name == pool.name, pools.c.model_version != pool.model_version)
+    tx.execute(update(pools).where(other).values(cost_model=None))
     statement = upsert(pools).values(name=pool.name, apply_time=tx.now, **spec)
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_={**spec, "apply_time": tx.now}))
     tx.notify("pools")
@@ -73,12 +74,12 @@ def serving(tx: Transaction) -> dict[str, PoolRow]:
     return {row.variant: row for row in tx.execute(query).all()}
 
 
-def fit(tx: Transaction, pool: str, work_units: float, seconds: float) -> None:
+def learn(tx: Transaction, pool: str, work: Work, seconds: float) -> None:
     """Learns a pool's speed from one finished generation."""
-    measured = seconds / work_units
-    known = tx.execute(select(pools.c.seconds_per_unit).where(pools.c.name == pool)).scalar_one_or_none()
-    fitted = measured if known is None else (1 - FIT_WEIGHT) * known + FIT_WEIGHT * measured
-    tx.execute(update(pools).where(pools.c.name == pool).values(seconds_per_unit=fitted))
+    known = tx.execute(select(pools.c.cost_model).where(pools.c.name == pool)).one_or_none()
+    if known is not None:
+        model = CostModel.from_json(known.cost_model).learned(work, seconds)
+        tx.execute(update(pools).where(pools.c.name == pool).values(cost_model=model.to_json()))
 
 
 def workers_of(tx: Transaction, pool: str) -> Sequence[WorkerRow]:

@@ -40,7 +40,6 @@ generations = Table(
     Column("cut_texts", Text, nullable=False, default="{}"),  # JSON: tokens that a text had before it was cut
     Column("siblings", Text, nullable=False, default="[]"),  # JSON: ids of the request's generations, by seed
     Column("predicted_seconds", Float, nullable=False),
-    Column("work_units", Float, nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("start_time", BigInteger),
     Column("end_time", BigInteger),
@@ -133,7 +132,7 @@ pools = Table(
     Column("distilled", Boolean, nullable=False),
     Column("worker_targets", Text, nullable=False),  # a JSON list of host:port
     Column("apply_time", BigInteger, nullable=False),
-    Column("seconds_per_unit", Float),  # fitted to finished generations; null before the first
+    Column("cost_model", Text),  # JSON, see cost.py; null before the first generation
     Column("virtual_time", Float, nullable=False, default=0.0),  # of fair shares, see scheduling/shares.py
 )
 

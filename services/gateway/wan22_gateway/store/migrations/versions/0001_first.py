@@ -22,7 +22,6 @@ def upgrade() -> None:
         sa.Column("cut_texts", sa.Text(), nullable=False),
         sa.Column("siblings", sa.Text(), nullable=False),
         sa.Column("predicted_seconds", sa.Float(), nullable=False),
-        sa.Column("work_units", sa.Float(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("start_time", sa.BigInteger(), nullable=True),
         sa.Column("end_time", sa.BigInteger(), nullable=True),
@@ -88,7 +87,7 @@ def upgrade() -> None:
         sa.Column("distilled", sa.Boolean(), nullable=False),
         sa.Column("worker_targets", sa.Text(), nullable=False),
         sa.Column("apply_time", sa.BigInteger(), nullable=False),
-        sa.Column("seconds_per_unit", sa.Float(), nullable=True),
+        sa.Column("cost_model", sa.Text(), nullable=True),
         sa.Column("virtual_time", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
