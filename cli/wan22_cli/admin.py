@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wan22.channels import open_channel
+from wan22.client import tls_from_environment
 from wan22.client_calls import Calls
 from wan22.v1 import admin_pb2
 from wan22.v1.admin_pb2_grpc import AdminServiceStub
@@ -42,7 +43,7 @@ class RoleName(StrEnum):
 @asynccontextmanager
 async def _connect(endpoint: str | None) -> AsyncIterator[tuple[AdminServiceAsyncStub, Calls]]:
     target = options.connect(endpoint).endpoint
-    async with open_channel(target) as channel:
+    async with open_channel(target, tls_from_environment()) as channel:
         calls = Calls(target, os.environ.get("WAN22_API_KEY"), first_patience=5.0, patience=60.0)
         yield AdminServiceStub(channel), calls
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wan22.client import DEFAULT_ENDPOINT, Client
+from wan22.client import DEFAULT_ENDPOINT, Client, tls_from_environment
 from wan22.model_client import ModelClient
 from wan22.v1.model_pb2 import Version
 from wan22_cli.home import Home
@@ -51,7 +51,7 @@ def registry_target(registry: str | None) -> str:
 
 def connect_registry(registry: str | None) -> ModelClient:
     """Makes the client of a command about models."""
-    return ModelClient(registry_target(registry))
+    return ModelClient(registry_target(registry), tls_from_environment())
 
 
 async def find_version(client: ModelClient, reference: str) -> Version:

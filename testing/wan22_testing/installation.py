@@ -12,17 +12,25 @@ from wan22.model_client import ModelClient
 from wan22.model_packing import Packer
 from wan22.v1 import pool_pb2, pool_pb2_grpc
 from wan22.variants import model_of
+from wan22_testing.authority import Authority
 from wan22_testing.service_process import ServiceProcess
 
 
 class Installation:
-    """One registry, one gateway and any number of workers under a folder; use as an async context manager."""
+    """One registry, one gateway and any number of workers under a folder; use as an async context manager.
 
-    def __init__(self, folder: Path, **gateway_flags: object) -> None:
+    With an authority they speak TLS, each with a certificate of its role.
+    """
+
+    def __init__(self, folder: Path, authority: Authority | None = None, **gateway_flags: object) -> None:
         self.folder = folder
-        self.registry = ServiceProcess("wan22_registry", folder / "registry.log", root=folder / "registry")
+        self._authority = authority
+        self._tls = authority.issue("admin") if authority else None
+        self.registry = ServiceProcess(
+            "wan22_registry", folder / "registry.log", root=folder / "registry", **self._files("registry")
+        )
         flags = {"store": folder / "gateway", "results": folder / "videos", "auth": "off"}
-        given = {**flags, "registry": self.registry.address, **gateway_flags}
+        given = {**flags, **self._files("gateway"), "registry": self.registry.address, **gateway_flags}
         self.gateway = ServiceProcess("wan22_gateway", folder / "gateway.log", **given)
         self.workers: dict[str, ServiceProcess] = {}
         self._versions: dict[str, str] = {}
@@ -38,13 +46,19 @@ class Installation:
             if process.running:
                 process.kill()
 
+    def _files(self, role: str) -> dict[str, object]:
+        if self._authority is None:
+            return {}
+        tls = self._authority.issue(role)
+        return {"tls_ca": tls.ca, "tls_cert": tls.cert, "tls_key": tls.key}
+
     def client(self) -> Client:
         """The SDK, for this gateway."""
-        return Client(self.gateway.address)
+        return Client(self.gateway.address, tls=self._tls)
 
     async def push(self, variant: str, folder: Path) -> str:
         """Pushes a model folder, packed, and returns the version's name."""
-        async with ModelClient(self.registry.address) as models:
+        async with ModelClient(self.registry.address, self._tls) as models:
             version = await models.push_folder(
                 folder,
                 model=model_of(variant),
@@ -77,6 +91,7 @@ class Installation:
                 cache=self.folder / "cache",
                 scratch=self.folder / "scratch" / name,
                 device="cpu",
+                **self._files("worker"),
                 **flags,
             )
         spec = pool_pb2.Pool(
@@ -88,7 +103,7 @@ class Installation:
             distilled=distilled,
             worker_targets=[self.workers[name].address for name in worker_names],
         )
-        async with open_channel(self.gateway.address) as channel:
+        async with open_channel(self.gateway.address, self._tls) as channel:
             request = pool_pb2.ApplyPoolRequest(pool=spec)
             await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, timeout=30.0)
 

@@ -18,6 +18,7 @@ from wan22.client import Client
 from wan22.errors import Aborted, Reason, Wan22Error
 from wan22.parameter_messages import complete_from_message
 from wan22.server import Server
+from wan22.tls import Tls
 from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc, pool_pb2, pool_pb2_grpc
 from wan22.v1.inference_pb2 import GenerateEvent, GenerateRequest
 from wan22_gateway.gateway import serve as serve_gateway
@@ -123,16 +124,21 @@ class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 @asynccontextmanager
-async def serve(servicer: ScriptedWorkerServicer) -> AsyncIterator[str]:
+async def serve(servicer: ScriptedWorkerServicer, tls: Tls | None = None) -> AsyncIterator[str]:
     """Runs the worker and yields its host:port."""
     add = partial(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
-    async with Server([add], host="127.0.0.1", port=0) as server:
+    async with Server([add], host="127.0.0.1", port=0, tls=tls, peers=["gateway"]) as server:
         yield f"127.0.0.1:{server.port}"
 
 
 @asynccontextmanager
 async def gateway_with(
-    folder: Path, worker: ScriptedWorkerServicer, variant: str = T2V, api_key: str | None = None, **changed: Any
+    folder: Path,
+    worker: ScriptedWorkerServicer,
+    variant: str = T2V,
+    api_key: str | None = None,
+    worker_tls: Tls | None = None,
+    **changed: Any,
 ) -> AsyncIterator[Client]:
     """A gateway whose one pool, of the variant, leads to the worker; `changed` are its settings."""
     tokenizers = folder / "gateway" / "tokenizers"
@@ -140,7 +146,7 @@ async def gateway_with(
     tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
     folders = {"store": folder / "gateway", "results": folder / "videos"}
     settings = GatewaySettings(port=0, health_port=0, registry="localhost:1", **{**folders, "auth": "off", **changed})
-    async with serve(worker) as address, serve_gateway(settings) as server:
+    async with serve(worker, worker_tls) as address, serve_gateway(settings) as server:
         target = f"127.0.0.1:{server.port}"
         pool = pool_pb2.Pool(
             name=rows.POOL,
@@ -151,8 +157,8 @@ async def gateway_with(
             worker_targets=[address],
         )
         metadata = [("authorization", f"Bearer {api_key}")] if api_key else []
-        async with open_channel(target) as channel:
+        async with open_channel(target, settings.tls) as channel:
             request = pool_pb2.ApplyPoolRequest(pool=pool)
             await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, metadata=metadata)
-        async with Client(target, api_key) as client:
+        async with Client(target, api_key, settings.tls) as client:
             yield client

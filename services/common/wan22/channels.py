@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+from wan22.tls import Tls
+
 CHUNK_BYTES = 1 << 20
 """Most payload bytes of one message of a byte stream; well under gRPC's default receive limit of 4 MiB."""
 
@@ -26,6 +28,12 @@ SERVER_OPTIONS = [
 ]
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """Opens a channel to `host:port` with our keepalive."""
-    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+def open_channel(target: str, tls: Tls | None = None, *, role: str | None = None) -> grpc.aio.Channel:
+    """Opens a channel to `host:port` with our keepalive; in plaintext without TLS files.
+
+    With `role` the server's certificate must have that DNS name rather than the host's: pods are reached by address.
+    """
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    options = CHANNEL_OPTIONS if role is None else [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", role)]
+    return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options)

@@ -15,6 +15,7 @@ from wan22.client_calls import Calls
 from wan22.errors import Cancelled, FailedPrecondition, InvalidRequest, Reason
 from wan22.recipe import Recipe
 from wan22.status import from_status
+from wan22.tls import Tls
 from wan22.v1 import generation_pb2
 from wan22.v1.generation_pb2 import Estimate, Generation, GenerationEvent, Media, Quota, Usage, Variant
 from wan22.v1.generation_pb2_grpc import GenerationServiceStub
@@ -63,7 +64,8 @@ class ParameterOptions(TypedDict, total=False):
 class Client:
     """A connection to a gateway, for one event loop; use as an async context manager.
 
-    `endpoint` is host:port, by default WAN22_ENDPOINT or localhost:50051; `api_key` is by default WAN22_API_KEY.
+    `endpoint` is host:port, by default WAN22_ENDPOINT or localhost:50051; `api_key` is by default WAN22_API_KEY; `tls`
+    is by default the files of WAN22_CA_FILE, and for a client certificate WAN22_CERT_FILE and WAN22_KEY_FILE.
     `timeout` is the deadline in seconds of each try of a unary call. While the gateway is UNAVAILABLE a call is tried
     again for `patience` seconds since its last progress, and for `first_patience` at an endpoint that never answered.
     All errors are those of wan22.errors.
@@ -73,6 +75,7 @@ class Client:
         self,
         endpoint: str | None = None,
         api_key: str | None = None,
+        tls: Tls | None = None,
         *,
         timeout: float = 30.0,
         first_patience: float = 5.0,
@@ -93,9 +96,10 @@ class Client:
             advice="start a gateway there by `wan22 up`, or say where it is by WAN22_ENDPOINT.",
         )
         self._timeout = timeout
+        self._tls = tls or tls_from_environment()
 
     async def __aenter__(self) -> Self:
-        self._channel = open_channel(self.endpoint)
+        self._channel = open_channel(self.endpoint, self._tls)
         self._stub: GenerationServiceAsyncStub = GenerationServiceStub(self._channel)
         return self
 
@@ -305,6 +309,14 @@ def _wanted(
     fields: Any = options  # protobuf takes a solver by its name
     parameters = generation_pb2.Parameters(prompt=prompt, image=image, last_image=last_image, **fields)
     return Generation(variant=variant, pool=pool, parameters=parameters, labels=labels)
+
+
+def tls_from_environment() -> Tls | None:
+    """The files of WAN22_CA_FILE, WAN22_CERT_FILE and WAN22_KEY_FILE; None without the first: plaintext."""
+    ca, cert, key = (os.environ.get(f"WAN22_{part}_FILE") for part in ("CA", "CERT", "KEY"))
+    if not ca:
+        return None
+    return Tls(Path(ca), Path(cert) if cert else None, Path(key) if key else None)
 
 
 def _read_media(path: Path) -> bytes:

@@ -15,6 +15,7 @@ from wan22.client_calls import TRANSIENT, Calls
 from wan22.errors import DataLoss, FailedPrecondition, OutOfRange, Reason
 from wan22.local_file import LocalFile
 from wan22.model_folder import read_model_folder
+from wan22.tls import Tls
 from wan22.v1 import model_pb2
 from wan22.v1.model_pb2 import Model, Version
 from wan22.v1.model_pb2_grpc import ModelServiceStub
@@ -61,12 +62,15 @@ class ModelClient:
     resume where they stopped.
     """
 
-    def __init__(self, target: str, *, first_patience: float = 5.0, patience: float = 60.0) -> None:
+    def __init__(
+        self, target: str, tls: Tls | None = None, *, first_patience: float = 5.0, patience: float = 60.0
+    ) -> None:
         self.target = target
+        self._tls = tls
         self._calls = Calls(target, None, first_patience=first_patience, patience=patience)
 
     async def __aenter__(self) -> Self:
-        self._channel = open_channel(self.target)
+        self._channel = open_channel(self.target, self._tls, role="registry")
         self._stub: ModelServiceAsyncStub = ModelServiceStub(self._channel)
         return self
 

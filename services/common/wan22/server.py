@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 from wan22.channels import SERVER_OPTIONS
 from wan22.errors import InternalError, InvalidRequest, Reason, ResourceExhausted, Wan22Error
 from wan22.status import to_status
+from wan22.tls import Tls, check_peer
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ Guard = Callable[[str, Sequence[tuple[str, str | bytes]]], Awaitable[None]]
 class _Errors(grpc.aio.ServerInterceptor):
     """Asks the guard, turns raised domain errors into statuses, anything else into INTERNAL with a log entry."""
 
-    def __init__(self, *, strict: bool, guard: Guard | None) -> None:
+    def __init__(self, *, strict: bool, guard: Guard | None, peers: frozenset[str] | None) -> None:
         self._strict = strict
+        self._peers = peers
         self._guard = guard
 
     async def intercept_service(
@@ -82,8 +84,7 @@ class _Errors(grpc.aio.ServerInterceptor):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 try:
-                    if self._guard is not None:
-                        await self._guard(method, context.invocation_metadata() or ())
+                    await self._admit(method, context)
                     self._check(request)
                     async for response in inner(request, context):
                         yield response
@@ -101,8 +102,7 @@ class _Errors(grpc.aio.ServerInterceptor):
 
         async def unary(request: Any, context: Any) -> Any:
             try:
-                if self._guard is not None:
-                    await self._guard(method, context.invocation_metadata() or ())
+                await self._admit(method, context)
                 self._check(request)
                 return await inner(request, context)
             except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
@@ -113,6 +113,12 @@ class _Errors(grpc.aio.ServerInterceptor):
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
         return make_unary(unary, *coders)
+
+    async def _admit(self, method: str, context: Any) -> None:
+        if self._peers is not None:
+            check_peer(context.auth_context(), self._peers)
+        if self._guard is not None:
+            await self._guard(method, context.invocation_metadata() or ())
 
     def _check(self, request: object) -> None:
         if self._strict and isinstance(request, Message):
@@ -171,6 +177,7 @@ class Server:
 
     Use as `async with Server(...) as server`; `server.port` is the bound port (a given port 0 picks a free one).
     `strict` refuses unary requests with unknown fields; `guard` is asked before every call; the health port is open.
+    With `tls` the port is encrypted; with `peers`, too, callers need a certificate with one of these DNS names.
     """
 
     def __init__(
@@ -184,6 +191,8 @@ class Server:
         reflected: Sequence[str] = (),
         stop_grace: float = 5.0,
         guard: Guard | None = None,
+        tls: Tls | None = None,
+        peers: Sequence[str] = (),
     ) -> None:
         self._register = register
         self._address = (host, port)
@@ -192,6 +201,8 @@ class Server:
         self._reflected = reflected
         self._stop_grace = stop_grace
         self._guard = guard
+        self._tls = tls
+        self._peers = frozenset(peers) if tls is not None and peers else None
         self._health = _Health()
         self._health_server: grpc.Server | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -199,7 +210,7 @@ class Server:
         self.health_port = health_port
 
     async def __aenter__(self) -> Self:
-        errors = _Errors(strict=self._strict, guard=self._guard)
+        errors = _Errors(strict=self._strict, guard=self._guard, peers=self._peers)
         self._server = grpc.aio.server(interceptors=[errors], options=SERVER_OPTIONS)
         for add in self._register:
             add(self._server)
@@ -208,7 +219,11 @@ class Server:
 
             reflection.enable_server_reflection([*self._reflected, reflection.SERVICE_NAME], self._server)
         host, port = self._address
-        self.port = self._server.add_insecure_port(f"{host}:{port}")
+        if self._tls is None:
+            self.port = self._server.add_insecure_port(f"{host}:{port}")
+        else:
+            credentials = self._tls.server_credentials(require_client=self._peers is not None)
+            self.port = self._server.add_secure_port(f"{host}:{port}", credentials)
         await self._server.start()
         self._heartbeat = asyncio.create_task(self._beat())
         if self._health_address is not None:

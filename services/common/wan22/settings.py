@@ -11,7 +11,9 @@ from typing import NoReturn, Self
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
-CLIENT_VARIABLES = frozenset({"WAN22_HOME", "WAN22_ENDPOINT", "WAN22_API_KEY", "WAN22_CA_FILE"})
+CLIENT_VARIABLES = frozenset(
+    f"WAN22_{name}" for name in ("HOME", "ENDPOINT", "API_KEY", "CA_FILE", "CERT_FILE", "KEY_FILE")
+)
 SERVICE_PREFIXES = ("WAN22_GATEWAY_", "WAN22_REGISTRY_", "WAN22_CACHE_", "WAN22_WORKER_", "WAN22_OPERATOR_")
 
 

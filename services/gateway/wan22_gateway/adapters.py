@@ -9,6 +9,7 @@ from wan22.errors import FailedPrecondition, InvalidRequest, Reason, Violation
 from wan22.loras import Expert, RequestedLora
 from wan22.model_client import ModelClient
 from wan22.names import VersionName, VersionReference
+from wan22.tls import Tls
 from wan22.v1 import model_pb2
 from wan22.variants import Variant
 
@@ -32,8 +33,9 @@ class Found:
 class Adapters:
     """Asks a registry for them, each time anew: an approval may end."""
 
-    def __init__(self, registry: str) -> None:
+    def __init__(self, registry: str, tls: Tls | None = None) -> None:
         self._registry = registry
+        self._tls = tls
 
     async def find(self, variant: Variant, requested: Sequence[RequestedLora]) -> Found:
         """Completes what a request says of its adapters.
@@ -44,7 +46,7 @@ class Adapters:
         if not requested:
             return Found()
         references = [_reference(lora, number) for number, lora in enumerate(requested)]
-        async with ModelClient(self._registry) as client:
+        async with ModelClient(self._registry, self._tls) as client:
             versions = [await _version(client, reference) for reference in references]
         problems: list[Violation] = []
         complete, distilled = [], set[int]()

@@ -51,8 +51,8 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     shutil.rmtree(spool, ignore_errors=True)  # of an earlier process
     spool.mkdir()
     results = Results(settings.results)
-    channels = WorkerChannels()
-    prompts = PromptLengths(settings.store / "tokenizers", settings.registry)
+    channels = WorkerChannels(settings.tls)
+    prompts = PromptLengths(settings.store / "tokenizers", settings.registry, settings.tls)
     media = MediaLibrary(database, results)
     discovery = Discovery(database, channels, settings.worker_lease_seconds)
     owner = str(uuid.uuid4())
@@ -67,7 +67,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         lease_seconds=settings.lease_seconds,
         resume_wait=settings.resume_wait_seconds,
     )
-    admission = Admission(database, prompts, Adapters(settings.registry), settings.queue_limit)
+    admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), settings.queue_limit)
     generations = GenerationServicer(database, admission, results, media)
     pools = PoolServicer(database, prompts, discovery)
     server = Server(
@@ -82,6 +82,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         strict=True,
         reflected=SERVICES if settings.reflection else (),
         stop_grace=STOP_GRACE,
+        tls=settings.tls,
         guard=_guard(settings, database),
     )
     try:

@@ -13,6 +13,7 @@ from wan22.durable_files import replace_file
 from wan22.errors import DataLoss, FailedPrecondition, Reason
 from wan22.model_client import ModelClient
 from wan22.prompts import clean
+from wan22.tls import Tls
 from wan22.variants import MAX_PROMPT_TOKENS
 
 log = logging.getLogger(__name__)
@@ -22,10 +23,11 @@ TOKENIZER_FILE = "tokenizer/tokenizer.json"
 class PromptLengths:
     """Keeps one tokenizer a model version, on disk so that a restart needs no registry."""
 
-    def __init__(self, folder: Path, registry: str) -> None:
+    def __init__(self, folder: Path, registry: str, tls: Tls | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._registry = registry
+        self._tls = tls
         self._loaded: dict[str, Tokenizer] = {}
         self._lock = asyncio.Lock()
 
@@ -56,7 +58,7 @@ class PromptLengths:
             return self._loaded[model_version]
 
     async def _fetch(self, model_version: str, path: Path) -> None:
-        async with ModelClient(self._registry) as models:
+        async with ModelClient(self._registry, self._tls) as models:
             version = await models.get_version(model_version)
             file = next((file for file in version.files if file.path == TOKENIZER_FILE), None)
             if file is None:

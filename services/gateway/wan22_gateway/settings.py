@@ -8,16 +8,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from wan22.settings import Settings, home
+from wan22.server_settings import ServerSettings
+from wan22.settings import home
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(ServerSettings):
     """Read once, in `__main__`."""
 
     model_config = SettingsConfigDict(env_prefix="WAN22_GATEWAY_")
 
-    host: str = "127.0.0.1"
-    """Address to listen on; every interface only by choice, since there is no TLS yet."""
     port: int = Field(50051, ge=0, le=65535)
     """Port of the gRPC services; 0 picks a free one."""
     health_port: int = Field(51051, ge=0, le=65535)

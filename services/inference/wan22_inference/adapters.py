@@ -12,6 +12,7 @@ from wan22.cache import Cache, CachedVersion
 from wan22.errors import FailedPrecondition, Reason
 from wan22.loras import Lora
 from wan22.model_client import ModelClient
+from wan22.tls import Tls
 from wan22_inference.engine.lora.adapter import LoraAdapter, read_adapter
 from wan22_inference.engine.lora.targets import targets_of
 from wan22_inference.engine.model import Model
@@ -22,8 +23,9 @@ log = logging.getLogger(__name__)
 class Adapters:
     """Pulls adapters through the cache folder and keeps them, up to a number of bytes; one model a process."""
 
-    def __init__(self, registry: str, cache: Cache, max_bytes: int) -> None:
+    def __init__(self, registry: str, cache: Cache, max_bytes: int, tls: Tls | None = None) -> None:
         self._registry = registry
+        self._tls = tls
         self._cache = cache
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, LoraAdapter] = OrderedDict()
@@ -45,7 +47,7 @@ class Adapters:
         return found
 
     async def _pull(self, name: str, model: Model) -> LoraAdapter:
-        async with ModelClient(self._registry) as client:
+        async with ModelClient(self._registry, self._tls) as client:
             version = await client.get_version(name)
             if not version.HasField("adapter") or version.variant != model.variant.name:
                 kind = "an adapter" if version.HasField("adapter") else "no adapter, but a whole model"

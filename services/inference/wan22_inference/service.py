@@ -44,6 +44,7 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
     weights = Weights(
         settings.model,
         registry=settings.registry,
+        tls=settings.tls,
         cache=cache,
         device=choose_device(settings.device),
         compute=compute,
@@ -56,7 +57,7 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
             embedding_cache_bytes=settings.embedding_cache_bytes,
         ),
     )
-    adapters = Adapters(settings.registry, cache, settings.adapter_cache_bytes)
+    adapters = Adapters(settings.registry, cache, settings.adapter_cache_bytes, settings.tls)
     identity = Identity.make(settings.name, settings.uid, settings.pool)
     with Scratch(settings.scratch / settings.name.removeprefix("workers/")) as scratch:
         timing = Timing(settings.orphan_grace, settings.checkpoint_seconds)
@@ -69,6 +70,8 @@ async def serve(settings: WorkerSettings) -> AsyncIterator[Service]:
                     host=settings.host,
                     port=settings.port,
                     health_port=settings.health_port,
+                    tls=settings.tls,
+                    peers=settings.tls_peers.split(","),
                     reflected=[name] if settings.reflection else [],
                 ) as server,
                 asyncio.TaskGroup() as tasks,

@@ -12,19 +12,20 @@ from pydantic_settings import SettingsConfigDict
 
 from wan22.errors import InvalidRequest
 from wan22.names import VersionName, VersionReference, check_pool, check_worker
-from wan22.settings import Settings, home
+from wan22.server_settings import ServerSettings
+from wan22.settings import home
 from wan22_inference.engine.options import TextEncoderPlace
 
 
-class WorkerSettings(Settings):
+class WorkerSettings(ServerSettings):
     """Read once, in `__main__`."""
 
     model_config = SettingsConfigDict(env_prefix="WAN22_WORKER_")
 
-    host: str = "127.0.0.1"
-    """Address to listen on; every interface only by choice, since there is no TLS yet."""
     port: int = Field(50061, ge=0, le=65535)
     """Port of InferenceService; 0 picks a free one."""
+    tls_peers: str = "gateway"
+    """DNS names of certificates that may call it, by commas; without TLS everybody may."""
     health_port: int = Field(51061, ge=0, le=65535)
     """Port of grpc.health.v1, plaintext; 0 picks a free one."""
     name: str = Field(default_factory=lambda: f"workers/{socket.gethostname().lower()}")

@@ -17,6 +17,7 @@ from wan22.memory_model import Holdings
 from wan22.model_client import ModelClient
 from wan22.names import VersionName
 from wan22.pack.layout import PACKED_SUFFIX
+from wan22.tls import Tls
 from wan22.v1 import model_pb2
 from wan22.variants import VARIANTS
 from wan22_inference.compute import Compute
@@ -46,9 +47,11 @@ class Weights:
         device: torch.device,
         compute: Compute,
         options: EngineOptions,
+        tls: Tls | None = None,
     ) -> None:
         self._reference = reference
         self._registry = registry
+        self._tls = tls
         self._cache = cache
         self._device = device
         self._compute = compute
@@ -109,7 +112,7 @@ class Weights:
             self._cached.close()
 
     async def _try(self) -> None:
-        async with ModelClient(self._registry) as client:
+        async with ModelClient(self._registry, self._tls) as client:
             version = await self._find(client)
             self.version = version.name
             self.bytes_total = sum(f.size_bytes for f in version.files if f.path.endswith(SUFFIXES))

@@ -42,6 +42,8 @@ async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
             host=settings.host,
             port=settings.port,
             health_port=settings.health_port,
+            tls=settings.tls,
+            peers=settings.tls_peers.split(","),
             strict=True,
             reflected=["wan22.v1.ModelService"] if settings.reflection else (),
         ) as server:

@@ -7,18 +7,19 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from wan22.settings import Settings, home
+from wan22.server_settings import ServerSettings
+from wan22.settings import home
 
 
-class RegistrySettings(Settings):
+class RegistrySettings(ServerSettings):
     """Read once, in `__main__`."""
 
     model_config = SettingsConfigDict(env_prefix="WAN22_REGISTRY_")
 
-    host: str = "127.0.0.1"
-    """Address to listen on; every interface only by choice, since there is no TLS yet."""
     port: int = Field(50052, ge=0, le=65535)
     """Port of ModelService; 0 picks a free one."""
+    tls_peers: str = "gateway,worker,node-cache,operator,admin"
+    """DNS names of certificates that may call it, by commas; without TLS everybody may."""
     health_port: int = Field(51052, ge=0, le=65535)
     """Port of grpc.health.v1, plaintext."""
     http_port: int | None = Field(None, ge=0, le=65535)

@@ -36,7 +36,7 @@ async def serve(settings: NodeCacheSettings) -> AsyncIterator[Server]:
     try:
         cache, wanted = Cache(settings.root, settings.quota_bytes), Wanted(settings.root)
         asked = wanted.read()
-        async with ModelClient(settings.registry) as client:
+        async with ModelClient(settings.registry, settings.tls) as client:
             keeper = Keeper(cache, client, settings.retry_seconds)
             for reference in [*fixed, *asked]:
                 keeper.keep(reference)
@@ -48,6 +48,8 @@ async def serve(settings: NodeCacheSettings) -> AsyncIterator[Server]:
                 host=settings.host,
                 port=settings.port,
                 health_port=settings.health_port,
+                tls=settings.tls,
+                peers=settings.tls_peers.split(","),
                 strict=True,
                 reflected=["wan22.v1.CacheService"] if settings.reflection else (),
             ) as server:
