@@ -3,10 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wan22_testing.authority import Authority
-
 from wan22.tls import Tls
 from wan22.v1.generation_pb2 import Generation
+from wan22_testing.authority import Authority
 
 from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with
 
