@@ -21,24 +21,13 @@ from wan22_inference.engine.model import Model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_testing.forwards import Work, free_memory
-from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, make_model
+from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, VAE_22, make_model
 
 Figures = list[dict[str, Any]]
 TILED = Economy(decode_tile=16, feed_forward_chunk=4096)
 VAES: dict[str, dict[str, Any]] = {
     "t2v-a14b": {"base_dim": 96},
-    "ti2v-5b": {
-        "z_dim": 48,
-        "latents_mean": [0.0] * 48,
-        "latents_std": [1.0] * 48,
-        "is_residual": True,
-        "in_channels": 12,
-        "out_channels": 12,
-        "patch_size": 2,
-        "scale_factor_spatial": 16,
-        "base_dim": 160,
-        "decoder_base_dim": 256,
-    },
+    "ti2v-5b": VAE_22 | {"base_dim": 160, "decoder_base_dim": 256},
 }
 
 

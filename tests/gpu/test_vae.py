@@ -16,18 +16,9 @@ from wan22_inference.engine.vae.checkpoint_names import checkpoint_names
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing.forwards import error, free_memory, peak_bytes, seconds
+from wan22_testing.random_model import VAE_22
 
 Figures = list[dict[str, Any]]
-VAE_22 = {
-    "z_dim": 48,
-    "latents_mean": [0.0] * 48,
-    "latents_std": [1.0] * 48,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-}
 
 
 @dataclass(frozen=True)
