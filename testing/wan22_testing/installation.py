@@ -113,6 +113,15 @@ class Installation:
             self.workers[name].start()
         await asyncio.gather(*(self.workers[name].until() for name in names))
 
+    async def until_known(self, *names: str) -> None:
+        """Waits until the gateway has heard from these workers, which may be a round of its discovery later."""
+        wanted = {f"workers/{name}" for name in names}
+        async with open_channel(self.gateway.address, self._tls) as channel:
+            pools = pool_pb2_grpc.PoolServiceStub(channel)
+            async for state in pools.WatchPools(pool_pb2.WatchPoolsRequest(), timeout=60.0):
+                if wanted <= {worker.name for pool in state.pools for worker in pool.workers if worker.alive}:
+                    return
+
 
 def pool_name(variant: str) -> str:
     """The pool that an Installation serves a variant by."""

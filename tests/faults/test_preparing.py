@@ -70,6 +70,7 @@ async def test_an_idle_worker_takes_the_prepared_generation_and_the_running_one_
     installation: Installation, client: Client
 ) -> None:
     await installation.start_workers("w1", "w2")
+    await installation.until_known("w1", "w2")
     async with open_channel(installation.gateway.address) as channel:
         stub = pool_pb2_grpc.PoolServiceStub(channel)
         await stub.DrainWorker(pool_pb2.DrainWorkerRequest(name="workers/w2"), timeout=10.0)
