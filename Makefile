@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable
-INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard protos/wan22/v1/*.proto)
+INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard protos/wan22/*/*.proto)
 SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inference/wan22_inference \
 	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
@@ -78,5 +78,5 @@ constraints: setup ## Writes the versions that are installed into constraints.tx
 
 clean: ## Removes .venv, builds, caches and the demo's state
 	rm -rf .venv build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf services/common/wan22/v1
+	rm -rf services/common/wan22/v1 services/common/wan22/keda
 	find . -name __pycache__ -prune -exec rm -rf {} +

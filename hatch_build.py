@@ -1,4 +1,4 @@
-"""Generates the Python code of protos/ into services/common/wan22/v1 on every wheel and editable build."""
+"""Generates the Python code of protos/ into services/common/wan22/{v1,keda} on every wheel and editable build."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 def generate(root: Path) -> None:
     """Runs protoc on every proto of the project; safe to repeat."""
     protos = root / "protos"
-    package = root / "services" / "common" / "wan22" / "v1"
-    package.mkdir(parents=True, exist_ok=True)
-    out = package.parent.parent
+    out = root / "services" / "common"
     # google.rpc's protos come with googleapis-common-protos' descriptors, whose folder is found by import.
     import google.rpc  # noqa: PLC0415
 
     googleapis = Path(next(iter(google.rpc.__path__))).parent.parent
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{protos}", f"-I{googleapis}"]
     command += [f"--{plugin}_out={out}" for plugin in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    command += [str(proto) for proto in sorted((protos / "wan22" / "v1").glob("*.proto"))]
+    command += [str(proto) for proto in sorted(protos.glob("wan22/*/*.proto"))]
     scripts = Path(sys.executable).parent
     plugins = [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     plugins = [plugin for plugin in plugins if Path(plugin.rpartition("=")[2]).exists()]  # else from PATH
     subprocess.run([*command[:3], *plugins, *command[3:]], check=True)
-    (package / "__init__.py").write_text("")
+    for package in ("v1", "keda"):
+        (out / "wan22" / package / "__init__.py").write_text("")
 
 
 class Generate(BuildHookInterface[Any]):

@@ -19,6 +19,7 @@ from PIL import Image
 from wan22.channels import open_channel
 from wan22.client import Client
 from wan22.errors import Reason
+from wan22.keda import externalscaler_pb2
 from wan22.status import from_rpc_error
 from wan22.v1 import admin_pb2, generation_pb2, pool_pb2
 from wan22.v1.generation_pb2 import Generation
@@ -28,11 +29,19 @@ from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALICE, BOB, OPERATOR = new_secret(), new_secret(), new_secret()
+WRONG = {
+    "wan22.v1.GenerationService": OPERATOR,
+    "wan22.v1.PoolService": ALICE,
+    "wan22.v1.AdminService": OPERATOR,
+    "externalscaler.ExternalScaler": ALICE,
+}
+"""A key that lacks the role, by service."""
 PROMPT = "the secret of alice"
 SERVICES = [
     generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
     pool_pb2.DESCRIPTOR.services_by_name["PoolService"],
     admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
 ]
 METHODS = [(service.full_name, method) for service in SERVICES for method in service.methods]
 
@@ -170,8 +179,10 @@ async def test_no_rpc_is_open(place: Place, service: str, method: Any) -> None:
     for bad in ("nonsense", new_secret(), ALICE[:-1]):
         answer = await code_of(place.target, service, method, request, bad)
         assert answer == ("UNAUTHENTICATED", Reason.BAD_CREDENTIALS)
-    wrong = {"GenerationService": OPERATOR, "PoolService": ALICE, "AdminService": OPERATOR}[service.rpartition(".")[2]]
-    assert await code_of(place.target, service, method, request, wrong) == ("PERMISSION_DENIED", Reason.ROLE_MISSING)
+    assert await code_of(place.target, service, method, request, WRONG[service]) == (
+        "PERMISSION_DENIED",
+        Reason.ROLE_MISSING,
+    )
 
 
 async def test_reflection_wants_credentials_too(place: Place) -> None:
@@ -188,7 +199,7 @@ async def test_reflection_wants_credentials_too(place: Place) -> None:
             await anext(aiter(method(iter([request]))))
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         known = method(iter([request]), metadata=[("authorization", f"Bearer {BOB}")])
-        assert len((await anext(aiter(known))).list_services_response.service) == 4
+        assert len((await anext(aiter(known))).list_services_response.service) == 5
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

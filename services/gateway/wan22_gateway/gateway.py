@@ -7,10 +7,11 @@ import logging
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from wan22.errors import Wan22Error
+from wan22.keda import externalscaler_pb2_grpc
 from wan22.server import Guard, Server
 from wan22.v1 import admin_pb2_grpc, generation_pb2_grpc, pool_pb2_grpc
 from wan22_gateway.adapters import Adapters
@@ -25,6 +26,7 @@ from wan22_gateway.identity.access import Access, let_everybody_in
 from wan22_gateway.identity.declared import apply, follow
 from wan22_gateway.identity.declared import read as read_declared
 from wan22_gateway.identity.tokens import Issuer, Tokens
+from wan22_gateway.keda_servicer import KedaServicer
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.pool_servicer import PoolServicer
 from wan22_gateway.prompt_length import PromptLengths
@@ -35,7 +37,12 @@ from wan22_gateway.store.database import Database
 from wan22_gateway.worker_channels import WorkerChannels
 
 log = logging.getLogger(__name__)
-SERVICES = ("wan22.v1.GenerationService", "wan22.v1.PoolService", "wan22.v1.AdminService")
+SERVICES = (
+    "wan22.v1.GenerationService",
+    "wan22.v1.PoolService",
+    "wan22.v1.AdminService",
+    "externalscaler.ExternalScaler",
+)
 STOP_GRACE = 1.0
 """Seconds for calls in flight when stopping; watches are cut, and their clients resume at the next gateway."""
 PAUSE_SECONDS = 1.0
@@ -70,11 +77,13 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), settings.queue_limit)
     generations = GenerationServicer(database, admission, results, media)
     pools = PoolServicer(database, prompts, discovery)
+    keda_servicer = KedaServicer(database, discovery.complete)
     server = Server(
         [
             partial(generation_pb2_grpc.add_GenerationServiceServicer_to_server, generations),
             partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, pools),
             partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(database)),
+            partial(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, keda_servicer),
         ],
         host=settings.host,
         port=settings.port,
@@ -89,7 +98,10 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         # A fault in the work ends the group, hence the process: a gateway that only seems to serve is worse than none.
         if declared is not None:
             await database.write(apply, declared)
-        async with server, asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as stack, server, asyncio.TaskGroup() as group:
+            if settings.keda_port is not None:
+                keda = await stack.enter_async_context(keda_server(settings, keda_servicer))
+                log.info("Serving KEDA on %s:%d.", settings.host, keda.port)
             work = [
                 group.create_task(_keep_going(part))
                 for part in (discovery.run, dispatcher.run, partial(keep_house, database, results))
@@ -104,6 +116,21 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     finally:
         await channels.close()
         await database.close()
+
+
+def keda_server(settings: GatewaySettings, servicer: KedaServicer) -> Server:
+    """KEDA's external scaler on a port of its own: KEDA sends no keys, but it has a client certificate.
+
+    Fields that a newer KEDA may send are not refused: they are not for us.
+    """
+    return Server(
+        [partial(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, servicer)],
+        host=settings.host,
+        port=settings.keda_port or 0,
+        stop_grace=STOP_GRACE,
+        tls=settings.tls,
+        peers=settings.keda_peers.split(","),
+    )
 
 
 def _guard(settings: GatewaySettings, database: Database) -> Guard:

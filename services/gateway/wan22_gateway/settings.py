@@ -21,6 +21,10 @@ class GatewaySettings(ServerSettings):
     """Port of the gRPC services; 0 picks a free one."""
     health_port: int = Field(51051, ge=0, le=65535)
     """Port of grpc.health.v1, plaintext."""
+    keda_port: int | None = Field(None, ge=0, le=65535)
+    """Port of KEDA's external scaler, which proves itself by a client certificate alone; none when absent."""
+    keda_peers: str = "keda"
+    """DNS names of certificates that may call it, by commas; without TLS everybody may."""
     store: Path = Field(default_factory=lambda: home() / "gateway")
     """Folder of the SQLite store; one gateway process owns it."""
     results: Path = Field(default_factory=lambda: home() / "videos")
