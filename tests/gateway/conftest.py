@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from wan22_gateway.store.database import Database
+from wan22_gateway.store.sqlite import SqliteDatabase
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "store")
+    opened = SqliteDatabase(tmp_path / "store")
     yield opened
     await opened.close()

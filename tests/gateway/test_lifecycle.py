@@ -19,6 +19,7 @@ from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
 from wan22_gateway.store.schema import attempts, events, workers
 from wan22_gateway.store.schema import generations as generation_table
+from wan22_gateway.store.sqlite import SqliteDatabase
 
 from . import rows
 
@@ -131,7 +132,7 @@ def one_database(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Database]:
     """One store for all examples: opening one takes longer than an example."""
 
     async def open_one() -> Database:
-        return Database(tmp_path / "store")
+        return SqliteDatabase(tmp_path / "store")
 
     database = runner.run(open_one())
     yield database

@@ -284,7 +284,7 @@ class AttemptRunner:
             return True
         if is_step:
             self._last_step_event = time.monotonic()
-        return await self._database.write(lifecycle.progress, self._fence, progress)
+        return await self._database.write_own(lifecycle.progress, self._fence, progress)
 
     async def _finished(self, finished: inference_pb2.GenerateEvent.Finished) -> None:
         storing = generation_pb2.Progress(stage=generation_pb2.Progress.STORING)

@@ -110,7 +110,7 @@ class Discovery:
             return False
         self._strangers.pop(place.address, None)
         if await self._database.read(self._is_news, worker, place.address):
-            await self._database.write(pools.heard_from, worker, place.address, self._lease_seconds)
+            await self._database.write_own(pools.heard_from, worker, place.address, self._lease_seconds)
         for held in worker.attempts:
             await self._end_if_stale(stub, worker.name, held)
         return True

@@ -66,7 +66,7 @@ class Dispatcher:
             await asyncio.sleep(self._lease_seconds / 3)
             mine = list(self._running)
             if mine:
-                kept = await self._database.write(claims.renew, self._owner, mine, self._lease_seconds)
+                kept = await self._database.write_own(claims.renew, self._owner, mine, self._lease_seconds)
                 for fence in set(mine) - kept:
                     await self._let_go(fence)
             await self._take_over(group)

@@ -34,6 +34,7 @@ from wan22_gateway.results import Results
 from wan22_gateway.settings import GatewaySettings
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database
+from wan22_gateway.store.sqlite import SqliteDatabase
 from wan22_gateway.worker_channels import WorkerChannels
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ PAUSE_SECONDS = 1.0
 async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     """Runs a gateway while the context lasts. Raises FailedPrecondition when its store is in use or too new."""
     declared = None if settings.tenants_file is None else read_declared(settings.tenants_file)
-    database = Database(settings.store)
+    database = SqliteDatabase(settings.store)
     spool = settings.store / "spool"
     shutil.rmtree(spool, ignore_errors=True)  # of an earlier process
     spool.mkdir()

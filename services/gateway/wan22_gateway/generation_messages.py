@@ -25,7 +25,7 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         pool=row.pool,
         model_version=row.model_version,
         parameters=generation_pb2.Parameters.FromString(row.parameters),
-        labels=json.loads(row.labels),
+        labels=row.labels,
         cut_texts=json.loads(row.cut_texts),
         siblings=[f"generations/{sibling}" for sibling in json.loads(row.siblings)],
         attempt_count=row.attempt_count,

@@ -1,72 +1,59 @@
-"""The embedded store: SQLite in WAL mode, one process, one writer thread with group commit, readers beside it."""
+"""The durable store as its users see it: functions run in transactions, and topics that wake who listens."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import queue
-import sqlite3
-import threading
-import time
-import uuid
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event, insert, select
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection, CursorResult, Executable, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from wan22.errors import ResourceExhausted, Unavailable, Wan22Error
-from wan22.folder_lock import lock_folder
-from wan22_gateway.store import migrate
-from wan22_gateway.store.schema import identity
+from wan22.errors import Wan22Error
+from wan22_gateway.store.group_writer import GroupWriter, Write
+from wan22_gateway.store.remembered import History, Memory
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
-
-GROUP_LIMIT = 256
-"""Most writes that share one commit: bounds how long the first of them waits."""
 READERS = 4
-"""Reader threads: SQLite readers do not block each other, and queries here are short."""
-
-
-REMEMBERED = frozenset({"queue"})
-"""Topics whose notifications are counted; most topics are one generation's and would only fill memory."""
-
-
-class Memory:
-    """What reads have made of the store, and how often each topic has been notified."""
-
-    def __init__(self) -> None:
-        self.versions: Counter[str] = Counter()
-        self.values: dict[Hashable, tuple[int, Any]] = {}
-        self._locks: defaultdict[Hashable, threading.Lock] = defaultdict(threading.Lock)
-
-    def lock(self, key: Hashable) -> threading.Lock:
-        """Lets one reader make a value and the others take it."""
-        return self._locks[key]
+"""Reader threads: queries here are short, and readers do not block each other."""
 
 
 class Transaction:
     """What a write or read sees: statements, one time for all of them, and whom to wake after the commit."""
 
-    def __init__(self, connection: Connection, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        clock: Callable[[], int],
+        memory: Memory | None = None,
+        history: History | None = None,
+    ) -> None:
         self._connection = connection
+        self._clock = clock
         self._memory = memory
-        self._versions = {} if memory is None else dict(memory.versions)
-        self.now = time.time_ns() // 1000
-        """Microseconds by the store's clock, which for SQLite is this machine's."""
+        self._history = history
         self.topics: set[str] = set()
+
+    @cached_property
+    def now(self) -> int:
+        """Microseconds since 1970 by the store's clock, the same throughout the transaction."""
+        return self._clock()
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Runs one statement."""
         return self._connection.execute(statement, parameters)
+
+    def upsert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT with `on_conflict_do_update` and `on_conflict_do_nothing`, which both dialects have."""
+        return postgresql.insert(table) if self._connection.dialect.name == "postgresql" else sqlite.insert(table)
 
     def remember(
         self, key: Hashable, topic: str, make: Callable[[], T], good: Callable[Concatenate[T, ...], bool]
@@ -75,68 +62,54 @@ class Transaction:
 
         `changed` is true when something that notifies the topic was committed since. A write makes its own.
         """
-        if self._memory is None:
+        if self._memory is None or self._history is None:
             return make()
-        with self._memory.lock(key):
-            known = self._memory.values.get(key)
-            version = self._versions.get(topic, 0)
-            if known is not None and good(known[1], changed=known[0] < version):
-                value: T = known[1]
-                return value
-            value = make()
-            self._memory.values[key] = (version, value)
-            return value
+        return self._memory.get(key, topic, self._history, make, good)
 
     def notify(self, topic: str) -> None:
         """Wakes whoever listens to the topic, once the transaction is durable."""
         self.topics.add(topic)
 
 
-class Database:
-    """Owns `folder`/store.sqlite; `write` answers after the fsync of its commit, which concurrent writes share.
+class Database(ABC):
+    """A store of one or several gateway processes; `write` answers once it is durable.
 
-    Raises FailedPrecondition (STORE_IN_USE) on construction when another process owns the folder, (STORE_TOO_NEW) when
-    a newer version of wan22 has migrated it.
+    Functions may run more than once and must do nothing but execute statements and notify.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._lock = lock_folder(folder, "store", "gateway", "--store")
-        self.path = folder / "store.sqlite"
-        migrate.upgrade(f"sqlite:///{self.path}")
-        self._writer_engine = _engine(self.path, size=1, begin="BEGIN IMMEDIATE")
-        self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN")
-        with self._writer_engine.begin() as connection:
-            if connection.execute(select(identity)).one_or_none() is None:
-                connection.execute(insert(identity).values(store_epoch=str(uuid.uuid4()), page_key=os.urandom(32)))
-        self._readers = ThreadPoolExecutor(READERS, "store-reader")
-        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._listeners: dict[str, set[asyncio.Event]] = {}
+    alone: bool
+    """True where this process is known to be the only one: whatever is claimed was claimed by one that is gone."""
+
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._readers = ThreadPoolExecutor(READERS, "store-reader")
+        self._listeners: dict[str, set[asyncio.Event]] = {}
         self._memory = Memory()
-        self._first_error: OperationalError | None = None
-        self._writer = threading.Thread(target=self._write_forever, name="store-writer")
-        self._writer.start()
+        self._writer = GroupWriter("store-writer", self._commit)
 
     async def write(self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs a function in a transaction of its own and returns its result once that is durable.
+        """Runs a function in a transaction of its own, as if alone in the store; returns its result once durable.
 
         What the function raises is raised here, and its writes are undone. Raises ResourceExhausted when the disk is
-        full, Unavailable on another error of the file system.
+        full, Unavailable when the store cannot be reached.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._writes.put(_Write(lambda tx: function(tx, *args, **kwargs), future))
-        # A caller that goes away does not undo what is queued: it could not know whether it was written.
-        result: T = await asyncio.shield(future)
-        return result
+        return await self._queue(self._writer, lambda tx: function(tx, *args, **kwargs))
+
+    async def write_own(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, for a function that is right beside any other one: it changes single rows, each on a condition.
+
+        It waits for nothing but these rows, so that leases are renewed while somebody decides about the queue.
+        """
+        return await self._queue(self._own_writer, lambda tx: function(tx, *args, **kwargs))
 
     async def read(self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs a function on a consistent snapshot that holds every write that was answered before."""
+        """Runs a function on a consistent snapshot that holds every write that was answered before.
 
-        def run() -> T:
-            with self._reader_engine.begin() as connection:
-                return function(Transaction(connection, self._memory), *args, **kwargs)
-
-        return await self._loop.run_in_executor(self._readers, run)
+        Raises Unavailable when the store cannot be reached.
+        """
+        return await self._loop.run_in_executor(self._readers, self._read, lambda tx: function(tx, *args, **kwargs))
 
     @contextmanager
     def listen(self, *topics: str) -> Iterator[asyncio.Event]:
@@ -153,112 +126,74 @@ class Database:
                     del self._listeners[topic]
 
     async def close(self) -> None:
-        """Finishes the queued writes and lets the folder go."""
-        self._writes.put(None)
-        await asyncio.to_thread(self._writer.join)
+        """Finishes the queued writes and lets the store go."""
+        await asyncio.to_thread(self._writer.close)
         self._readers.shutdown()
-        self._writer_engine.dispose()
-        self._reader_engine.dispose()
-        os.close(self._lock)
 
-    def _write_forever(self) -> None:
-        open_ = True
-        while open_:
-            group: list[_Write] = []
-            item = self._writes.get()
-            while item is not None:
-                group.append(item)
-                if len(group) == GROUP_LIMIT:
-                    break
-                try:
-                    item = self._writes.get_nowait()
-                except queue.Empty:
-                    break
-            open_ = item is not None
-            if group:
-                self._commit(group)
+    @property
+    def _own_writer(self) -> GroupWriter:
+        return self._writer
 
-    def _commit(self, group: list[_Write]) -> None:
-        topics: set[str] = set()
-        try:
-            with self._writer_engine.begin() as connection:
-                for item in group:
-                    transaction = Transaction(connection)
-                    try:
-                        with connection.begin_nested():
-                            item.result = self._call(item, transaction)
-                        topics |= transaction.topics
-                    except OperationalError:
-                        raise
-                    except Exception as error:  # noqa: BLE001  # handed to the caller, whose write alone is undone
-                        item.error = error
-        except OperationalError as error:
-            # SQLite may have rolled all back by itself, so that undoing the savepoint failed too: tell of the first.
-            failure = _explain(self._first_error or error)
-            log.warning("A commit of %d writes failed: %s", len(group), failure.message)
-            for item in group:
-                item.error = failure
-            topics = set()
-        for topic in topics & REMEMBERED:
-            self._memory.versions[topic] += 1  # before anybody is told, so that whoever reads then sees it
+    @abstractmethod
+    def _commit(self, group: Sequence[Write]) -> None:
+        """Runs and commits a group of writes in the writer's thread, then calls `_tell`."""
+
+    @abstractmethod
+    def _read(self, function: Callable[[Transaction], T]) -> T:
+        """Runs a function on a snapshot, in a reader's thread."""
+
+    async def _queue(self, writer: GroupWriter, function: Callable[[Transaction], T]) -> T:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        writer.add(Write(function, future))
+        # A caller that goes away does not undo what is queued: it could not know whether it was written.
+        result: T = await asyncio.shield(future)
+        return result
+
+    def _tell(self, group: Sequence[Write], topics: set[str]) -> None:
+        """Answers the writes of a group, and wakes who listens to its topics."""
         self._loop.call_soon_threadsafe(self._settle, group, topics)
 
-    def _call(self, item: _Write, transaction: Transaction) -> Any:
-        self._first_error = None
-        try:
-            return item.function(transaction)
-        except OperationalError as error:
-            self._first_error = error
-            raise
-
-    def _settle(self, group: list[_Write], topics: set[str]) -> None:
+    def _settle(self, group: Sequence[Write], topics: set[str]) -> None:
         for item in group:
             item.settle()
+        self._wake(topics)
+
+    def _wake(self, topics: set[str]) -> None:
         for topic in topics:
             for wake in self._listeners.get(topic, ()):
                 wake.set()
 
 
-class _Write:
-    def __init__(self, function: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
-        self.function = function
-        self.result: Any = None
-        self.error: Exception | None = None
-        self._future = future
+def run_group(connection: Connection, group: Sequence[Write], begin: Callable[[], Transaction]) -> set[str]:
+    """Runs writes in one transaction, each in a savepoint that undoes it alone when it fails; returns their topics.
 
-    def settle(self) -> None:
-        if self._future.done():
-            return
-        if self.error is not None:
-            self._future.set_exception(self.error)
-        else:
-            self._future.set_result(self.result)
+    Raises DBAPIError when the store, not a write, is at fault: then all of them are undone.
+    """
+    topics: set[str] = set()
+    for item in group:
+        item.result = item.error = first = None
+        transaction = begin()
+        try:
+            with connection.begin_nested():
+                try:
+                    item.result = item.function(transaction)
+                except DBAPIError as error:
+                    first = error
+                    raise
+            topics |= transaction.topics
+        except DBAPIError as error:
+            # The store may have rolled all back by itself, so that undoing the savepoint failed too: tell of the first.
+            fault = first or error
+            if isinstance(fault, OperationalError) or fault.connection_invalidated:
+                raise fault from None
+            item.error = fault
+        except Exception as error:  # noqa: BLE001  # handed to the caller, whose write alone is undone
+            item.error = error
+    return topics
 
 
-def _explain(error: OperationalError) -> Wan22Error:
-    if "full" in str(error.orig):
-        return ResourceExhausted(
-            f"The gateway's store cannot grow: {error.orig}. Free space on its disk.", retry_after=10
-        )
-    return Unavailable(f"The gateway's store failed: {error.orig}.", retry_after=1)
-
-
-def _engine(path: Path, *, size: int, begin: str) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=QueuePool,
-        pool_size=size,
-        max_overflow=0,
-        connect_args={"check_same_thread": False, "timeout": 30, "isolation_level": None},
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, _: object) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
+def fail_group(group: Sequence[Write], failure: Wan22Error) -> None:
+    """Fails every write of a group."""
+    log.warning("A commit of %d writes failed: %s", len(group), failure.message)
+    for item in group:
+        item.result, item.error = None, failure

@@ -71,7 +71,7 @@ def insert_generation(tx: Transaction, new: NewGeneration) -> None:
         "pool": new.pool,
         "model_version": new.model_version,
         "parameters": new.parameters,
-        "labels": json.dumps(new.labels, sort_keys=True),
+        "labels": new.labels,
         "cut_texts": json.dumps(new.cut_texts, sort_keys=True),
         "siblings": json.dumps(new.siblings),
         "predicted_seconds": new.predicted_seconds,
@@ -114,7 +114,7 @@ def page(
     if variant:
         query = query.where(generations.c.variant == variant)
     for key, value in labels.items():
-        query = query.where(func.json_extract(generations.c.labels, f'$."{key}"') == value)
+        query = query.where(generations.c.labels[key].as_string() == value)
     if before is not None:
         query = query.where(generations.c.position < before)
     return tx.execute(query.order_by(generations.c.position.desc()).limit(limit)).all()

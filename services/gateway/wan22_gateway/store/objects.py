@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sqlalchemy import and_, delete, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from wan22.errors import NotFound
 from wan22_gateway.store.database import Transaction
@@ -16,7 +15,7 @@ PENDING_LIFE = 3600 * 1_000_000
 def begin(tx: Transaction, key: str) -> None:
     """Announces an object that is about to be written."""
     values = {"state": "pending", "create_time": tx.now}
-    again = upsert(objects).values(key=key, **values)
+    again = tx.upsert(objects).values(key=key, **values)
     tx.execute(again.on_conflict_do_update(index_elements=["key"], set_=values, where=objects.c.state != "live"))
 
 
@@ -50,7 +49,7 @@ def deleted(tx: Transaction, key: str) -> None:
 def add_media(tx: Transaction, tenant: str, media_id: str, width: int, height: int) -> None:
     """Records a stored image for a tenant. Idempotent."""
     row = {"id": media_id, "tenant": tenant, "width": width, "height": height, "create_time": tx.now}
-    tx.execute(upsert(media).values(row).on_conflict_do_nothing())
+    tx.execute(tx.upsert(media).values(row).on_conflict_do_nothing())
 
 
 def media_size(tx: Transaction, tenant: str, media_id: str) -> tuple[int, int]:

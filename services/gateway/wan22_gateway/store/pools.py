@@ -7,7 +7,6 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from sqlalchemy import Row, and_, delete, func, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from wan22.errors import FailedPrecondition, NotFound, Reason
 from wan22.v1 import inference_pb2, pool_pb2
@@ -35,7 +34,7 @@ def apply(tx: Transaction, pool: pool_pb2.Pool) -> None:
         return
     other = and_(pools.c.name == pool.name, pools.c.model_version != pool.model_version)
     tx.execute(update(pools).where(other).values(cost_model=None))
-    statement = upsert(pools).values(name=pool.name, apply_time=tx.now, **spec)
+    statement = tx.upsert(pools).values(name=pool.name, apply_time=tx.now, **spec)
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_={**spec, "apply_time": tx.now}))
     tx.notify("pools")
     tx.notify("queue")
@@ -111,7 +110,7 @@ def heard_from(tx: Transaction, worker: inference_pb2.Worker, address: str, leas
         "lease_expire_time": tx.now + round(lease_seconds * 1_000_000),
         "lost": False,
     }
-    statement = upsert(workers).values(name=worker.name, **spec)
+    statement = tx.upsert(workers).values(name=worker.name, **spec)
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=spec))
     tx.notify("queue")
     tx.notify(worker.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -17,6 +18,7 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+POSITION = BigInteger().with_variant(Integer(), "sqlite")  # which numbers rows by itself in an INTEGER alone
 
 identity = Table(
     "identity",
@@ -28,7 +30,7 @@ identity = Table(
 generations = Table(
     "generations",
     metadata,
-    Column("position", Integer, primary_key=True, autoincrement=True),  # order of acceptance
+    Column("position", POSITION, primary_key=True, autoincrement=True),  # order of acceptance
     Column("id", Text, nullable=False, unique=True),
     Column("tenant", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -36,7 +38,7 @@ generations = Table(
     Column("pool", Text, nullable=False),
     Column("model_version", Text, nullable=False),
     Column("parameters", LargeBinary, nullable=False),  # generation_pb2.Parameters, complete
-    Column("labels", Text, nullable=False),  # a JSON object of strings
+    Column("labels", JSON, nullable=False),  # an object of strings
     Column("cut_texts", Text, nullable=False, default="{}"),  # JSON: tokens that a text had before it was cut
     Column("siblings", Text, nullable=False, default="[]"),  # JSON: ids of the request's generations, by seed
     Column("predicted_seconds", Float, nullable=False),

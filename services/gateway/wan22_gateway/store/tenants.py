@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Row, delete, func, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from wan22.errors import FailedPrecondition, NotFound, Reason, ResourceExhausted
 from wan22_gateway.store.database import Transaction
@@ -50,7 +49,7 @@ def apply(tx: Transaction, name: str, wanted: Limits, *, declared: bool = False)
     if row is not None and row.declared and not declared:
         raise FailedPrecondition(f"tenants/{name} is one of the gateway's file of tenants: change it there.")
     values = {**asdict(wanted), "declared": declared}
-    statement = upsert(tenants).values(name=name, create_time=tx.now, **values)
+    statement = tx.upsert(tenants).values(name=name, create_time=tx.now, **values)
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
     tx.notify("queue")
     return get(tx, name)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from wan22_gateway.scheduling.plan import Plan, TenantQueue, Waiting, candidates
 from wan22_gateway.scheduling.shares import Priority, Share, activated, dispatched, settled
@@ -28,7 +27,7 @@ def _store(tx: Transaction, pool: str, tenant: str, share: Share) -> None:
     low, normal, high = share.priority_tags
     values = {"tag": share.tag, "priority_time": share.priority_time}
     values |= {"low_tag": low, "normal_tag": normal, "high_tag": high}
-    statement = upsert(shares).values(pool=pool, tenant=tenant, **values)
+    statement = tx.upsert(shares).values(pool=pool, tenant=tenant, **values)
     tx.execute(statement.on_conflict_do_update(index_elements=["pool", "tenant"], set_=values))
 
 
@@ -127,7 +126,7 @@ def settle(tx: Transaction, generation: str) -> None:
     first = {"generations": 1, "succeeded": succeeded, "gpu_seconds": used_seconds}
     key = {"tenant": row.tenant, "day": tx.now // DAY, "variant": row.variant}
     more = {name: usage.c[name] + value for name, value in first.items()}
-    statement = upsert(usage).values(**key, **first)
+    statement = tx.upsert(usage).values(**key, **first)
     tx.execute(statement.on_conflict_do_update(index_elements=list(key), set_=more))
 
 

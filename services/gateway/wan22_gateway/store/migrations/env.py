@@ -1,15 +1,10 @@
-"""Alembic's entry: one connection, one transaction for all migrations."""
+"""Alembic's entry: all migrations in the one transaction that `migrate.upgrade` has begun."""
 
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import create_engine
 
 from wan22_gateway.store.schema import metadata
 
-engine = create_engine(context.config.get_main_option("sqlalchemy.url") or "")
-with engine.begin() as connection:
-    context.configure(connection=connection, target_metadata=metadata)
-    with context.begin_transaction():
-        context.run_migrations()
-engine.dispose()
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.run_migrations()

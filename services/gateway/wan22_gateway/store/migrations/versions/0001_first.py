@@ -10,7 +10,7 @@ down_revision = None
 def upgrade() -> None:
     op.create_table(
         "generations",
-        sa.Column("position", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("pool", sa.Text(), nullable=False),
         sa.Column("model_version", sa.Text(), nullable=False),
         sa.Column("parameters", sa.LargeBinary(), nullable=False),
-        sa.Column("labels", sa.Text(), nullable=False),
+        sa.Column("labels", sa.JSON(), nullable=False),
         sa.Column("cut_texts", sa.Text(), nullable=False),
         sa.Column("siblings", sa.Text(), nullable=False),
         sa.Column("predicted_seconds", sa.Float(), nullable=False),

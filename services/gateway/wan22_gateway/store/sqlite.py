@@ -1,0 +1,112 @@
+"""The embedded store: SQLite in WAL mode, one process, one writer thread with group commit, readers beside it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool
+
+from wan22.errors import ResourceExhausted, Unavailable, Wan22Error
+from wan22.folder_lock import lock_folder
+from wan22_gateway.store import migrate
+from wan22_gateway.store.database import READERS, Database, Transaction, fail_group, run_group
+from wan22_gateway.store.group_writer import Write
+from wan22_gateway.store.remembered import TOPICS
+
+T = TypeVar("T")
+
+
+class SqliteDatabase(Database):
+    """Owns `folder`/store.sqlite: its lock file proves that no other process writes.
+
+    Raises FailedPrecondition (STORE_IN_USE) on construction when another process owns the folder, (STORE_TOO_NEW) when
+    a newer version of wan22 has migrated it.
+    """
+
+    alone = True
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = lock_folder(folder, "store", "gateway", "--store")
+        self.path = folder / "store.sqlite"
+        self._writer_engine = _engine(self.path, size=1, begin="BEGIN IMMEDIATE")
+        migrate.upgrade(self._writer_engine)
+        self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN")
+        self._versions: Counter[str] = Counter()
+        super().__init__()
+
+    async def close(self) -> None:
+        """Finishes the queued writes and lets the folder go."""
+        await super().close()
+        self._writer_engine.dispose()
+        self._reader_engine.dispose()
+        os.close(self._lock)
+
+    def _read(self, function: Callable[[Transaction], T]) -> T:
+        with self._reader_engine.begin() as connection:
+            return function(Transaction(connection, _clock, self._memory, _Count(dict(self._versions))))
+
+    def _commit(self, group: Sequence[Write]) -> None:
+        try:
+            with self._writer_engine.begin() as connection:
+                topics = run_group(connection, group, lambda: Transaction(connection, _clock))
+        except OperationalError as error:
+            fail_group(group, _explain(error))
+            topics = set()
+        for topic in topics & TOPICS:
+            self._versions[topic] += 1  # before anybody is told, so that whoever reads then sees it
+        self._tell(group, topics)
+
+
+class _Count:
+    """A `History` by the number of commits, taken before the read's snapshot: all of them were made here."""
+
+    def __init__(self, versions: Mapping[str, int]) -> None:
+        self._versions = versions
+
+    def position(self, topic: str) -> int:
+        return self._versions.get(topic, 0)
+
+    def changed(self, topic: str, since: Hashable, age: float) -> bool:  # noqa: ARG002  # the count needs no age
+        return since != self.position(topic)
+
+
+def _clock() -> int:
+    """The machine's own."""
+    return time.time_ns() // 1000
+
+
+def _explain(error: OperationalError) -> Wan22Error:
+    if "full" in str(error.orig):
+        return ResourceExhausted(
+            f"The gateway's store cannot grow: {error.orig}. Free space on its disk.", retry_after=10
+        )
+    return Unavailable(f"The gateway's store failed: {error.orig}.", retry_after=1)
+
+
+def _engine(path: Path, *, size: int, begin: str) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=size,
+        max_overflow=0,
+        connect_args={"check_same_thread": False, "timeout": 30, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _: object) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
