@@ -19,8 +19,9 @@ from wan22.parameters import Parameters
 from wan22.status import from_rpc_error
 from wan22.v1 import inference_pb2 as pb
 from wan22.v1 import inference_pb2_grpc
-from wan22_inference.service import Service, serve
+from wan22_inference.service import serve
 from wan22_inference.settings import WorkerSettings
+from wan22_inference.worker_server import Service
 
 if TYPE_CHECKING:
     from wan22.v1.inference_pb2_grpc import InferenceServiceAsyncStub  # is in the stub file only

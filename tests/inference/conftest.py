@@ -21,6 +21,8 @@ from wan22_registry.registry import serve as serve_registry
 from wan22_registry.settings import RegistrySettings
 from wan22_testing.tiny_models import shared_folder
 
+from .worker_kinds import RealWorker, SimulatedWorker, WorkerKind
+
 torch.set_num_threads(1)
 
 
@@ -89,3 +91,22 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
                 ).name
 
         yield Registry(address, root, version)
+
+
+@pytest.fixture(params=[RealWorker, SimulatedWorker], ids=["real", "simulated"])
+def kind(request: pytest.FixtureRequest, registry: Registry) -> WorkerKind:
+    """What is said of a worker holds for both kinds: a test that takes this one runs with each."""
+    chosen: type[WorkerKind] = request.param
+    return chosen(registry)
+
+
+@pytest.fixture
+def short(kind: WorkerKind, parameters: Callable[..., Parameters]) -> Callable[..., Parameters]:
+    """Parameters of a text-to-video generation that takes a fraction of a second."""
+    return functools.partial(parameters, kind.variant("t2v-a14b"))
+
+
+@pytest.fixture
+def long(short: Callable[..., Parameters]) -> Parameters:
+    """Denoises for a second or more."""
+    return short(width=128, height=128, num_frames=17, num_inference_steps=100)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +24,20 @@ from wan22.recipe import Recipe
 from wan22.status import from_status
 from wan22.v1 import generation_pb2
 from wan22.v1 import inference_pb2 as pb
-from wan22_inference.engine.generate import Run, generate
-from wan22_inference.engine.model import Model
 from wan22_inference.inference_servicer import _video
 from wan22_inference.jobs import Finished
 
-from .calls import attempt, error_of, kinds, serving, to_the_end, until, until_step, video_of
-from .conftest import Registry
+from .calls import attempt, error_of, kinds, to_the_end, until, until_step, video_of
+from .worker_kinds import WorkerKind
 
-VARIANT = "t2v-a14b-tiny"
 Make = Callable[..., Parameters]
 
 
-@pytest.fixture
-def long(parameters: Make) -> Parameters:
-    """Denoises for a second or more."""
-    return parameters(VARIANT, width=128, height=128, num_frames=17, num_inference_steps=100)
-
-
 async def test_a_generation_streams_its_stages_and_then_its_video(
-    registry: Registry, tmp_path: Path, parameters: Make, tiny_model: Callable[[str], Model]
+    kind: WorkerKind, tmp_path: Path, short: Make
 ) -> None:
-    chosen = parameters(VARIANT)
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+    chosen = short(num_inference_steps=4)
+    async with kind.ready(tmp_path) as (service, caller):
         events = await to_the_end(caller.generate(chosen, attempt()))
     assert events[0].accepted.parameters_digest == chosen.digest
     assert events[0].accepted.incarnation == service.worker.identity.incarnation
@@ -61,19 +52,16 @@ async def test_a_generation_streams_its_stages_and_then_its_video(
     assert events[-1].finished.video.size_bytes == len(video)
     assert events[-1].finished.video.digest == f"sha256:{hashlib.sha256(video).hexdigest()}"
     assert events[-1].finished.compute_seconds > 0
-    path = tmp_path / "direct.mp4"
     recipe = Recipe.from_json(events[-1].finished.recipe)
-    generate(tiny_model(VARIANT), chosen, {}, path, Run(report=lambda _: None, should_stop=lambda: False), recipe)
-    assert video == path.read_bytes()
+    assert video == kind.render(chosen, recipe, tmp_path / "direct.mp4")
 
 
 async def test_images_come_with_the_call(
-    registry: Registry, tmp_path: Path, parameters: Make, picture: Callable[..., tuple[str, bytes]]
+    kind: WorkerKind, tmp_path: Path, parameters: Make, picture: Callable[..., tuple[str, bytes]]
 ) -> None:
     (first, png), (last, other) = picture(1), picture(2)
-    chosen = parameters("i2v-a14b-tiny", image=first, last_image=last)
-    async with serving(tmp_path, registry.address, await registry.version("i2v-a14b-tiny")) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+    chosen = parameters(kind.variant("i2v-a14b"), image=first, last_image=last)
+    async with kind.ready(tmp_path, "i2v-a14b") as (_, caller):
         missing = await error_of(caller.generate(chosen, attempt(), {first: png}))
         damaged = await error_of(caller.generate(chosen, attempt(), {first: png, last: other[:-1]}))
         unnamed = await error_of(caller.generate(chosen, attempt(), {"media/x": png}))
@@ -90,10 +78,9 @@ async def test_images_come_with_the_call(
 
 
 async def test_the_end_of_a_stream_stops_nothing_and_a_new_one_gets_all_the_rest(
-    registry: Registry, tmp_path: Path, long: Parameters
+    kind: WorkerKind, tmp_path: Path, long: Parameters
 ) -> None:
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+    async with kind.ready(tmp_path) as (_, caller):
         first = caller.generate(long, attempt())
         await until_step(first, 2)
         await first.aclose()  # type: ignore[attr-defined]  # an async generator
@@ -119,10 +106,9 @@ async def test_the_end_of_a_stream_stops_nothing_and_a_new_one_gets_all_the_rest
 
 
 async def test_a_cancel_takes_effect_at_the_next_step_and_frees_the_worker(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+    kind: WorkerKind, tmp_path: Path, long: Parameters, short: Make
 ) -> None:
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+    async with kind.ready(tmp_path) as (_, caller):
         stream = caller.generate(long, attempt())
         await until_step(stream, 1)
         assert (await caller.worker()).state == pb.Worker.BUSY
@@ -134,14 +120,11 @@ async def test_a_cancel_takes_effect_at_the_next_step_and_frees_the_worker(
         assert (await caller.worker()).state == pb.Worker.IDLE
         again = await to_the_end(caller.generate(long, attempt()))
         assert kinds(again) == ["accepted", "progress", "cancelled"]
-        assert kinds(await to_the_end(caller.generate(parameters(VARIANT), attempt(2))))[-1] == "finished"
+        assert kinds(await to_the_end(caller.generate(short(), attempt(2))))[-1] == "finished"
 
 
-async def test_a_newer_owner_takes_the_running_attempt_over(
-    registry: Registry, tmp_path: Path, long: Parameters
-) -> None:
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+async def test_a_newer_owner_takes_the_running_attempt_over(kind: WorkerKind, tmp_path: Path, long: Parameters) -> None:
+    async with kind.ready(tmp_path) as (_, caller):
         old = caller.generate(long, attempt(epoch=1))
         await until_step(old, 1)
         new = caller.generate(long, attempt(epoch=2))
@@ -159,13 +142,12 @@ async def test_a_newer_owner_takes_the_running_attempt_over(
 
 
 async def test_a_higher_number_stops_the_older_attempt_and_gets_its_own_video(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+    kind: WorkerKind, tmp_path: Path, long: Parameters, short: Make
 ) -> None:
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+    async with kind.ready(tmp_path) as (service, caller):
         old = caller.generate(long, attempt(number=1))
         await until_step(old, 1)
-        events = await to_the_end(caller.generate(parameters(VARIANT), attempt(number=2)))
+        events = await to_the_end(caller.generate(short(), attempt(number=2)))
         assert isinstance(await error_of(old), Aborted)
         assert kinds(events)[-1] == "finished"
         held = (await caller.worker()).attempts
@@ -173,11 +155,8 @@ async def test_a_higher_number_stops_the_older_attempt_and_gets_its_own_video(
         await until(service, lambda: len(folders(tmp_path)) == 1)  # the older one's is gone
 
 
-async def test_another_generation_is_refused_while_one_runs(
-    registry: Registry, tmp_path: Path, long: Parameters
-) -> None:
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+async def test_another_generation_is_refused_while_one_runs(kind: WorkerKind, tmp_path: Path, long: Parameters) -> None:
+    async with kind.ready(tmp_path) as (_, caller):
         stream = caller.generate(long, attempt(1))
         await until_step(stream, 1)
         busy = await error_of(caller.generate(long, attempt(2)))
@@ -186,11 +165,10 @@ async def test_another_generation_is_refused_while_one_runs(
 
 
 async def test_a_draining_worker_takes_nothing_new_and_finishes_what_runs(
-    registry: Registry, tmp_path: Path, parameters: Make
+    kind: WorkerKind, tmp_path: Path, short: Make
 ) -> None:
-    chosen = parameters(VARIANT, num_inference_steps=50)
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+    chosen = short(num_inference_steps=50)
+    async with kind.ready(tmp_path) as (service, caller):
         stream = caller.generate(chosen, attempt(1))
         await until_step(stream, 1)
         assert (await caller.drain()).state == pb.Worker.DRAINING
@@ -201,12 +179,9 @@ async def test_a_draining_worker_takes_nothing_new_and_finishes_what_runs(
         assert kinds(await to_the_end(caller.generate(chosen, attempt(1, epoch=2))))[-1] == "finished"
 
 
-async def test_a_released_outcome_is_forgotten_with_its_file(
-    registry: Registry, tmp_path: Path, parameters: Make
-) -> None:
-    chosen = parameters(VARIANT)
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+async def test_a_released_outcome_is_forgotten_with_its_file(kind: WorkerKind, tmp_path: Path, short: Make) -> None:
+    chosen = short()
+    async with kind.ready(tmp_path) as (_, caller):
         await to_the_end(caller.generate(chosen, attempt()))
         held = (await caller.worker()).attempts
         assert [(item.attempt, item.running) for item in held] == [(attempt(), False)]
@@ -221,22 +196,15 @@ async def test_a_released_outcome_is_forgotten_with_its_file(
             await caller.cancel(attempt())
 
 
-async def test_an_outcome_that_nobody_comes_back_for_expires(
-    registry: Registry, tmp_path: Path, parameters: Make
-) -> None:
-    version = await registry.version(VARIANT)
-    async with serving(tmp_path, registry.address, version, orphan_grace=0.5) as (service, caller):
-        await until(service, lambda: service.worker.ready)
-        await to_the_end(caller.generate(parameters(VARIANT), attempt()))
+async def test_an_outcome_that_nobody_comes_back_for_expires(kind: WorkerKind, tmp_path: Path, short: Make) -> None:
+    async with kind.ready(tmp_path, orphan_grace=0.5) as (service, caller):
+        await to_the_end(caller.generate(short(), attempt()))
         await until(service, lambda: not service.worker.held and not folders(tmp_path))
 
 
-async def test_an_error_of_the_engine_is_the_attempts_last_event(
-    registry: Registry, tmp_path: Path, parameters: Make
-) -> None:
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
-        events = await to_the_end(caller.generate(parameters(VARIANT, prompt="x" * 600), attempt()))
+async def test_an_error_of_the_engine_is_the_attempts_last_event(kind: WorkerKind, tmp_path: Path, short: Make) -> None:
+    async with kind.ready(tmp_path) as (_, caller):
+        events = await to_the_end(caller.generate(short(prompt="x " * 600), attempt()))
         assert kinds(events) == ["accepted", "progress", "failed"]
         error = from_status(events[-1].failed.error)
         assert isinstance(error, InvalidRequest)
@@ -244,41 +212,35 @@ async def test_an_error_of_the_engine_is_the_attempts_last_event(
         assert (await caller.worker()).state == pb.Worker.IDLE
 
 
-@pytest.mark.parametrize(
-    ("which", "start", "field"),
-    [
-        (pb.Attempt(generation="generations/7", number=1, owner_epoch=1), {}, "attempt.generation"),
-        (attempt(number=0), {}, "attempt.number"),
-        (attempt(epoch=0), {}, "attempt.owner_epoch"),
-        (attempt(), {"model_version": "latest"}, "start.model_version"),
-        (attempt(), {"video_offset": -1}, "start.video_offset"),
-        (attempt(), {"parameters": generation_pb2.Parameters(prompt="a cat")}, "start.parameters"),
-        (attempt(), {"width": 65}, "parameters.width"),
-    ],
-)
-async def test_a_bad_start_names_its_field(
-    registry: Registry, tmp_path: Path, parameters: Make, which: pb.Attempt, start: dict[str, Any], field: str
-) -> None:
-    chosen = parameters(VARIANT)
-    if "width" in start:
-        chosen = Parameters(**(vars(chosen) | {"width": start["width"]}))
-        start = {}
-    async with serving(tmp_path, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
-        error = await error_of(caller.generate(chosen, which, **start))
+BAD_STARTS: list[tuple[pb.Attempt, dict[str, Any], str]] = [
+    (pb.Attempt(generation="generations/7", number=1, owner_epoch=1), {}, "attempt.generation"),
+    (attempt(number=0), {}, "attempt.number"),
+    (attempt(epoch=0), {}, "attempt.owner_epoch"),
+    (attempt(), {"model_version": "latest"}, "start.model_version"),
+    (attempt(), {"video_offset": -1}, "start.video_offset"),
+    (attempt(), {"parameters": generation_pb2.Parameters(prompt="a cat")}, "start.parameters"),
+]
+
+
+async def test_a_bad_start_names_its_field(kind: WorkerKind, tmp_path: Path, short: Make) -> None:
+    async with kind.ready(tmp_path) as (_, caller):
+        for which, start, field in BAD_STARTS:
+            error = await error_of(caller.generate(short(), which, **start))
+            assert isinstance(error, InvalidRequest)
+            assert error.violations[0].field == field
+        error = await error_of(caller.generate(replace(short(), width=65), attempt()))
         assert isinstance(error, InvalidRequest)
-        assert error.violations[0].field == field
+        assert error.violations[0].field == "parameters.width"
         chunk = pb.GenerateRequest(input_chunk=pb.GenerateRequest.InputChunk(media="media/x"))
         assert isinstance(await error_of(caller.send(chunk)), InvalidRequest)
         assert isinstance(await error_of(caller.send()), InvalidRequest)
 
 
-async def test_another_version_is_refused(registry: Registry, tmp_path: Path, parameters: Make) -> None:
-    version = await registry.version(VARIANT)
-    async with serving(tmp_path, registry.address, version) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+async def test_another_version_is_refused(kind: WorkerKind, tmp_path: Path, short: Make) -> None:
+    version = await kind.version("t2v-a14b")
+    async with kind.ready(tmp_path) as (_, caller):
         other = version[:-1] + ("0" if version[-1] != "0" else "1")
-        error = await error_of(caller.generate(parameters(VARIANT), attempt(), model_version=other))
+        error = await error_of(caller.generate(short(), attempt(), model_version=other))
         assert isinstance(error, FailedPrecondition)
         assert error.reason is Reason.WRONG_VERSION
         assert version in error.message

@@ -16,8 +16,10 @@ from wan22.parameters import Parameters
 from wan22.status import from_status
 from wan22.v1 import inference_pb2 as pb
 from wan22_inference.engine.arrivals import Arrivals
+from wan22_inference.model_renderer import ModelRenderer
 from wan22_inference.scratch import Scratch
-from wan22_inference.service import Service
+from wan22_inference.weights import Weights
+from wan22_inference.worker_server import Service
 from wan22_registry.registry import serve as serve_registry
 from wan22_registry.settings import RegistrySettings
 from wan22_testing.service_process import free_port
@@ -35,6 +37,11 @@ async def is_ready(service: Service) -> bool:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # its types lack the methods
         answer = await stub.Check(request, timeout=10.0)
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def weights_of(service: Service) -> Weights:
+    assert isinstance(service.worker.renderer, ModelRenderer)
+    return service.worker.renderer.weights
 
 
 async def test_a_worker_answers_while_it_waits_for_the_registry(
@@ -56,7 +63,7 @@ async def test_a_worker_answers_while_it_waits_for_the_registry(
                 await client.push_folder(shared_folder(VARIANT), model="wan2.2-t2v-a14b-tiny", variant=VARIANT, tags=[])
             await until(service, lambda: service.worker.ready)
         assert (await caller.worker()).state == pb.Worker.IDLE
-        weights = service.worker.weights
+        weights = weights_of(service)
         await until(service, lambda: weights.bytes_loaded == weights.bytes_total)  # the rest comes while it is ready
         worker = await caller.worker()
         size = sum(path.stat().st_size for path in shared_folder(VARIANT).rglob("*.safetensors"))
@@ -80,7 +87,7 @@ async def test_a_damaged_blob_breaks_the_worker_until_it_is_whole_again(
     blob.chmod(0o644)
     blob.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     async with serving(tmp_path, registry.address, version) as (service, caller):
-        await until(service, lambda: service.worker.weights.error is not None)
+        await until(service, lambda: service.worker.renderer.error is not None)
         worker = await caller.worker()
         assert worker.state == pb.Worker.BROKEN
         error = from_status(worker.error)
@@ -114,8 +121,8 @@ async def test_a_damaged_copy_in_the_cache_is_found_by_the_load_and_replaced(
     content = blob.read_bytes()
     blob.write_bytes(content[:-5000] + bytes([content[-5000] ^ 1]) + content[-4999:])
     async with serving(tmp_path, registry.address, pushed.name) as (service, caller):
-        await until(service, lambda: service.worker.weights.error is not None)
-        error = service.worker.weights.error
+        await until(service, lambda: service.worker.renderer.error is not None)
+        error = service.worker.renderer.error
         assert isinstance(error, DataLoss)
         assert "vae/diffusion_pytorch_model.safetensors.pack is damaged: the extent at" in error.message
         assert (await caller.worker()).state == pb.Worker.BROKEN
@@ -132,9 +139,10 @@ async def test_an_attempt_that_a_failed_load_ends_is_no_fault_of_the_generation(
     version = await registry.version(VARIANT)
     async with serving(tmp_path, registry.address, version) as (service, caller):
         await until(service, lambda: service.worker.ready)
-        whole = service.worker.weights.model
+        weights = weights_of(service)
+        whole = weights.model
         assert whole is not None
-        service.worker.weights.model = replace(whole, arrivals=(arrivals := Arrivals(["vae"])))
+        weights.model = replace(whole, arrivals=(arrivals := Arrivals(["vae"])))
         stream = caller.generate(parameters(VARIANT), attempt())
         await until_step(stream, 1)
         arrivals.fail(DataLoss("vae/x is damaged."))
@@ -144,22 +152,22 @@ async def test_an_attempt_that_a_failed_load_ends_is_no_fault_of_the_generation(
         assert "vae/x is damaged" in refused.message
         again = await error_of(caller.generate(parameters(VARIANT), attempt()))
         assert again.reason is Reason.WORKER_LOADING  # whoever attaches later hears the same
-        service.worker.weights.model = whole
+        weights.model = whole
         assert kinds(await to_the_end(caller.generate(parameters(VARIANT), attempt(number=2))))[-1] == "finished"
 
 
 async def test_a_version_that_is_not_there_is_said_so(registry: Registry, tmp_path: Path) -> None:
     async with serving(tmp_path, registry.address, "nothing:1") as (service, _):
-        await until(service, lambda: service.worker.weights.error is not None)
-        assert isinstance(service.worker.weights.error, NotFound)
+        await until(service, lambda: service.worker.renderer.error is not None)
+        assert isinstance(service.worker.renderer.error, NotFound)
 
 
 async def test_a_model_that_does_not_fit_its_variant_is_said_so(registry: Registry, tmp_path: Path) -> None:
     async with ModelClient(registry.address) as client:
         pushed = await client.push_folder(shared_folder(VARIANT), model="m", variant="i2v-a14b-tiny", tags=[])
     async with serving(tmp_path, registry.address, pushed.name) as (service, _):
-        await until(service, lambda: service.worker.weights.error is not None)
-        error = service.worker.weights.error
+        await until(service, lambda: service.worker.renderer.error is not None)
+        error = service.worker.renderer.error
         assert isinstance(error, FailedPrecondition)
         assert error.reason is Reason.MODEL_MISFIT
         assert "in_channels is 16, where i2v-a14b-tiny has 36" in error.message

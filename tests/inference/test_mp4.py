@@ -12,8 +12,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from wan22.errors import InvalidRequest
 from wan22.mp4_boxes import read_recipe, read_xmp, video_digest
 from wan22.recipe import Recipe
+from wan22_inference.engine.frame import Frame
 from wan22_inference.engine.mp4 import Mp4Writer
-from wan22_inference.engine.vae.frames import Frame
 
 
 def write(path: Path, frames: list[Frame], fps: int = 16) -> None:

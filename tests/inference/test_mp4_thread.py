@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wan22_inference.engine.frame import Frame
 from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.mp4_thread import Mp4Thread
-from wan22_inference.engine.vae.frames import Frame
 
 FRAMES: list[Frame] = list(np.random.default_rng(1).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8))
 

@@ -7,42 +7,32 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from wan22.errors import Aborted, Reason, Unavailable
 from wan22.parameters import Parameters
 from wan22.v1 import inference_pb2 as pb
 
-from .calls import Caller, attempt, error_of, kinds, serving, to_the_end, until, until_step, video_of
-from .conftest import Registry
+from .calls import Caller, attempt, error_of, kinds, to_the_end, until_step, video_of
+from .worker_kinds import WorkerKind
 
-VARIANT = "t2v-a14b-tiny"
 Make = Callable[..., Parameters]
-
-
-@pytest.fixture
-def long(parameters: Make) -> Parameters:
-    """Denoises for a second or more."""
-    return parameters(VARIANT, width=128, height=128, num_frames=17, num_inference_steps=100)
 
 
 @asynccontextmanager
 async def busy_worker(
-    registry: Registry, folder: Path, long: Parameters
+    kind: WorkerKind, folder: Path, long: Parameters
 ) -> AsyncIterator[tuple[Caller, AsyncIterator[pb.GenerateEvent]]]:
     """A worker whose attempt of generation 1 denoises, and that attempt's stream."""
-    async with serving(folder, registry.address, await registry.version(VARIANT)) as (service, caller):
-        await until(service, lambda: service.worker.ready)
+    async with kind.ready(folder) as (_, caller):
         running = caller.generate(long, attempt(1))
         await until_step(running, 1)
         yield caller, running
 
 
 async def test_a_second_generation_is_prepared_and_starts_when_the_first_ends_with_the_same_bytes(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+    kind: WorkerKind, tmp_path: Path, long: Parameters, short: Make
 ) -> None:
-    chosen = parameters(VARIANT, prompt="a dog that was never seen", seed=3)
-    async with busy_worker(registry, tmp_path, long) as (caller, running):
+    chosen = short(prompt="a dog that was never seen", seed=3)
+    async with busy_worker(kind, tmp_path, long) as (caller, running):
         prepared = caller.generate(chosen, attempt(2), may_prepare=True)
         first = await anext(prepared)
         assert first.prepared.parameters_digest == chosen.digest
@@ -64,11 +54,11 @@ async def test_a_second_generation_is_prepared_and_starts_when_the_first_ends_wi
 
 
 async def test_a_prepared_attempt_is_cancelled_at_once_and_may_come_again(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+    kind: WorkerKind, tmp_path: Path, long: Parameters, short: Make
 ) -> None:
-    async with busy_worker(registry, tmp_path, long) as (caller, running):
+    async with busy_worker(kind, tmp_path, long) as (caller, running):
         for _ in range(2):
-            prepared = caller.generate(parameters(VARIANT), attempt(2), may_prepare=True)
+            prepared = caller.generate(short(), attempt(2), may_prepare=True)
             assert kinds([await anext(prepared)]) == ["prepared"]
             await caller.cancel(attempt(2))
             assert kinds(await to_the_end(prepared)) == ["cancelled"]
@@ -77,10 +67,10 @@ async def test_a_prepared_attempt_is_cancelled_at_once_and_may_come_again(
 
 
 async def test_a_draining_worker_gives_the_prepared_attempt_back_and_finishes_the_running_one(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+    kind: WorkerKind, tmp_path: Path, long: Parameters, short: Make
 ) -> None:
-    async with busy_worker(registry, tmp_path, long) as (caller, running):
-        prepared = caller.generate(parameters(VARIANT), attempt(2), may_prepare=True)
+    async with busy_worker(kind, tmp_path, long) as (caller, running):
+        prepared = caller.generate(short(), attempt(2), may_prepare=True)
         await anext(prepared)
         await caller.drain()
         given_back = await error_of(prepared)
@@ -91,10 +81,10 @@ async def test_a_draining_worker_gives_the_prepared_attempt_back_and_finishes_th
 
 
 async def test_a_newer_owner_takes_the_prepared_attempt_over(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+    kind: WorkerKind, tmp_path: Path, long: Parameters, short: Make
 ) -> None:
-    chosen = parameters(VARIANT)
-    async with busy_worker(registry, tmp_path, long) as (caller, running):
+    chosen = short()
+    async with busy_worker(kind, tmp_path, long) as (caller, running):
         old = caller.generate(chosen, attempt(2, epoch=1), may_prepare=True)
         await anext(old)
         new = caller.generate(chosen, attempt(2, epoch=2), may_prepare=True)
@@ -105,10 +95,10 @@ async def test_a_newer_owner_takes_the_prepared_attempt_over(
 
 
 async def test_the_prepared_attempt_starts_after_a_cancel_of_the_running_one_and_when_nobody_follows_it(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+    kind: WorkerKind, tmp_path: Path, long: Parameters, short: Make
 ) -> None:
-    chosen = parameters(VARIANT)
-    async with busy_worker(registry, tmp_path, long) as (caller, running):
+    chosen = short()
+    async with busy_worker(kind, tmp_path, long) as (caller, running):
         prepared = caller.generate(chosen, attempt(2), may_prepare=True)
         await anext(prepared)
         await prepared.aclose()  # type: ignore[attr-defined]  # an async generator
@@ -119,10 +109,10 @@ async def test_the_prepared_attempt_starts_after_a_cancel_of_the_running_one_and
 
 
 async def test_what_cannot_be_prepared_fails_when_its_turn_comes_and_hurts_nobody(
-    registry: Registry, tmp_path: Path, long: Parameters, parameters: Make
+    kind: WorkerKind, tmp_path: Path, long: Parameters, short: Make
 ) -> None:
-    async with busy_worker(registry, tmp_path, long) as (caller, running):
-        prepared = caller.generate(parameters(VARIANT, prompt="x" * 600), attempt(2), may_prepare=True)
+    async with busy_worker(kind, tmp_path, long) as (caller, running):
+        prepared = caller.generate(short(prompt="x " * 600), attempt(2), may_prepare=True)
         await anext(prepared)
         one, two = await asyncio.gather(to_the_end(running), to_the_end(prepared))
         assert kinds(one)[-1] == "finished"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from wan22.program import run_service
-from wan22.server import until_stopped
 from wan22_inference.service import serve
 from wan22_inference.settings import WorkerSettings
 
@@ -13,9 +12,7 @@ from wan22_inference.settings import WorkerSettings
 async def run(settings: WorkerSettings) -> None:
     """Serves until SIGTERM or SIGINT, then until what is held is released or the drain time is over."""
     async with serve(settings) as service:
-        await until_stopped()
-        service.worker.drain()
-        await service.worker.until_empty(settings.drain_seconds)
+        await service.until_stopped(settings.drain_seconds)
 
 
 def main() -> int:

@@ -151,7 +151,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         except FileNotFoundError:
             return  # a newer one has taken its place
         with file:
-            yield event_messages.checkpoint(stored, numerics_digest(self._worker.weights.numerics))
+            yield event_messages.checkpoint(stored, numerics_digest(self._worker.renderer.numerics))
             offset = 0
             while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 _check_owner(following)
@@ -159,16 +159,16 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 offset += len(data)
 
     def _describe(self) -> inference_pb2.Worker:
-        worker, weights = self._worker, self._worker.weights
+        worker, renderer = self._worker, self._worker.renderer
         return inference_pb2.Worker(
             name=worker.identity.name,
             uid=worker.identity.uid,
             incarnation=worker.identity.incarnation,
             pool=worker.identity.pool,
-            model_version=weights.version,
+            model_version=renderer.version,
             state=_state(worker),
-            bytes_loaded=weights.bytes_loaded,
-            bytes_total=weights.bytes_total,
+            bytes_loaded=renderer.bytes_loaded,
+            bytes_total=renderer.bytes_total,
             attempts=[
                 inference_pb2.HeldAttempt(
                     attempt=inference_pb2.Attempt(
@@ -179,19 +179,19 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 )
                 for held in worker.held
             ],
-            error=None if weights.error is None else to_status(weights.error),
-            numerics_digest=numerics_digest(weights.numerics) if weights.numerics else "",
-            numerics=weights.numerics,
-            memory=None if weights.holdings is None else memory_message(weights.holdings),
+            error=None if renderer.error is None else to_status(renderer.error),
+            numerics_digest=numerics_digest(renderer.numerics) if renderer.numerics else "",
+            numerics=renderer.numerics,
+            memory=None if renderer.holdings is None else memory_message(renderer.holdings),
         )
 
 
 def _state(worker: Worker) -> inference_pb2.Worker.State.ValueType:
     if worker.draining:
         return inference_pb2.Worker.DRAINING
-    if worker.weights.error is not None:
+    if worker.renderer.error is not None:
         return inference_pb2.Worker.BROKEN
-    if worker.weights.model is None:
+    if worker.renderer.variant is None:
         return inference_pb2.Worker.LOADING
     return inference_pb2.Worker.BUSY if worker.busy else inference_pb2.Worker.IDLE
 

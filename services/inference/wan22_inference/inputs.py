@@ -11,7 +11,6 @@ from wan22.digests import Sha256
 from wan22.economy import EMPTY, Economy
 from wan22.errors import DataLoss, InvalidRequest, Reason
 from wan22.parameters import Parameters
-from wan22_inference.engine.checkpoint import Checkpoint, parse
 
 MAX_IMAGE_BYTES = 32 << 20
 """As at upload."""
@@ -28,6 +27,14 @@ class Resume:
     digest: str
     """Format: sha256:{64 hex digits}."""
     numerics_digest: str
+
+
+@dataclass(frozen=True)
+class SentCheckpoint:
+    """A checkpoint's file, whole, and the steps done in it."""
+
+    step: int
+    data: bytes
 
 
 class Inputs:
@@ -70,7 +77,7 @@ class Inputs:
             raise DataLoss(f"{text}{len(self._checkpoint)}.", reason=Reason.DAMAGED_CHECKPOINT)
         self._checkpoint += data
 
-    def checkpoint(self) -> Checkpoint | None:
+    def checkpoint(self) -> SentCheckpoint | None:
         """What to go on from, if anything. Raises DataLoss (DAMAGED_CHECKPOINT) when it is not what was announced."""
         if self.resume is None:
             return None
@@ -80,7 +87,7 @@ class Inputs:
             text = f"The checkpoint of step {self.resume.step} has {len(data)} bytes and {digest}, not "
             text += f"{self.resume.size_bytes} and {self.resume.digest}."
             raise DataLoss(text, reason=Reason.DAMAGED_CHECKPOINT)
-        return parse(data, self.resume.step)
+        return SentCheckpoint(self.resume.step, data)
 
     def images(self) -> Mapping[str, bytes]:
         """The images by media name. Raises InvalidRequest when one is missing, DataLoss when its digest differs."""

@@ -7,25 +7,20 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
 from wan22.errors import FailedPrecondition, Reason, Unavailable
 from wan22.loras import RequestedLora
 from wan22.parameters import Parameters, RequestedParameters, resolve
-from wan22.recipe import Recipe, numerics_digest
+from wan22.recipe import numerics_digest
 from wan22.variants import Variant
-from wan22_inference.adapters import Adapters
 from wan22_inference.attempts import AttemptBook, AttemptKey, Fence, HeldAttempt, Phase
-from wan22_inference.compute import Compute
-from wan22_inference.engine.lora.adapter import LoraAdapter
-from wan22_inference.engine.model import Model
-from wan22_inference.engine.preparation import Preparation
 from wan22_inference.inputs import Inputs
-from wan22_inference.jobs import Failed, Job, Work
+from wan22_inference.jobs import Failed, Job
+from wan22_inference.renderer import Renderer, Rendering
 from wan22_inference.scratch import Scratch
-from wan22_inference.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +44,6 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Timing:
-    """How long things take or are kept, in seconds."""
-
-    orphan_grace: float
-    """For which an outcome is kept when nobody follows or releases it."""
-    checkpoint_seconds: float
-    """Between checkpoints; 0 takes one after each step."""
-
-
-@dataclass(frozen=True)
 class Following:
     """One stream's hold on an attempt."""
 
@@ -78,43 +63,33 @@ class Worker:
     Use as an async context manager; all on one event loop.
     """
 
-    def __init__(
-        self,
-        identity: Identity,
-        weights: Weights,
-        adapters: Adapters,
-        compute: Compute,
-        scratch: Scratch,
-        timing: Timing,
-    ) -> None:
+    def __init__(self, identity: Identity, renderer: Renderer, scratch: Scratch, orphan_grace: float) -> None:
+        """`orphan_grace` are the seconds for which an outcome is kept when nobody follows or releases it."""
         self.identity = identity
-        self.weights = weights
+        self.renderer = renderer
         self.draining = False
-        self.changed = weights.changed
+        self.changed = renderer.changed
         """Notified when the model is loaded or fails to, when an attempt begins, ends or goes, and at a drain."""
-        self._adapters = adapters
-        self._compute = compute
         self._scratch = scratch
-        self._timing = timing
-        self._book = AttemptBook(timing.orphan_grace)
+        self._book = AttemptBook(orphan_grace)
         self._jobs: dict[AttemptKey, Job] = {}
         self._next: Job | None = None
-        """Of the prepared attempt; read by the compute thread."""
+        """Of the prepared attempt; read by the thread that computes."""
         self._background: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._tasks = await asyncio.TaskGroup().__aenter__()
-        self._background = [self._tasks.create_task(self.weights.load()), self._tasks.create_task(self._expire())]
+        self._background = [self._tasks.create_task(self.renderer.load()), self._tasks.create_task(self._expire())]
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self.weights.close()
+        self.renderer.stop_loading()
         for task in self._background:
             task.cancel()
         for job in self._jobs.values():
             job.stop()
         await self._tasks.__aexit__(*error)  # type: ignore[arg-type]  # passed on as they came
-        await self._compute.close()
+        await self.renderer.close()
 
     @property
     def held(self) -> tuple[HeldAttempt, ...]:
@@ -129,7 +104,7 @@ class Worker:
     @property
     def ready(self) -> bool:
         """True while new attempts are taken, or would be if none ran."""
-        return self.weights.model is not None and not self.draining
+        return self.renderer.variant is not None and not self.draining
 
     def drain(self) -> None:
         """Takes no new attempt from now on, and gives the prepared one back."""
@@ -165,27 +140,26 @@ class Worker:
 
         Raises Aborted for a stale owner, Unavailable while busy, loading or draining, FailedPrecondition for another
         model version, a released attempt or a checkpoint of other numerics, InvalidRequest for parameters that the
-        variant refuses, DataLoss for damaged inputs, and what Adapters.get raises.
+        variant refuses, and what Renderer.prepare raises.
         """
         key = AttemptKey(generation, fence.number)
         self._observe(generation, fence)
-        work: Work | None = None
+        rendering: Rendering | None = None
         if self._book.find(key) is None:
-            model = self._check_start(key, version, parameters, may_prepare=may_prepare)
+            self._check_start(key, version, parameters, may_prepare=may_prepare)
             self._check_numerics(inputs)
             await receive()
-            adapters = await self._adapters.get(parameters.loras, model)
-            work = await asyncio.to_thread(self._make_work, model, parameters, inputs, adapters)
+            rendering = await self.renderer.prepare(parameters, inputs)
         else:
             await receive()
         self._observe(generation, fence)  # somebody newer may have come meanwhile
         held = self._book.find(key)
         if held is None:
-            model = self._check_start(key, version, parameters, may_prepare=may_prepare)
-            if work is None:
+            self._check_start(key, version, parameters, may_prepare=may_prepare)
+            if rendering is None:
                 raise Unavailable(f"{key} was let go while the call came in: try again.")
             held = self._book.begin(generation, fence, may_prepare=may_prepare)
-            self._start(held, Job(work, self._scratch.make_folder()), model)
+            self._start(held, Job(rendering, self._scratch.make_folder()))
         job = self._jobs[key]
         following = Following(held, job, self._book.attach(held))
         job.changed.notify()
@@ -227,59 +201,47 @@ class Worker:
         for job in self._jobs.values():
             job.changed.notify()  # a stream may be displaced
 
-    def _check_start(self, key: AttemptKey, version: str, parameters: Parameters, *, may_prepare: bool) -> Model:
+    def _check_start(self, key: AttemptKey, version: str, parameters: Parameters, *, may_prepare: bool) -> None:
         if self.draining:
             raise draining()
-        if self.weights.version and version != self.weights.version:
+        renderer = self.renderer
+        if renderer.version and version != renderer.version:
             raise FailedPrecondition(
-                f"model_version is {version!r}, but the worker holds {self.weights.version}: use another one.",
+                f"model_version is {version!r}, but the worker holds {renderer.version}: use another one.",
                 reason=Reason.WRONG_VERSION,
             )
-        model = self.weights.model
-        if model is None:
-            left = self.weights.bytes_total - self.weights.bytes_loaded
+        if renderer.variant is None:
+            left = renderer.bytes_total - renderer.bytes_loaded
             raise Unavailable(f"The worker is loading its model, {left} bytes are left.", reason=Reason.WORKER_LOADING)
         self._book.check_place(key, may_prepare=may_prepare)
-        _check_parameters(model.variant, parameters)
-        return model
+        _check_parameters(renderer.variant, parameters)
 
     def _check_numerics(self, inputs: Inputs) -> None:
-        own = numerics_digest(self.weights.numerics)
+        own = numerics_digest(self.renderer.numerics)
         if inputs.resume is not None and inputs.resume.numerics_digest != own:
             text = (
                 f"The checkpoint was made by numerics {inputs.resume.numerics_digest}, the worker's are {own}: start "
             )
             raise FailedPrecondition(f"{text}at step 0, or use another worker.", reason=Reason.OTHER_NUMERICS)
 
-    def _make_work(
-        self, model: Model, parameters: Parameters, inputs: Inputs, adapters: Mapping[str, LoraAdapter]
-    ) -> Work:
-        """Hashes and parses megabytes: not for the event loop."""
-        recipe = Recipe.make(model.variant.name, self.weights.version, parameters, self.weights.numerics)
-        resume = inputs.checkpoint()
-        economy = self.weights.economy.with_at_least(inputs.economy)
-        preparation = Preparation(model, parameters, inputs.images())
-        seconds = self._timing.checkpoint_seconds
-        return Work(parameters, preparation, recipe, seconds, resume, economy, adapters)
-
-    def _start(self, held: HeldAttempt, job: Job, model: Model) -> None:
+    def _start(self, held: HeldAttempt, job: Job) -> None:
         self._jobs[held.key] = job
         if held.prepared:
             log.info("%s is prepared.", held.key)
             self._next = job
             self._tasks.create_task(asyncio.to_thread(job.prepare_on_host))
         else:
-            self._tasks.create_task(self._run(held, job, model))
+            self._tasks.create_task(self._run(held, job))
         self.changed.notify()
 
     def _start_next(self) -> None:
         held = self._book.start_next()
         if held is not None:
             job, self._next = self._jobs[held.key], None
-            self._tasks.create_task(self._run(held, job, job.model))
+            self._tasks.create_task(self._run(held, job))
             job.changed.notify()
 
-    async def _run(self, held: HeldAttempt, job: Job, model: Model) -> None:
+    async def _run(self, held: HeldAttempt, job: Job) -> None:
         started = time.monotonic()
         log.info("%s starts.", held.key)
 
@@ -287,7 +249,7 @@ class Worker:
             self._book.leave_device(held)
             self._start_next()
 
-        await job.run(self._compute, model, self._prepare_next, leave_device)
+        await job.run(self._prepare_next, leave_device)
         log.info("%s ends as %s after %.1f s.", held.key, type(job.outcome).__name__, time.monotonic() - started)
         if isinstance(job.outcome, Failed):
             log.warning("%s failed: %s", held.key, job.outcome.error.message)
@@ -298,7 +260,7 @@ class Worker:
         self.changed.notify()
 
     def _prepare_next(self) -> None:
-        """Runs in the compute thread, between steps of the running attempt."""
+        """Runs in the thread that computes, between steps of the running attempt."""
         job = self._next
         if job is not None:
             job.prepare_on_device()

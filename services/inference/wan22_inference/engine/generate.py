@@ -22,6 +22,7 @@ from wan22_inference.engine import condition as conditions
 from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter
 from wan22_inference.engine.condition import Condition
+from wan22_inference.engine.frame import Frame
 from wan22_inference.engine.ladder import Ladder, OutOfSteps
 from wan22_inference.engine.lora.adaptation import Adaptation
 from wan22_inference.engine.lora.adapter import LoraAdapter
@@ -33,7 +34,6 @@ from wan22_inference.engine.preparation import Preparation
 from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
-from wan22_inference.engine.vae.frames import Frame
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from wan22.mp4_boxes import append_boxes
 from wan22.recipe import Recipe
-from wan22_inference.engine.vae.frames import Frame
+from wan22_inference.engine.frame import Frame
 
 CRF = "16"
 """Visually lossless for H.264: the video is watched, and may be edited."""

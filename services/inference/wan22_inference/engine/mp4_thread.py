@@ -8,8 +8,8 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
+from wan22_inference.engine.frame import Frame
 from wan22_inference.engine.mp4 import Mp4Writer
-from wan22_inference.engine.vae.frames import Frame
 
 
 class _Abandoned(Exception):  # no error: the frames have ended before the video

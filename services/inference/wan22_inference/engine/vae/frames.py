@@ -9,10 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wan22_inference.engine.frame import Frame
 from wan22_inference.engine.vae.tiling import Piece
-
-Frame = npt.NDArray[np.uint8]
-"""(height, width, 3), RGB."""
 
 
 class Transfer:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from wan22.errors import InternalError, Reason
 from wan22.variants import TEMPORAL_STRIDE
 from wan22_inference.engine.devices import full_float32
+from wan22_inference.engine.frame import Frame
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.vae.config import VaeConfig
 from wan22_inference.engine.vae.decoder import Decoder, DecoderStream
 from wan22_inference.engine.vae.encoder import Encoder, EncoderStream
-from wan22_inference.engine.vae.frames import Frame, Gathered, ahead, put_pixels
+from wan22_inference.engine.vae.frames import Gathered, ahead, put_pixels
 from wan22_inference.engine.vae.patches import from_patches, to_patches
 from wan22_inference.engine.vae.tiling import Piece
 
