@@ -10,7 +10,7 @@ from wan22_operator.scaling import gpu, reason
 from wan22_operator.scaling.forecast import expected_jobs
 from wan22_operator.scaling.history import History
 from wan22_operator.scaling.lookahead import Job, least_workers
-from wan22_operator.scaling.snapshot import Demand, Snapshot, Worker, WorkerState
+from wan22_operator.scaling.snapshot import Demand, Queued, Snapshot, Worker, WorkerState
 from wan22_operator.scaling.tuning import Tuning
 
 ASSUMED_LOAD_SECONDS = 120.0
@@ -121,7 +121,7 @@ def _needs(
     busy = sum(worker.state is WorkerState.BUSY for worker in staying)
     most = max(_ceiling(snapshot) - unknown, busy)
     queued = [
-        Job(part.predicted_seconds / part.count, max(part.oldest_create_time + objective - now, load))
+        Job(part.predicted_seconds / part.count, max(_start_by(part, objective) - now, load))
         for part in demand.queued
         for _ in range(part.count)
     ]
@@ -131,7 +131,15 @@ def _needs(
         return unknown + (least_workers(free, jobs, max(busy, 1), most, load) if jobs else busy)
 
     starting = need(tuning.start_share)
-    return starting, max(starting, need(tuning.keep_share))
+    # While generations wait, as many workers that load stay: they are the answer to predictions that were too short.
+    awaited = min(unknown + busy + len(queued), len(staying))
+    return starting, max(starting, need(tuning.keep_share), awaited)
+
+
+def _start_by(queued: Queued, objective: float) -> float:
+    """When the generations should start, in seconds since the epoch."""
+    promised = queued.oldest_create_time + objective
+    return promised if queued.start_by_time is None else min(promised, queued.start_by_time)
 
 
 def _free_in(worker: Worker, now: float, load: float) -> float:

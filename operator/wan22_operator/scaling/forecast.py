@@ -5,13 +5,17 @@ from __future__ import annotations
 from wan22_operator.scaling.lookahead import Job
 from wan22_operator.scaling.snapshot import Demand
 
+MINUTE = 1 / 3
+"""The weight of the last minute."""
+
 
 def arrivals_per_second(demand: Demand) -> float:
-    """The expected rate: the mean of the last minute's and the last ten minutes'.
+    """The expected rate: a third of the last minute's and two thirds of the last ten minutes'.
 
-    The minute sees a burst at once, the ten minutes remember that there was one.
+    The minute sees a burst at once, the ten minutes remember that there was one. Of such sums the one that foretells
+    the next minutes best in the training days of a production trace.
     """
-    return 0.5 * demand.arrivals_60s / 60 + 0.5 * demand.arrivals_10m / 600
+    return MINUTE * demand.arrivals_60s / 60 + (1 - MINUTE) * demand.arrivals_10m / 600
 
 
 def mean_seconds(demand: Demand) -> float:

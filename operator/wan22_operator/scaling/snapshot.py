@@ -53,6 +53,8 @@ class Queued:
     """Of all of them together."""
     oldest_create_time: float
     """Seconds since the epoch."""
+    start_by_time: float | None = None
+    """The earliest time at which one of them must start to make a deadline of its own; None where none has one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

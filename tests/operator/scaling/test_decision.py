@@ -86,6 +86,19 @@ def test_a_worker_that_is_soon_free_saves_a_new_one() -> None:
     assert decide(snapshot(late, queue(1)), History()).start == 1
 
 
+def test_a_deadline_of_its_own_comes_before_the_objective() -> None:
+    busy = (worker("w", BUSY, age=0.0, predicted_seconds=110.0),)
+    assert decide(snapshot(busy, queue(1)), History()).start == 0  # free in 110 s, by the objective of 120 s
+    hurried = (Queued(1, 100.0, NOW, start_by_time=NOW + 100.0),)
+    assert decide(snapshot(busy, hurried), History()).start == 1
+
+
+def test_a_worker_that_loads_stays_while_a_generation_waits_that_a_busy_one_was_to_take() -> None:
+    workers = (worker("busy", BUSY, age=99.0, predicted_seconds=100.0), worker("new", LOADING, age=60.0))
+    assert at_rest(snapshot(workers, queue(1, wait=60.0))).remove == ()
+    assert at_rest(snapshot(workers)).remove == ("new",)
+
+
 def test_an_expected_arrival_keeps_a_worker_and_half_of_it_starts_none() -> None:
     demand = Demand(time=NOW, arrivals_60s=0, arrivals_10m=6, mean_seconds_10m=100.0)
     idle = (worker("w", IDLE, age=500.0),)
