@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from wan22.channels import open_channel
-from wan22.client import tls_from_environment
-from wan22.client_calls import Calls
 from wan22.v1 import admin_pb2
-from wan22.v1.admin_pb2_grpc import AdminServiceStub
-from wan22_cli import failures, options
+from wan22_cli import failures, options, quarantine
+from wan22_cli.admin_calls import DEADLINE, connect, named
 from wan22_cli.terminal import note, out, print_json, print_table, utc_time
 
-if TYPE_CHECKING:
-    from wan22.v1.admin_pb2_grpc import AdminServiceAsyncStub  # is in the stub file only
-
-DEADLINE = 10.0
-"""Seconds for each try of a call."""
-app = typer.Typer(no_args_is_help=True, help="Tenants and API keys, for administrators.")
+app = typer.Typer(no_args_is_help=True, help="Tenants, API keys and quarantine, for administrators.")
 tenants = typer.Typer(no_args_is_help=True, help="Who has generations, and how many.")
 keys = typer.Typer(no_args_is_help=True, help="What callers prove by who they are.")
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")
+app.add_typer(quarantine.app, name="quarantine")
 Tenant = Annotated[str, typer.Argument(help="tenants/{tenant}, or the tenant alone.")]
 
 
@@ -38,18 +28,6 @@ class RoleName(StrEnum):
     USER = "user"
     OPERATOR = "operator"
     ADMIN = "admin"
-
-
-@asynccontextmanager
-async def _connect(endpoint: str | None) -> AsyncIterator[tuple[AdminServiceAsyncStub, Calls]]:
-    target = options.connect(endpoint).endpoint
-    async with open_channel(target, tls_from_environment()) as channel:
-        calls = Calls(target, os.environ.get("WAN22_API_KEY"), first_patience=5.0, patience=60.0)
-        yield AdminServiceStub(channel), calls
-
-
-def _named(kind: str, name: str) -> str:
-    return name if "/" in name else f"{kind}/{name}"
 
 
 @tenants.command()
@@ -64,7 +42,7 @@ def apply(
 ) -> None:
     """Creates a tenant, or sets all its limits anew."""
     wanted = admin_pb2.Tenant(
-        name=_named("tenants", name),
+        name=named("tenants", name),
         weight=weight,
         max_queued=max_queued,
         max_running=max_running,
@@ -72,7 +50,7 @@ def apply(
     )
 
     async def command() -> None:
-        async with _connect(endpoint) as (stub, calls):
+        async with connect(endpoint) as (stub, calls):
             request = admin_pb2.ApplyTenantRequest(tenant=wanted)
             made = await calls.unary(stub.ApplyTenant, request, deadline=DEADLINE)
         print_json(made) if json else out.print(made.name)
@@ -85,7 +63,7 @@ def list_tenants(endpoint: options.Endpoint = None, json: options.Json = False) 
     """Lists tenants with their limits."""
 
     async def command() -> None:
-        async with _connect(endpoint) as (stub, calls):
+        async with connect(endpoint) as (stub, calls):
             answer = await calls.unary(stub.ListTenants, admin_pb2.ListTenantsRequest(), deadline=DEADLINE)
         if json:
             for tenant in answer.tenants:
@@ -111,8 +89,8 @@ def delete(name: Tenant, endpoint: options.Endpoint = None) -> None:
     """Removes a tenant that has no generations, with its keys."""
 
     async def command() -> None:
-        async with _connect(endpoint) as (stub, calls):
-            request = admin_pb2.DeleteTenantRequest(name=_named("tenants", name))
+        async with connect(endpoint) as (stub, calls):
+            request = admin_pb2.DeleteTenantRequest(name=named("tenants", name))
             await calls.unary(stub.DeleteTenant, request, deadline=DEADLINE)
         out.print(f"Deleted {request.name}.")
 
@@ -130,12 +108,12 @@ def new(
 ) -> None:
     """Makes a key and prints it; it is shown this once."""
     roles = [admin_pb2.Role.Value(name.name) for name in role or [RoleName.USER]]
-    key = admin_pb2.Key(tenant=_named("tenants", tenant), roles=roles, description=description)
+    key = admin_pb2.Key(tenant=named("tenants", tenant), roles=roles, description=description)
     if days is not None:
         key.expire_time.FromDatetime(datetime.now(UTC) + timedelta(days=days))
 
     async def command() -> None:
-        async with _connect(endpoint) as (stub, calls):
+        async with connect(endpoint) as (stub, calls):
             request = admin_pb2.CreateKeyRequest(key=key)
             made = await calls.once(stub.CreateKey, request, deadline=DEADLINE)
         if json:
@@ -156,8 +134,8 @@ def list_keys(
     """Lists keys without their secrets."""
 
     async def command() -> None:
-        async with _connect(endpoint) as (stub, calls):
-            request = admin_pb2.ListKeysRequest(tenant=_named("tenants", tenant) if tenant else "")
+        async with connect(endpoint) as (stub, calls):
+            request = admin_pb2.ListKeysRequest(tenant=named("tenants", tenant) if tenant else "")
             answer = await calls.unary(stub.ListKeys, request, deadline=DEADLINE)
         if json:
             for key in answer.keys:
@@ -191,8 +169,8 @@ def revoke(
     """Ends a key at once."""
 
     async def command() -> None:
-        async with _connect(endpoint) as (stub, calls):
-            request = admin_pb2.RevokeKeyRequest(name=_named("keys", name))
+        async with connect(endpoint) as (stub, calls):
+            request = admin_pb2.RevokeKeyRequest(name=named("keys", name))
             await calls.unary(stub.RevokeKey, request, deadline=DEADLINE)
         out.print(f"Revoked {request.name}.")
 

@@ -9,7 +9,7 @@ from wan22.errors import InternalError
 from wan22.v1 import inference_pb2
 from wan22_gateway import generation_messages, lifecycle, outcome
 from wan22_gateway.lifecycle import Fence, State
-from wan22_gateway.store import checkpoints, claims, generations, objects
+from wan22_gateway.store import checkpoints, claims, generations, objects, quarantine
 from wan22_gateway.store.claims import Claim, Loss
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.schema import generations as generation_table
@@ -156,10 +156,10 @@ async def test_a_death_after_a_checkpoint_does_not_count_towards_quarantine(data
         await database.write(keep, taken.fence, step)
         await database.write(outcome.lost, taken, DIED)
         taken = await database.write(start)
-    assert await database.read(claims.deaths, taken.fence.generation) == (0, 0)
+    assert await database.read(quarantine.deaths, taken.fence.generation) == []
     for _ in range(2):  # from now on without getting anywhere
         await database.write(outcome.lost, taken, DIED)
         taken = await database.write(start)
     await database.write(outcome.lost, taken, DIED)
-    assert await database.read(claims.deaths, taken.fence.generation) == (3, 1)
+    assert len(await database.read(quarantine.deaths, taken.fence.generation)) == 3
     assert (await database.read(generations.get, "default", taken.fence.generation)).state == State.FAILED

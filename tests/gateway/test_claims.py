@@ -99,7 +99,7 @@ async def test_a_worker_is_lost_by_silence_by_a_restart_and_not_otherwise(databa
     await database.write(lambda tx: rows.add_worker(tx, lease=-1.0))
     assert await database.read(claims.loss, taken) is None  # nobody has asked since
     assert await database.write(lambda tx: pools.lose_silent(tx, rows.POOL, {rows.ADDRESS}, tx.now)) == ["workers/w1"]
-    assert await database.read(claims.loss, taken) == Loss("workers/w1 does not answer", died=False)
+    assert await database.read(claims.loss, taken) == Loss("workers/w1 does not answer", died=False, silent=True)
     await database.write(rows.add_worker)
     assert await database.read(claims.loss, taken) is None
     assert await database.write(lambda tx: pools.lose_silent(tx, rows.POOL, {rows.ADDRESS}, tx.now)) == []
@@ -119,36 +119,6 @@ async def test_a_refusal_is_no_attempt(database: Database) -> None:
     again = await database.write(claim)
     assert again is not None
     assert again.fence.attempt == 1
-
-
-async def test_three_deaths_on_two_workers_quarantine_a_generation_with_the_evidence(database: Database) -> None:
-    generation = await database.write(prepare)
-    await database.write(rows.add_worker, "workers/w2")
-    for death in range(3):
-        name = f"workers/w{death % 2 + 1}"
-        other = f"workers/w{(death + 1) % 2 + 1}"
-        await database.write(rows.add_worker, other, state="BUSY")
-        await database.write(rows.add_worker, name)
-        taken = await database.write(claim)
-        assert taken is not None
-        assert taken.worker == name
-        await database.write(lifecycle.start, taken.fence, name, f"uid-{name}")
-        await database.write(outcome.lost, taken, Loss("it died", died=True))
-    row = await database.read(generations.get, "default", generation)
-    assert row.state == State.FAILED
-    assert b"QUARANTINED" in row.error
-
-
-async def test_silence_does_not_count_towards_quarantine(database: Database) -> None:
-    generation = await database.write(prepare)
-    for _ in range(5):
-        await database.write(rows.add_worker)
-        taken = await database.write(claim)
-        assert taken is not None
-        await database.write(lifecycle.start, taken.fence, taken.worker, "uid")
-        await database.write(outcome.lost, taken, Loss("it is silent", died=False))
-    row = await database.read(generations.get, "default", generation)
-    assert (row.state, row.attempt_count) == (State.QUEUED, 5)
 
 
 async def test_a_lost_worker_ends_a_wanted_cancel(database: Database) -> None:

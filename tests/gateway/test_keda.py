@@ -135,7 +135,7 @@ async def test_demand_that_is_not_known_is_an_error_and_never_zero_and_certifica
 ) -> None:
     authority = Authority(tmp_path)
     gateway = authority.issue("gateway")
-    folders = {"store": tmp_path / "store", "results": tmp_path / "videos"}
+    folders: dict[str, Any] = {"store": tmp_path / "store", "results": tmp_path / "videos"}
     settings = GatewaySettings(
         keda_port=0, tls_ca=gateway.ca, tls_cert=gateway.cert, tls_key=gateway.key, auth="off", **folders
     )

@@ -13,7 +13,7 @@ from wan22.errors import InternalError
 from wan22.v1 import generation_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import FINAL, NEXT, Fence, State, StoredVideo
-from wan22_gateway.store import claims, generations
+from wan22_gateway.store import claims, generations, quarantine
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
@@ -105,7 +105,7 @@ async def test_a_lost_worker_gives_the_generation_back_with_the_same_place(datab
     generation, claimed = await database.write(claim)
     later = await database.write(rows.add_generation)
     await database.write(start, claimed)
-    await database.write(lifecycle.note_death, claimed.fence)
+    await database.write(lifecycle.note_end, claimed.fence, "died")
     await database.write(lifecycle.requeue, claimed.fence, "gone")
     assert not await database.write(start, claimed)  # the claim is over, though nobody has a newer one
     again = await database.write(claims.claim_next, "owner", 15.0, 60.0)
@@ -113,7 +113,7 @@ async def test_a_lost_worker_gives_the_generation_back_with_the_same_place(datab
     assert again.fence.generation == generation != later
     assert again.fence.attempt == 2
     assert again.fence.owner_epoch > claimed.fence.owner_epoch
-    assert await database.read(claims.deaths, generation) == (1, 1)
+    assert len(await database.read(quarantine.deaths, generation)) == 1
 
 
 OPERATIONS = st.sampled_from(

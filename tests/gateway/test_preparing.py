@@ -13,7 +13,7 @@ from wan22_gateway.demand import pool_message
 from wan22_gateway.generation_messages import waiting_for
 from wan22_gateway.lifecycle import State, StoredVideo
 from wan22_gateway.queue_view import view
-from wan22_gateway.store import claims, generations, pools
+from wan22_gateway.store import claims, generations, pools, quarantine
 from wan22_gateway.store.claims import Claim, Loss
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
@@ -194,8 +194,8 @@ async def test_a_lost_worker_gives_both_back_and_counts_an_attempt_of_the_runnin
     assert places(await database.read(worker)) == (None, None)
     counts = [(await database.read(row, c.fence.generation)).attempt_count for c in (two.running, two.prepared)]
     assert counts == [1, 0]
-    deaths = [await database.read(claims.deaths, c.fence.generation) for c in (two.running, two.prepared)]
-    assert deaths == [(1, 1), (0, 0)]
+    deaths = [len(await database.read(quarantine.deaths, c.fence.generation)) for c in (two.running, two.prepared)]
+    assert deaths == [1, 0]
 
 
 async def test_each_claim_has_its_lease_and_is_taken_over(database: Database) -> None:

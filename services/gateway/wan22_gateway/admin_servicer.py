@@ -1,4 +1,4 @@
-"""AdminService: tenants and keys as messages."""
+"""AdminService: tenants, keys and what is in quarantine, as messages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from wan22.errors import InvalidRequest
-from wan22.names import check_key, check_tenant
+from wan22.names import check_generation, check_key, check_tenant
 from wan22.v1 import admin_pb2, admin_pb2_grpc
 from wan22_gateway.identity.keys import digest, id_of, new_secret
 from wan22_gateway.lifecycle import timestamp
-from wan22_gateway.store import keys, tenants
+from wan22_gateway.store import keys, quarantine, tenants
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.keys import KeyRow
 from wan22_gateway.store.tenants import Limits, TenantRow
@@ -24,7 +24,7 @@ MAX_DESCRIPTION = 200
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """Keeps tenants and keys as rows."""
+    """Keeps tenants and keys as rows, and shows and ends quarantine."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -84,6 +84,20 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def RevokeKey(self, request: admin_pb2.RevokeKeyRequest, context: Context) -> admin_pb2.Key:
         """Ends it."""
         return _key(await self._database.write(keys.revoke, check_key(request.name)))
+
+    async def ListQuarantined(
+        self, request: admin_pb2.ListQuarantinedRequest, context: Context
+    ) -> admin_pb2.ListQuarantinedResponse:
+        """Reads the evidence."""
+        found = await self._database.read(quarantine.list_all, released=request.show_released)
+        return admin_pb2.ListQuarantinedResponse(quarantined=found)
+
+    async def ReleaseQuarantined(
+        self, request: admin_pb2.ReleaseQuarantinedRequest, context: Context
+    ) -> admin_pb2.Quarantined:
+        """Takes its like again."""
+        generation = check_generation(request.name).removeprefix("generations/")
+        return await self._database.write(quarantine.release, generation)
 
 
 def _limits(tenant: admin_pb2.Tenant) -> Limits:

@@ -22,7 +22,7 @@ from wan22_gateway.memory import Fit, fit
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.queue_view import view
 from wan22_gateway.scheduling.shares import Priority
-from wan22_gateway.store import generations, objects, pools
+from wan22_gateway.store import generations, objects, pools, quarantine
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import NewGeneration
 from wan22_gateway.store.pools import PoolRow
@@ -76,7 +76,8 @@ class Admission:
     async def create(self, tenant: str, request: generation_pb2.CreateGenerationRequest) -> str:
         """Returns the id of the (first) generation, which is durable; that of the first call when a request id repeats.
 
-        Raises InvalidRequest, NotFound (VARIANT_NOT_SERVED), AlreadyExists, ResourceExhausted (QUEUE_FULL).
+        Raises InvalidRequest, NotFound (VARIANT_NOT_SERVED), AlreadyExists, ResourceExhausted (QUEUE_FULL),
+        FailedPrecondition (QUARANTINED and others).
         """
         asked = generation_pb2.CreateGenerationRequest()
         asked.CopyFrom(request)
@@ -176,6 +177,7 @@ class Admission:
         if queued + len(new) > self._queue_limit:
             text = f"The queue is full: {queued} generations wait, the limit is {self._queue_limit}. Try again later."
             raise ResourceExhausted(text, reason=Reason.QUEUE_FULL, retry_after=max(1.0, first.predicted_seconds))
+        quarantine.check(tx, first.tenant, first.model_version, first.parameters)
         check_quota(tx, first.tenant, len(new), first.predicted_seconds)
         for generation in new:
             generations.insert_generation(tx, generation)

@@ -15,7 +15,7 @@ import grpc
 from wan22.errors import Wan22Error
 from wan22.status import from_rpc_error
 from wan22.v1 import inference_pb2
-from wan22_gateway.store import claims, pools
+from wan22_gateway.store import claims, pools, quarantine
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.pools import PoolRow
 from wan22_gateway.worker_channels import WorkerChannels
@@ -110,10 +110,14 @@ class Discovery:
             return False
         self._strangers.pop(place.address, None)
         if await self._database.read(self._is_news, worker, place.address):
-            await self._database.write_own(pools.heard_from, worker, place.address, self._lease_seconds)
+            await self._database.write_own(self._hear, worker, place.address)
         for held in worker.attempts:
             await self._end_if_stale(stub, worker.name, held)
         return True
+
+    def _hear(self, tx: Transaction, worker: inference_pb2.Worker, address: str) -> None:
+        quarantine.heard_again(tx, worker)
+        pools.heard_from(tx, worker, address, self._lease_seconds)
 
     def _is_news(self, tx: Transaction, worker: inference_pb2.Worker, address: str) -> bool:
         known = {row.name: row for row in pools.workers_of(tx, worker.pool)}.get(worker.name)

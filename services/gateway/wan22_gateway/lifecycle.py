@@ -220,9 +220,11 @@ def request_cancel(tx: Transaction, generation: str) -> None:
     tx.notify(f"generation/{generation}")
 
 
-def note_death(tx: Transaction, fence: Fence) -> None:
-    """Records that the worker's process ended under the attempt, which counts towards quarantine."""
-    tx.execute(update(attempts).where(_attempt_row(fence)).values(outcome="died"))
+def note_end(tx: Transaction, fence: Fence, outcome: str) -> None:
+    """Records how an attempt that made no checkpoint lost its worker, and how far it had come, as evidence."""
+    reached = select(generations.c.progress).where(fence.condition).scalar_subquery()
+    values = {"outcome": outcome, "end_time": tx.now, "progress": reached}
+    tx.execute(update(attempts).where(_attempt_row(fence)).values(values))
 
 
 def requeue(tx: Transaction, fence: Fence, reason: str) -> bool:
@@ -254,6 +256,6 @@ def _attempt_row(fence: Fence) -> ColumnElement[bool]:
 
 
 def _end_attempt(tx: Transaction, fence: Fence, outcome: str) -> None:
-    outcome_of = func.coalesce(attempts.c.outcome, outcome)  # a death noted before stays
+    outcome_of = func.coalesce(attempts.c.outcome, outcome)  # what was noted before stays
     tx.execute(update(attempts).where(_attempt_row(fence)).values(end_time=tx.now, outcome=outcome_of))
     release_claim(tx, fence)

@@ -9,7 +9,7 @@ from pathlib import Path
 from google.rpc import status_pb2
 from sqlalchemy import and_, select, update
 
-from wan22.errors import DeadlineExceeded, FailedPrecondition, Reason
+from wan22.errors import DeadlineExceeded, Reason
 from wan22.parameter_messages import complete_from_message
 from wan22.status import from_status
 from wan22.v1 import generation_pb2, inference_pb2
@@ -18,7 +18,7 @@ from wan22_gateway import lifecycle
 from wan22_gateway.cost import work
 from wan22_gateway.lifecycle import UNFINISHED, Fence, State, StoredVideo
 from wan22_gateway.results import Results, recipe_key, video_key
-from wan22_gateway.store import checkpoints, claims, objects, pools
+from wan22_gateway.store import checkpoints, objects, pools, quarantine
 from wan22_gateway.store.claims import Claim, Loss
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
@@ -26,8 +26,6 @@ from wan22_gateway.store.pools import WorkerRow
 from wan22_gateway.store.schema import attempts, generations, workers
 
 log = logging.getLogger(__name__)
-MAX_DEATHS = 3
-"""Deaths of a worker's process under one generation after which it is quarantined."""
 
 
 def row_of(tx: Transaction, fence: Fence) -> GenerationRow | None:
@@ -147,23 +145,13 @@ def lost(tx: Transaction, claim: Claim, gone: Loss) -> None:
     elif row.state == State.QUEUED:
         lifecycle.release_claim(tx, claim.fence)
     else:
-        at_fault = gone.died and not checkpoints.made_in(tx, claim.fence.generation, claim.fence.attempt)
-        if at_fault:
-            lifecycle.note_death(tx, claim.fence)
-        if at_fault and (deadly := _is_deadly(tx, claim.fence, row.pool)) is not None:
+        if not checkpoints.made_in(tx, claim.fence.generation, claim.fence.attempt):
+            lifecycle.note_end(tx, claim.fence, "died" if gone.died else "silent" if gone.silent else "lost")
+        deadly = quarantine.put_in(tx, row) if gone.died else None
+        if deadly is not None:
             lifecycle.fail(tx, claim.fence, deadly)
         else:
             lifecycle.requeue(tx, claim.fence, gone.reason)
-
-
-def _is_deadly(tx: Transaction, fence: Fence, pool: str) -> FailedPrecondition | None:
-    """Why a generation is put in quarantine: too many processes died under it, and not of one bad worker alone."""
-    count, on = claims.deaths(tx, fence.generation)
-    if count < MAX_DEATHS or on < min(2, len(pools.workers_of(tx, pool))):
-        return None
-    text = f"{count} processes of {on} workers died under generations/{fence.generation}: it is not tried again."
-    evidence = {"deaths": str(count), "workers": str(on)}
-    return FailedPrecondition(text, reason=Reason.QUARANTINED, metadata=evidence)
 
 
 def refused(tx: Transaction, claim: Claim, worker_state: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, or_, select, update
 
 from wan22.errors import DeadlineExceeded, Reason
 from wan22_gateway import lifecycle
@@ -111,7 +111,14 @@ def _prepared(tx: Transaction, pool: str) -> Sequence[Row[Any]]:
 
 
 def _fitting(tx: Transaction, row: Row[Any], idle: Sequence[Row[Any]], resume_wait: float) -> Row[Any] | None:
-    """The worker among free ones, best first, that should take a generation; None when it waits for another."""
+    """The worker among free ones, best first, that should take a generation; None when it waits for another.
+
+    One whose process died under it comes last: whether it is to blame shows elsewhere.
+    """
+    if row.requeue_time is not None:
+        killed = and_(attempts.c.generation == row.id, attempts.c.outcome.in_(["died", "silent"]))
+        uids = set(tx.execute(select(attempts.c.worker_uid).where(killed)).scalars())
+        idle = sorted(idle, key=lambda worker: worker.uid in uids)
     made = checkpoints.newest(tx, row.id) if row.requeue_time is not None else ()
     if not made:
         return idle[0]
@@ -218,6 +225,8 @@ class Loss:
 
     reason: str
     died: bool
+    silent: bool = False
+    """It does not answer; whether its process has ended shows when it answers again."""
 
 
 def loss(tx: Transaction, claim: Claim) -> Loss | None:
@@ -228,16 +237,8 @@ def loss(tx: Transaction, claim: Claim) -> Loss | None:
     if row.incarnation != claim.incarnation:
         return Loss(f"{claim.worker} ended and was started again", died=True)
     if row.lost:
-        return Loss(f"{claim.worker} does not answer", died=False)
+        return Loss(f"{claim.worker} does not answer", died=False, silent=True)
     return None
-
-
-def deaths(tx: Transaction, generation: str) -> tuple[int, int]:
-    """How many attempts of a generation ended with the death of their worker's process, and on how many workers."""
-    died = and_(attempts.c.generation == generation, attempts.c.outcome == "died")
-    query = select(func.count().label("deaths"), func.count(attempts.c.worker_uid.distinct()).label("workers"))
-    row: Row[Any] = tx.execute(query.where(died)).one()
-    return row.deaths, row.workers
 
 
 def claimed_row(tx: Transaction, generation: str) -> Row[Any] | None:

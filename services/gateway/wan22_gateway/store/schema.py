@@ -105,9 +105,22 @@ attempts = Table(
     Column("worker_uid", Text, nullable=False),
     Column("start_time", BigInteger, nullable=False),
     Column("end_time", BigInteger),
-    Column("outcome", Text),  # succeeded, failed, cancelled, lost (silent) or died
+    Column("outcome", Text),  # succeeded, failed, cancelled, died, silent (it may have died) or lost otherwise
     Column("resumed_step", Integer, nullable=False),  # of the checkpoint that it went on from; 0 without one
     Column("restart_reason", Text, nullable=False),  # why without one although there was one
+    Column("progress", LargeBinary),  # generation_pb2.Progress, as far as it had come when its worker was lost
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("generation", Text, primary_key=True),  # which may have been deleted since
+    Column("tenant", Text, nullable=False),
+    Column("likeness", Text, nullable=False),  # digest of all that determines it but the seed
+    Column("quarantine_time", BigInteger, nullable=False),
+    Column("release_time", BigInteger),
+    Column("evidence", LargeBinary, nullable=False),  # admin_pb2.Quarantined
+    Index("quarantine_by_likeness", "tenant", "likeness"),
 )
 
 checkpoints = Table(

@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, func, select
 
 from wan22.errors import FailedPrecondition, NotFound, Reason, ResourceExhausted
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import generations, keys, tenants, usage
+from wan22_gateway.store.schema import generations, keys, quarantine, tenants, usage
 
 DAY = 24 * 3600 * 1_000_000
 
@@ -81,6 +81,7 @@ def remove(tx: Transaction, name: str) -> None:
         text = f"tenants/{name} has generations: delete them first."
         raise FailedPrecondition(text, reason=Reason.TENANT_IN_USE)
     tx.execute(delete(keys).where(keys.c.tenant == name))
+    tx.execute(delete(quarantine).where(quarantine.c.tenant == name))
     tx.execute(delete(tenants).where(tenants.c.name == name))
 
 

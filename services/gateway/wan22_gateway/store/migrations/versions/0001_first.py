@@ -179,9 +179,21 @@ def upgrade() -> None:
         sa.Column("outcome", sa.Text(), nullable=True),
         sa.Column("resumed_step", sa.Integer(), nullable=False),
         sa.Column("restart_reason", sa.Text(), nullable=False),
+        sa.Column("progress", sa.LargeBinary(), nullable=True),
         sa.ForeignKeyConstraint(["generation"], ["generations.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("generation", "number"),
     )
+    op.create_table(
+        "quarantine",
+        sa.Column("generation", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("likeness", sa.Text(), nullable=False),
+        sa.Column("quarantine_time", sa.BigInteger(), nullable=False),
+        sa.Column("release_time", sa.BigInteger(), nullable=True),
+        sa.Column("evidence", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("generation"),
+    )
+    op.create_index("quarantine_by_likeness", "quarantine", ["tenant", "likeness"], unique=False)
     op.create_table(
         "checkpoints",
         sa.Column("key", sa.Text(), nullable=False),
@@ -209,6 +221,8 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_index("checkpoints_by_generation", table_name="checkpoints")
     op.drop_table("checkpoints")
+    op.drop_index("quarantine_by_likeness", table_name="quarantine")
+    op.drop_table("quarantine")
     op.drop_table("attempts")
     op.drop_index("workers_by_pool", table_name="workers")
     op.drop_table("workers")
