@@ -110,14 +110,12 @@ class Discovery:
             return False
         self._strangers.pop(place.address, None)
         if await self._database.read(self._is_news, worker, place.address):
-            await self._database.write_own(self._hear, worker, place.address)
+            if await self._database.read(quarantine.is_back, worker):
+                await self._database.write(quarantine.heard_again, worker)
+            await self._database.write_own(pools.heard_from, worker, place.address, self._lease_seconds)
         for held in worker.attempts:
             await self._end_if_stale(stub, worker.name, held)
         return True
-
-    def _hear(self, tx: Transaction, worker: inference_pb2.Worker, address: str) -> None:
-        quarantine.heard_again(tx, worker)
-        pools.heard_from(tx, worker, address, self._lease_seconds)
 
     def _is_news(self, tx: Transaction, worker: inference_pb2.Worker, address: str) -> bool:
         known = {row.name: row for row in pools.workers_of(tx, worker.pool)}.get(worker.name)

@@ -127,14 +127,19 @@ def release(tx: Transaction, generation: str) -> admin_pb2.Quarantined:
     return _message(row)
 
 
+def is_back(tx: Transaction, worker: inference_pb2.Worker) -> bool:
+    """Whether a worker that answers counts as lost."""
+    return _lost(tx, worker) is not None
+
+
 def heard_again(tx: Transaction, worker: inference_pb2.Worker) -> None:
     """Learns from a worker that counted as lost, and answers again, whether its process had died.
 
     A crashed container is often started again only after its lease has lapsed. The same worker with another process has
     died; with the same process it was only out of reach.
     """
-    before = tx.execute(select(workers).where(workers.c.name == worker.name)).one_or_none()
-    if before is None or before.uid != worker.uid or not before.lost:
+    before = _lost(tx, worker)
+    if before is None:
         return
     outcome = "lost" if before.incarnation == worker.incarnation else "died"
     silent = and_(attempts.c.worker_uid == worker.uid, attempts.c.outcome == "silent")
@@ -144,6 +149,11 @@ def heard_again(tx: Transaction, worker: inference_pb2.Worker) -> None:
         row = tx.execute(select(generations).where(waiting, generations.c.claimed_worker.is_(None))).one_or_none()
         if row is not None and outcome == "died" and (deadly := put_in(tx, row)) is not None:
             lifecycle.fail_waiting(tx, generation, deadly)
+
+
+def _lost(tx: Transaction, worker: inference_pb2.Worker) -> Row[Any] | None:
+    lost = and_(workers.c.name == worker.name, workers.c.uid == worker.uid, workers.c.lost)
+    return tx.execute(select(workers).where(lost)).one_or_none()
 
 
 def _message(row: Row[Any]) -> admin_pb2.Quarantined:
