@@ -3,10 +3,13 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+
+from wan22_testing.s3_server import S3Server
 
 if not Path("/dev/nvidiactl").exists():
     # Triton's kernels run on the CPU, in its own interpreter; it looks once, when torch first imports it
@@ -30,3 +33,13 @@ def moments() -> random.Random:
     seed = int(os.environ.get("KILL_SEED") or random.randrange(1 << 32))
     print(f"KILL_SEED={seed}")  # noqa: T201  # pytest keeps it for a failure's report
     return random.Random(seed)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def s3_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S3Server]:
+    """One for all tests of a session; a test that kills one starts its own."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    await server.until_ready()
+    yield server
+    server.kill()

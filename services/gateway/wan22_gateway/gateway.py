@@ -30,6 +30,7 @@ from wan22_gateway.keda_servicer import KedaServicer
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.pool_servicer import PoolServicer
 from wan22_gateway.prompt_length import PromptLengths
+from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
 from wan22_gateway.settings import GatewaySettings
 from wan22_gateway.store.claims import Claim
@@ -58,7 +59,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     spool = settings.store / "spool"
     shutil.rmtree(spool, ignore_errors=True)  # of an earlier process
     spool.mkdir()
-    results = Results(settings.results)
+    results = Results(open_place(settings.results, settings.s3_endpoint, settings.s3_public_endpoint))
     channels = WorkerChannels(settings.tls)
     prompts = PromptLengths(settings.store / "tokenizers", settings.registry, settings.tls)
     media = MediaLibrary(database, results)
@@ -99,6 +100,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         # A fault in the work ends the group, hence the process: a gateway that only seems to serve is worse than none.
         if declared is not None:
             await database.write(apply, declared)
+        await results.check()
         async with AsyncExitStack() as stack, server, asyncio.TaskGroup() as group:
             if settings.keda_port is not None:
                 keda = await stack.enter_async_context(keda_server(settings, keda_servicer))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from wan22.errors import Unavailable
 from wan22_gateway.results import Results
 from wan22_gateway.store import generations, objects, pools, turns
 from wan22_gateway.store.database import Database
@@ -22,13 +23,22 @@ async def keep_house(database: Database, results: Results) -> None:
     with database.listen("garbage") as wake:
         while True:
             wake.clear()
-            for key in await database.read(objects.garbage):
-                await results.delete(key)
-                await database.write(objects.deleted, key)
-                log.info("Deleted %s.", key)
             await database.write(generations.forget_requests)
             await database.write(turns.forget_idle)
             await database.write(pools.forget_dead, DEAD_WORKER_SECONDS)
+            await _collect(database, results)
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_SECONDS):
                     await wake.wait()
+
+
+async def _collect(database: Database, results: Results) -> None:
+    """Deletes what nothing refers to; while the result store is away, that waits for the next round."""
+    for key in await database.read(objects.garbage):
+        try:
+            await results.delete(key)
+        except Unavailable as error:
+            log.warning("Garbage is deleted later: %s", error.message)
+            return
+        await database.write(objects.deleted, key)
+        log.info("Deleted %s.", key)

@@ -1,20 +1,21 @@
-"""The result store: finished MP4s and uploaded images as objects, by obstore."""
+"""The result store: finished MP4s, uploaded images and checkpoints as objects, by obstore."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore
 
 from wan22.channels import CHUNK_BYTES
-from wan22.durable_files import sync
-from wan22.errors import DataLoss, ResourceExhausted, Unavailable
+from wan22.errors import DataLoss
+from wan22_gateway.result_places import Place
+
+READ_BYTES = 4 << 20
+"""Asked for at a time: a request to S3 takes tens of milliseconds, and each reader holds so much."""
 
 
 def video_key(generation: str, attempt: int, owner_epoch: int) -> str:
@@ -38,21 +39,26 @@ def media_key(media_id: str) -> str:
 
 
 class Results:
-    """Objects in a local folder. An object that `put` has answered survives a power cut."""
+    """Objects in one place. An object that `put` has answered survives a power cut.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._store = LocalStore(folder, mkdir=True)
+    Where the place is away, calls raise Unavailable: nothing is lost by it, and what is done again later succeeds.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._store = place.store
+
+    async def check(self) -> None:
+        """Raises FailedPrecondition (BAD_SETTING) when the place is not one to be used; says so when it is away."""
+        await self._place.check()
 
     async def put(self, key: str, content: Path | bytes) -> None:
-        """Stores an object durably, replacing an earlier one of that key.
+        """Stores an object durably, replacing an earlier one of that key; a file is read as it is sent.
 
         Raises ResourceExhausted when the disk is full, Unavailable on another error of the store, OSError.
         """
         with self._explained(key):
-            await obstore.put_async(self._store, key, content)
-        await asyncio.to_thread(sync, self._folder / key)  # the object store renames into place, but does not fsync
-        await asyncio.to_thread(sync, (self._folder / key).parent)
+            await self._place.put(key, content)
 
     async def read(self, key: str, size: int, offset: int = 0) -> AsyncIterator[bytes]:
         """Yields an object of a known size from an offset, in chunks of at most 1 MiB.
@@ -64,8 +70,10 @@ class Results:
             if stored != size:
                 raise DataLoss(f"The stored object {key} has {stored} bytes, not {size}.")
             while offset < size:
-                length = min(CHUNK_BYTES, size - offset)
-                yield bytes(await obstore.get_range_async(self._store, key, start=offset, length=length))
+                length = min(READ_BYTES, size - offset)
+                piece = memoryview(await obstore.get_range_async(self._store, key, start=offset, length=length))
+                for start in range(0, length, CHUNK_BYTES):
+                    yield bytes(piece[start : start + CHUNK_BYTES])
                 offset += length
 
     async def size(self, key: str) -> int:
@@ -78,16 +86,19 @@ class Results:
         with self._explained(key), suppress(FileNotFoundError):
             await obstore.delete_async(self._store, key)
 
+    async def sign(self, key: str, seconds: float) -> str | None:
+        """A URL of the store itself that gives an object to anybody for so long; None where it has none."""
+        if self._place.signer is None:
+            return None
+        with self._explained(key):
+            return await obstore.sign_async(self._place.signer, "GET", key, timedelta(seconds=seconds))
+
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
         """Turns the object store's own errors into ours."""
         try:
             yield
         except FileNotFoundError:
-            raise DataLoss(f"The stored object {key} is gone from {self._folder}.") from None
+            raise DataLoss(f"The stored object {key} is gone from {self._place.name}.") from None
         except BaseError as error:
-            problem = str(error).partition("\n")[0]
-            if f"os error {errno.ENOSPC}" in problem:
-                text = f"The disk of {self._folder} is full: free space on it."
-                raise ResourceExhausted(text, retry_after=10) from error
-            raise Unavailable(f"{key} in {self._folder} cannot be reached: {problem}.", retry_after=1) from error
+            raise self._place.explained(key, error) from error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from wan22.server_settings import ServerSettings
@@ -27,8 +28,13 @@ class GatewaySettings(ServerSettings):
     """DNS names of certificates that may call it, by commas; without TLS everybody may."""
     store: Path = Field(default_factory=lambda: home() / "gateway")
     """Folder of the SQLite store; one gateway process owns it."""
-    results: Path = Field(default_factory=lambda: home() / "videos")
-    """Folder of finished videos and uploaded media."""
+    results: Annotated[str, BeforeValidator(str)] = Field(default_factory=lambda: str(home() / "videos"))
+    """Where finished videos, uploaded media and checkpoints lie: a folder, or s3://bucket/prefix with credentials in
+    the usual AWS_ variables. See docs/results.md."""
+    s3_endpoint: str = ""
+    """URL of a store that is compatible with S3, in place of AWS_ENDPOINT_URL; Amazon's when both are empty."""
+    s3_public_endpoint: str = ""
+    """URL by which clients reach that store, for signed download URLs; as above when empty."""
     registry: str = "localhost:50052"
     """host:port of the model registry, which has each pool's tokenizer and knows what adapters are for."""
     auth: Literal["on", "off"] = "on"
@@ -57,6 +63,21 @@ class GatewaySettings(ServerSettings):
     longer than a worker's restart, much shorter than the work that is saved."""
     reflection: bool = False
     """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""
+
+    @field_validator("results")
+    @classmethod
+    def _check_results(cls, location: str) -> str:
+        parts = urlsplit(location)
+        if "://" in location and (parts.scheme != "s3" or not parts.netloc or parts.query):
+            raise ValueError("use a folder, or s3://bucket/prefix")
+        return location
+
+    @field_validator("s3_endpoint", "s3_public_endpoint")
+    @classmethod
+    def _check_endpoint(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("use a URL, such as https://s3.example.com")
+        return url
 
     @model_validator(mode="after")
     def _check_oidc(self) -> Self:
