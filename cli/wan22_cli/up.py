@@ -12,7 +12,7 @@ import typer
 from wan22.variants import VARIANTS
 from wan22_cli import failures, options
 from wan22_cli.home import Home
-from wan22_cli.local.plan import Plan
+from wan22_cli.local.plan import GRPC_PORT, Plan, http_port_beside
 from wan22_cli.local.screen import Screen
 from wan22_cli.local.stack import Stack
 
@@ -31,7 +31,11 @@ def up(
     ] = None,
     port: Annotated[
         int, typer.Option(min=1024, max=60_000, help="The gateway's; the registry gets the next one, workers +10 on.")
-    ] = 50051,
+    ] = GRPC_PORT,
+    http_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_535, help="The gateway's, of HTTP. Default: 8080; 2000 above another --port."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Starts registry, gateway and workers, and keeps them running until Ctrl-C."""
@@ -40,7 +44,7 @@ def up(
         if variant not in VARIANTS:
             raise typer.BadParameter(f"{variant!r} is no variant: use one of {', '.join(VARIANTS)}.")
     folder = Home(home.expanduser().absolute()) if home else Home.from_environment()
-    failures.run(_up(Plan(folder, named, workers, port), Screen(json=json)))
+    failures.run(_up(Plan(folder, named, workers, port, http_port or http_port_beside(port)), Screen(json=json)))
 
 
 async def _up(plan: Plan, screen: Screen) -> None:

@@ -13,7 +13,7 @@ from wan22.model_packing import Packer
 from wan22.v1 import pool_pb2, pool_pb2_grpc
 from wan22.variants import model_of
 from wan22_testing.authority import Authority
-from wan22_testing.service_process import ServiceProcess
+from wan22_testing.service_process import ServiceProcess, free_port
 
 
 class Installation:
@@ -29,7 +29,9 @@ class Installation:
         self.registry = ServiceProcess(
             "wan22_registry", folder / "registry.log", root=folder / "registry", **self._files("registry")
         )
-        flags = {"store": folder / "gateway", "results": folder / "videos", "auth": "off"}
+        flags: dict[str, object] = {"store": folder / "gateway", "results": folder / "videos", "auth": "off"}
+        self.http_port = free_port()
+        flags["http_port"] = self.http_port
         given = {**flags, **self._files("gateway"), "registry": self.registry.address, **gateway_flags}
         self.gateway = ServiceProcess("wan22_gateway", folder / "gateway.log", **given)
         self.workers: dict[str, ServiceProcess] = {}

@@ -21,6 +21,7 @@ async def target(tmp_path: Path) -> AsyncIterator[str]:
     settings = GatewaySettings(
         port=0,
         health_port=0,
+        http_port=0,
         registry="localhost:1",
         store=tmp_path / "gateway",
         results=tmp_path / "videos",

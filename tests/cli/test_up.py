@@ -24,9 +24,9 @@ FULL = "t2v-a14b"  # its weights are not here: registry and gateway start, and n
 def free_ports() -> int:
     """A gateway's port such that it and the ports that go with it are free."""
     for port in range(20000, 30000, 20):
-        probes = [socket.socket() for _ in range(8)]
+        probes = [socket.socket() for _ in range(9)]
         try:
-            for probe, offset in zip(probes, (0, 1, 10, 11, 1000, 1001, 1010, 1011), strict=True):
+            for probe, offset in zip(probes, (0, 1, 10, 11, 1000, 1001, 1010, 1011, 2000), strict=True):
                 probe.bind(("127.0.0.1", port + offset))
         except OSError:
             continue

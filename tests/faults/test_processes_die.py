@@ -146,7 +146,7 @@ async def test_a_worker_paused_beyond_its_lease_loses_the_generation_and_stops_i
 
 
 async def test_a_second_gateway_on_the_same_store_exits_naming_the_holder(installation: Installation) -> None:
-    command = [sys.executable, "-m", "wan22_gateway", "--port", "0", "--health-port", "0"]
+    command = [sys.executable, "-m", "wan22_gateway", "--port", "0", "--health-port", "0", "--http-port", "0"]
     command += ["--store", str(installation.folder / "gateway"), "--results", str(installation.folder / "videos")]
     second = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=60)
     assert second.returncode == 1

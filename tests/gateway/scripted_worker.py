@@ -7,6 +7,7 @@ import hashlib
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from wan22.server import Server
 from wan22.tls import Tls
 from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc, pool_pb2, pool_pb2_grpc
 from wan22.v1.inference_pb2 import GenerateEvent, GenerateRequest
+from wan22_gateway.gateway import Serving
 from wan22_gateway.gateway import serve as serve_gateway
 from wan22_gateway.settings import GatewaySettings
 from wan22_testing import tiny_tokenizer
@@ -124,30 +126,44 @@ class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 @asynccontextmanager
-async def serve(servicer: ScriptedWorkerServicer, tls: Tls | None = None) -> AsyncIterator[str]:
+async def serve(servicer: inference_pb2_grpc.InferenceServiceServicer, tls: Tls | None = None) -> AsyncIterator[str]:
     """Runs the worker and yields its host:port."""
     add = partial(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
     async with Server([add], host="127.0.0.1", port=0, tls=tls, peers=["gateway"]) as server:
         yield f"127.0.0.1:{server.port}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """A gateway that serves, and the SDK for it."""
+
+    client: Client
+    serving: Serving
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.serving.http_port}"
+
+
 @asynccontextmanager
-async def gateway_with(
+async def place_with(
     folder: Path,
-    worker: ScriptedWorkerServicer,
+    worker: inference_pb2_grpc.InferenceServiceServicer,
     variant: str = T2V,
     api_key: str | None = None,
     worker_tls: Tls | None = None,
     **changed: Any,
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[Place]:
     """A gateway whose one pool, of the variant, leads to the worker; `changed` are its settings."""
     tokenizers = folder / "gateway" / "tokenizers"
-    tokenizers.mkdir(parents=True)
+    tokenizers.mkdir(parents=True, exist_ok=True)
     tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
     folders = {"store": folder / "gateway", "results": folder / "videos"}
-    settings = GatewaySettings(port=0, health_port=0, registry="localhost:1", **{**folders, "auth": "off", **changed})
-    async with serve(worker, worker_tls) as address, serve_gateway(settings) as server:
-        target = f"127.0.0.1:{server.port}"
+    settings = GatewaySettings(
+        port=0, health_port=0, http_port=0, registry="localhost:1", **{**folders, "auth": "off", **changed}
+    )
+    async with serve(worker, worker_tls) as address, serve_gateway(settings) as serving:
+        target = f"127.0.0.1:{serving.port}"
         pool = pool_pb2.Pool(
             name=rows.POOL,
             variant=variant,
@@ -161,4 +177,13 @@ async def gateway_with(
             request = pool_pb2.ApplyPoolRequest(pool=pool)
             await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, metadata=metadata)
         async with Client(target, api_key, settings.tls) as client:
-            yield client
+            yield Place(client, serving)
+
+
+@asynccontextmanager
+async def gateway_with(
+    folder: Path, worker: ScriptedWorkerServicer, *args: Any, **changed: Any
+) -> AsyncIterator[Client]:
+    """As `place_with`, the SDK alone."""
+    async with place_with(folder, worker, *args, **changed) as place:
+        yield place.client

@@ -34,6 +34,8 @@ class ProcessSpec:
     host: str
     port: int
     health_port: int
+    http_port: int | None
+    """None for a process without HTTP."""
     log: Path
     environment: Mapping[str, str]
     """Added to this process's own."""
@@ -45,7 +47,9 @@ class ProcessSpec:
 
     def check_ports(self) -> None:
         """Raises FailedPrecondition when something else listens on one of its ports."""
-        for setting, port in (("port", self.port), ("health port", self.health_port)):
+        for setting, port in (("port", self.port), ("health port", self.health_port), ("HTTP port", self.http_port)):
+            if port is None:
+                continue
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: TIME_WAIT is no reason
                 try:
@@ -54,7 +58,7 @@ class ProcessSpec:
                     raise FailedPrecondition(
                         f"The {setting} {port} of {self.name} is taken ({error.strerror}): stop what listens there, or "
                         "choose other ports by --port: the gateway gets it, the registry the next one, workers those "
-                        "from 10 further on, and health answers 1000 above each."
+                        "from 10 further on, and health answers 1000 above each; HTTP answers at --http-port."
                     ) from error
 
 

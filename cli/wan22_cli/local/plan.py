@@ -16,6 +16,11 @@ WORKER_PORTS = 10
 """Workers' ports start this far above the gateway's."""
 HEALTH_PORTS = 1000
 """A process's health port lies this far above its port."""
+HTTP_PORT = 8080
+"""The gateway's HTTP port beside its own default port."""
+HTTP_PORTS = 2000
+"""Beside another port, the HTTP port lies this far above it."""
+GRPC_PORT = 50051
 
 DRAIN_SECONDS = 5.0
 """How long Ctrl-C lets a worker finish. What it cannot is queued again and kept: it runs at the next `up`."""
@@ -32,11 +37,18 @@ class Plan:
     """Workers of each variant."""
     port: int
     """The gateway's; the registry has the next one."""
+    http_port: int
+    """The gateway's, of HTTP."""
 
     @property
     def endpoint(self) -> str:
         """Where the gateway answers."""
         return f"{HOST}:{self.port}"
+
+    @property
+    def http_address(self) -> str:
+        """Where the gateway answers HTTP."""
+        return f"http://{HOST}:{self.http_port}"
 
     @property
     def registry_target(self) -> str:
@@ -51,7 +63,8 @@ class Plan:
         """The gateway, open to everybody on this machine."""
         arguments = ["--store", str(self.home.gateway), "--results", str(self.home.videos)]
         arguments += ["--registry", self.registry_target, "--auth", "off", "--reflection"]
-        return self._spec("gateway", "wan22_gateway", self.port, arguments)
+        arguments += ["--http-port", str(self.http_port)]
+        return self._spec("gateway", "wan22_gateway", self.port, arguments, http_port=self.http_port)
 
     def worker_targets(self, variant: str) -> list[str]:
         """host:port of each of a variant's workers."""
@@ -84,7 +97,13 @@ class Plan:
         return self.variants.index(variant) * self.workers + index
 
     def _spec(
-        self, name: str, module: str, port: int, arguments: list[str], environment: Mapping[str, str] = NOTHING
+        self,
+        name: str,
+        module: str,
+        port: int,
+        arguments: list[str],
+        environment: Mapping[str, str] = NOTHING,
+        http_port: int | None = None,
     ) -> ProcessSpec:
         health_port = port + HEALTH_PORTS
         listen = ["--host", HOST, "--port", str(port), "--health-port", str(health_port)]
@@ -95,9 +114,15 @@ class Plan:
             host=HOST,
             port=port,
             health_port=health_port,
+            http_port=http_port,
             log=self.home.logs / f"{name}.log",
             environment={"WAN22_HOME": str(self.home.path), **environment},
         )
+
+
+def http_port_beside(port: int) -> int:
+    """The gateway's HTTP port where none is named, by its port: two `up` with ports of their own do not meet."""
+    return HTTP_PORT if port == GRPC_PORT else port + HTTP_PORTS
 
 
 def pool_name(variant: str) -> str:

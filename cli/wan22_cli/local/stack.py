@@ -67,12 +67,14 @@ class Stack:
     def _say_ready(self) -> None:
         home, example = self._plan.home.path, self._plan.variants[0]
         image = " --image first.png" if example.startswith("i2v") else ""
-        lines = ["", f"wan22 is up at {self._plan.endpoint}; state and logs are in {home}."]
+        http = self._plan.http_address
+        lines = ["", f"wan22 is up at {self._plan.endpoint}, HTTP at {http}; state and logs are in {home}."]
         lines += [f"  {served.variant}: {served.state}" for served in self._variants]
         lines += ["", f'Next:   wan22 generate "A cat on a surfboard" -o cat.mp4 --variant {example}{image}']
         lines += ["Ctrl-C stops everything; what is queued is kept."]
         states = {served.variant: served.state for served in self._variants}
-        self._screen.say("ready", "\n".join(lines), endpoint=self._plan.endpoint, home=str(home), variants=states)
+        facts = {"endpoint": self._plan.endpoint, "http": http, "home": str(home), "variants": states}
+        self._screen.say("ready", "\n".join(lines), **facts)
 
     def _supervisors(self) -> list[Supervisor]:
         """In the order in which they stop."""

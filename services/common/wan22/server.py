@@ -138,14 +138,18 @@ async def _read_out(request: object) -> None:
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
+    await context.abort_with_status(rpc_status.to_status(to_status(explained(error, method))))
+
+
+def explained(error: Exception, method: str) -> Wan22Error:
+    """The error that a caller is told; a fault of ours is logged, and is INTERNAL without its details."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        error = ResourceExhausted(f"The server's disk is full ({error}): free some space there.")
-    if not isinstance(error, Wan22Error):
-        log.error("%s failed", method, exc_info=error)
-        error = InternalError(
-            f"{method} failed by a fault of the server ({type(error).__name__}); its log has the details."
-        )
-    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+        return ResourceExhausted(f"The server's disk is full ({error}): free some space there.")
+    if isinstance(error, Wan22Error):
+        return error
+    log.error("%s failed", method, exc_info=error)
+    text = f"{method} failed by a fault of the server ({type(error).__name__}); its log has the details."
+    return InternalError(text)
 
 
 class _Health(health_pb2_grpc.HealthServicer):

@@ -8,10 +8,12 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from wan22.errors import Wan22Error
 from wan22.keda import externalscaler_pb2_grpc
+from wan22.metrics_server import process_metrics
 from wan22.server import Guard, Server
 from wan22.v1 import admin_pb2_grpc, generation_pb2_grpc, pool_pb2_grpc
 from wan22_gateway.adapters import Adapters
@@ -22,12 +24,14 @@ from wan22_gateway.discovery import Discovery
 from wan22_gateway.dispatcher import Dispatcher
 from wan22_gateway.generation_servicer import GenerationServicer
 from wan22_gateway.housekeeping import keep_house
+from wan22_gateway.http.port import serving_http
 from wan22_gateway.identity.access import Access, let_everybody_in
 from wan22_gateway.identity.declared import apply, follow
 from wan22_gateway.identity.declared import read as read_declared
 from wan22_gateway.identity.tokens import Issuer, Tokens
 from wan22_gateway.keda_servicer import KedaServicer
 from wan22_gateway.media import MediaLibrary
+from wan22_gateway.metrics import GatewayMetrics
 from wan22_gateway.pool_servicer import PoolServicer
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.result_places import open_place
@@ -51,8 +55,17 @@ PAUSE_SECONDS = 1.0
 """How long discovery, dispatch or housekeeping rests after the store has failed them."""
 
 
+@dataclass(frozen=True)
+class Serving:
+    """Where a gateway answers."""
+
+    port: int
+    health_port: int | None
+    http_port: int | None
+
+
 @asynccontextmanager
-async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
+async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
     """Runs a gateway while the context lasts. Raises FailedPrecondition when its store is in use or too new."""
     declared = None if settings.tenants_file is None else read_declared(settings.tenants_file)
     database = SqliteDatabase(settings.store)
@@ -80,6 +93,8 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
     generations = GenerationServicer(database, admission, results, media)
     pools = PoolServicer(database, prompts, discovery)
     keda_servicer = KedaServicer(database, discovery.complete)
+    guard = _guard(settings, database)
+    metrics = GatewayMetrics(process_metrics())
     server = Server(
         [
             partial(generation_pb2_grpc.add_GenerationServiceServicer_to_server, generations),
@@ -94,14 +109,15 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
         reflected=SERVICES if settings.reflection else (),
         stop_grace=STOP_GRACE,
         tls=settings.tls,
-        guard=_guard(settings, database),
+        guard=guard,
     )
     try:
         # A fault in the work ends the group, hence the process: a gateway that only seems to serve is worse than none.
         if declared is not None:
             await database.write(apply, declared)
         await results.check()
-        async with AsyncExitStack() as stack, server, asyncio.TaskGroup() as group:
+        http = serving_http(settings, database, generations, server, guard, metrics)
+        async with AsyncExitStack() as stack, server, http as http_port, asyncio.TaskGroup() as group:
             if settings.keda_port is not None:
                 keda = await stack.enter_async_context(keda_server(settings, keda_servicer))
                 log.info("Serving KEDA on %s:%d.", settings.host, keda.port)
@@ -113,7 +129,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Server]:
                 work.append(group.create_task(follow(database, settings.tenants_file, declared)))
             server.set_ready(True)
             log.info("Serving on %s:%d, store %s.", settings.host, server.port, settings.store)
-            yield server
+            yield Serving(server.port, server.health_port, http_port)
             for task in work:
                 task.cancel()
     finally:

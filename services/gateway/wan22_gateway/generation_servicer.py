@@ -31,7 +31,8 @@ from wan22_gateway.variant_messages import variant_message
 from wan22_gateway.watch import watch
 
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
-Context = grpc.aio.ServicerContext[Any, Any]
+Context = grpc.aio.ServicerContext[Any, Any] | None
+"""None where the HTTP port calls: nothing here may need it."""
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):

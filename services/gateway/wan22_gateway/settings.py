@@ -26,6 +26,13 @@ class GatewaySettings(ServerSettings):
     """Port of KEDA's external scaler, which proves itself by a client certificate alone; none when absent."""
     keda_peers: str = "keda"
     """DNS names of certificates that may call it, by commas; without TLS everybody may."""
+    http: Literal["on", "off"] = "on"
+    """Serves HTTP, too: docs/http.md."""
+    http_port: int = Field(8080, ge=0, le=65535)
+    """Port of HTTP; 0 picks a free one. With the TLS files it is HTTPS, by the same certificate, and asks for none."""
+    metrics_open: bool = False
+    """Lets everybody who reaches the port read /metrics. Off, it takes the role operator, since it shows how much
+    all tenants together have queued."""
     store: Path = Field(default_factory=lambda: home() / "gateway")
     """Folder of the SQLite store; one gateway process owns it."""
     results: Annotated[str, BeforeValidator(str)] = Field(default_factory=lambda: str(home() / "videos"))

@@ -46,6 +46,12 @@ def caller() -> Caller:
     return _caller.get()
 
 
+def tenant_or(otherwise: str) -> str:
+    """The tenant of the present call, or a word for a call that nobody was let in with."""
+    who = _caller.get(None)
+    return otherwise if who is None else who.tenant
+
+
 def is_called_by(who: Caller) -> None:
     """Sets who the present call comes from."""
     _caller.set(who)

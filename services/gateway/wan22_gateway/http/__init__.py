@@ -1,0 +1,1 @@
+"""The gateway's HTTP port: the same admission and the same servicers as gRPC, behind routes."""

@@ -1,0 +1,150 @@
+"""What comes in: queries and bodies, within limits of size and time, validated by the endpoint's models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.types import Receive
+
+from wan22.errors import InvalidRequest, Violation
+from wan22_gateway.http.failure import HttpRefusal
+
+SMALL_BYTES = 1 << 20
+"""A body that is not counted among the large ones."""
+MAX_BYTES = 64 << 20
+"""Most bytes of a body: one image of 32 MiB in base64, or two as parts of a form."""
+LARGE_AT_ONCE = 4
+"""Large bodies that are held at once; others wait unread. Bounds the memory: 4 x 64 MiB."""
+PIECE_SECONDS = 15.0
+"""How long a body may pause."""
+BODY_SECONDS = 300.0
+"""How long a body may take: 64 MiB at 2 Mbit/s."""
+INPUT_CHARACTERS = 80
+
+
+class Intake:
+    """Reads bodies, a few large ones at a time."""
+
+    def __init__(self) -> None:
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The whole body; the context lasts while anything of it is held. Raises HttpRefusal (408, 413)."""
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > MAX_BYTES:
+            raise _too_large()
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    data = await self._read(request.receive, held)
+            except TimeoutError:
+                text = f"The body did not arrive within {BODY_SECONDS:g} s, or paused for {PIECE_SECONDS:g} s."
+                raise HttpRefusal(408, f"{text} Send it anew.") from None
+            yield data
+
+    async def _read(self, receive: Receive, held: AsyncExitStack) -> bytes:
+        pieces = bytearray()
+        more, large = True, False
+        while more:
+            if len(pieces) > SMALL_BYTES and not large:
+                large = True
+                await held.enter_async_context(self._large)
+            piece, more = await _piece(receive)
+            pieces += piece
+            if len(pieces) > MAX_BYTES:
+                raise _too_large()
+        return bytes(pieces)
+
+
+def check_query(request: Request, model: type[BaseModel]) -> BaseModel:
+    """The validated query. Raises InvalidRequest for unknown names, and for those that come twice."""
+    items = request.query_params.multi_items()
+    given = dict(items)
+    twice = sorted({name for name, _ in items if sum(name == other for other, _ in items) > 1})
+    if twice:
+        raise InvalidRequest(f"{twice[0]} is given more than once: give it once.", field=twice[0])
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def check_json(body: bytes, model: type[BaseModel]) -> BaseModel:
+    """The validated JSON body. Raises InvalidRequest naming every field that is wrong."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+async def check_form(
+    headers: Headers, body: bytes, model: type[BaseModel], files: tuple[str, ...]
+) -> tuple[BaseModel, FormData]:
+    """The validated parts of a multipart body, and its files, which are open. Raises InvalidRequest.
+
+    Fields that are no text (objects, numbers, booleans) are JSON.
+    """
+
+    async def whole() -> AsyncGenerator[bytes]:
+        yield body
+
+    try:
+        form = await MultiPartParser(headers, whole(), max_files=len(files), max_part_size=SMALL_BYTES).parse()
+    except MultiPartException as error:
+        raise InvalidRequest(f"The multipart body cannot be read: {error.message}") from None
+    uploads = {name: part for name, part in form.multi_items() if isinstance(part, UploadFile)}
+    unknown = sorted(uploads.keys() - set(files))
+    if unknown:
+        raise InvalidRequest(f"{unknown[0]} is a file, but no file has that name here.", field=unknown[0])
+    texts = {name: part for name, part in form.multi_items() if isinstance(part, str)}
+    if len(texts) + len(uploads) < len(form.multi_items()):
+        raise InvalidRequest("A part of the form is given more than once: give it once.")
+    schema = model.model_json_schema()["properties"]
+    try:
+        given = {name: text if _is_text(schema.get(name, {})) else from_json(text) for name, text in texts.items()}
+    except ValueError as error:
+        raise InvalidRequest(f"A part of the form that is no text must be JSON: {error}.") from None
+    try:
+        return model.model_validate(given), FormData(list(uploads.items()))
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> InvalidRequest:
+    """All that is wrong with what came, as an error of ours."""
+    violations = []
+    for found in error.errors(include_url=False, include_context=False):
+        field = ".".join(str(part) for part in found["loc"] if isinstance(part, int | str)) or "body"
+        given = repr(found["input"])
+        given = given if len(given) <= INPUT_CHARACTERS else f"{given[:INPUT_CHARACTERS]}…"
+        shown = "" if found["type"] == "missing" else f" is {given}"
+        violations.append(Violation(field, f"{field}{shown}: {found['msg']}."))
+    return InvalidRequest(" ".join(violation.description for violation in violations), violations=violations)
+
+
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    """Whether a text is good for a property as it stands."""
+    options = schema.get("anyOf", [schema])
+    return any(option.get("type") == "string" for option in options) or not schema
+
+
+async def _piece(receive: Receive) -> tuple[bytes, bool]:
+    async with asyncio.timeout(PIECE_SECONDS):
+        message = await receive()
+    if message["type"] == "http.disconnect":
+        raise HttpRefusal(408, "The caller hung up before the body was whole.")
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _too_large() -> HttpRefusal:
+    text = f"The body has more than {MAX_BYTES} bytes: use smaller images, or upload each by POST /media first."
+    return HttpRefusal(413, text)

@@ -1,0 +1,31 @@
+"""The variants that are served: what a request may ask for, and what it gets when it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.responses import JSONResponse, Response
+
+from wan22.v1 import generation_pb2
+from wan22_gateway.generation_servicer import GenerationServicer
+from wan22_gateway.http.endpoint import Call, Endpoint, json_answer, rpc
+from wan22_gateway.http.message_model import answer_model, to_json
+
+
+def endpoints(servicer: GenerationServicer) -> Sequence[Endpoint]:
+    """/models."""
+    answered = answer_model(generation_pb2.ListVariantsResponse.DESCRIPTOR)
+
+    async def models(_call: Call) -> Response:
+        return JSONResponse(to_json(await servicer.ListVariants(generation_pb2.ListVariantsRequest(), None)))
+
+    return [
+        Endpoint(
+            method="GET",
+            path="/models",
+            summary="Lists the variants that pools serve, with their defaults and limits",
+            handler=models,
+            answers={200: json_answer(answered, "By name.")},
+            rpc=rpc("GenerationService", "ListVariants"),
+        )
+    ]

@@ -1,0 +1,159 @@
+"""The port itself: what is there without any generation, how it is found, guarded and left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tests.gateway import rows
+from tests.gateway.scripted_worker import T2V, Place, ScriptedWorkerServicer, place_with
+
+from wan22.errors import FailedPrecondition
+from wan22_gateway.gateway import serve
+from wan22_gateway.http import connection
+from wan22_gateway.identity.keys import new_secret
+from wan22_gateway.settings import GatewaySettings
+from wan22_testing.authority import Authority
+
+module = pytest.mark.asyncio(loop_scope="module")
+
+
+@module
+async def test_health_and_readiness_say_so(http: httpx.AsyncClient) -> None:
+    for path, state in (("/health", "live"), ("/ready", "ready")):
+        answer = await http.get(path)
+        assert (answer.status_code, answer.json()) == (200, {"state": state})
+        assert (await http.head(path)).content == b""
+
+
+@module
+async def test_models_are_the_served_variants_with_defaults_and_limits(http: httpx.AsyncClient) -> None:
+    (model,) = (await http.get("/models")).json()["variants"]
+    assert (model["name"], model["size_multiple"], model["max_frames"]) == (T2V, 16, 161)
+    assert model["defaults"]["num_frames"] == 17
+
+
+@module
+async def test_what_is_not_there_is_said_in_json(http: httpx.AsyncClient) -> None:
+    unknown = await http.get("/modles", headers={"X-Request-Id": "mine-1"})
+    assert unknown.status_code == 404
+    assert unknown.headers["x-request-id"] == "mine-1"
+    problem = unknown.json()["error"]
+    assert (problem["code"], problem["request_id"]) == ("NOT_FOUND", "mine-1")
+    assert "/openapi.json" in problem["message"]
+    wrong = await http.delete("/models")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
+    odd = await http.get("/models", params={"vairant": "x"})
+    assert odd.status_code == 400
+    assert odd.json()["error"]["violations"][0]["field"] == "vairant"
+
+
+@module
+async def test_metrics_count_requests_by_declared_route(http: httpx.AsyncClient) -> None:
+    await http.get("/models")
+    await http.get("/no/such/1")
+    await http.get("/no/such/2")
+    text = (await http.get("/metrics")).text
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["wan22_gateway_http_requests_total", "/models", "200", "GET"] >= 1
+    assert found["wan22_gateway_http_requests_total", "404", "GET", "none"] >= 2
+    assert found["wan22_gateway_generations", "QUEUED", rows.POOL, T2V] == 0
+    assert found["process_resident_memory_bytes",] > 1e7
+    assert "/no/such" not in text
+
+
+async def test_a_taken_port_is_said_and_http_can_be_off(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        folders: dict[str, Any] = {"store": tmp_path / "a", "results": tmp_path / "b"}
+        port = taken.getsockname()[1]
+        with pytest.raises(FailedPrecondition, match=f"HTTP port {port} of 127.0.0.1"):
+            async with serve(GatewaySettings(port=0, health_port=0, http_port=port, auth="off", **folders)):
+                pass
+        off = GatewaySettings(port=0, health_port=0, http="off", http_port=port, auth="off", **folders)
+        async with serve(off) as serving:
+            assert serving.http_port is None
+
+
+async def test_only_operators_read_metrics_unless_they_are_open(tmp_path: Path) -> None:
+    user, operator = new_secret(), new_secret()
+    keys = [{"tenant": "t", "roles": [role], "key": key} for role, key in (("user", user), ("operator", operator))]
+    (tmp_path / "tenants.json").write_text(json.dumps({"tenants": [{"name": "t"}], "keys": keys}))
+    terms: dict[str, Any] = {"auth": "on", "tenants_file": tmp_path / "tenants.json", "api_key": operator}
+    for opened, expected in ((False, {None: 401, user: 403, operator: 200}), (True, {None: 200})):
+        folder = tmp_path / str(opened)
+        async with (
+            place_with(folder, ScriptedWorkerServicer(), metrics_open=opened, **terms) as place,
+            httpx.AsyncClient(base_url=place.http) as http,
+        ):
+            for key, status in expected.items():
+                headers = {"Authorization": f"Bearer {key}"} if key else {}
+                answer = await http.get("/metrics", headers=headers)
+                assert answer.status_code == status
+                assert (answer.headers.get("www-authenticate") == "Bearer") == (status == 401)
+            assert (await http.get("/health")).status_code == 200
+
+
+async def test_with_certificates_it_is_https_and_follows_their_replacement(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = authority.issue("gateway")
+    context = ssl.create_default_context(cafile=str(authority.ca))
+
+    def serial(port: int, name: str | None) -> str:
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            context.check_hostname = name is not None
+            with context.wrap_socket(plain, server_hostname=name) as wrapped:
+                certificate = wrapped.getpeercert()
+                assert certificate is not None
+                return str(certificate["serialNumber"])
+
+    files: dict[str, Any] = {"tls_ca": tls.ca, "tls_cert": tls.cert, "tls_key": tls.key}
+    settings = GatewaySettings(
+        port=0, health_port=0, http_port=0, auth="off", store=tmp_path / "a", results=tmp_path / "b", **files
+    )
+    async with serve(settings) as serving:
+        assert serving.http_port is not None
+        for name in ("localhost", None):
+            first = await asyncio.to_thread(serial, serving.http_port, name)
+            authority.issue("gateway")
+            assert await asyncio.to_thread(serial, serving.http_port, name) != first
+        async with httpx.AsyncClient(verify=context, base_url=f"https://localhost:{serving.http_port}") as http:
+            assert (await http.get("/health")).status_code == 200
+
+
+async def test_a_caller_that_does_not_finish_its_head_is_cut_off(
+    place_alone: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    head = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+    for parts in ([b""], [head], [head + b"\r\n", head]):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place_alone.serving.http_port)
+        async with asyncio.timeout(5):
+            for part in parts[:-1]:
+                writer.write(part)
+                assert (await reader.readuntil(b'{"state":"live"}')).startswith(b"HTTP/1.1 200")
+            began = time.monotonic()
+            writer.write(parts[-1])
+            assert await reader.read() == b""
+        assert 0.1 < time.monotonic() - began < 3
+        writer.close()
+
+
+@pytest.fixture
+async def place_alone(tmp_path: Path) -> AsyncIterator[Place]:
+    async with place_with(tmp_path, ScriptedWorkerServicer()) as place:
+        yield place
