@@ -17,9 +17,9 @@ from wan22_gateway.store import claims, generations, quarantine
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
+from wan22_gateway.store.opening import open_store
 from wan22_gateway.store.schema import attempts, events, workers
 from wan22_gateway.store.schema import generations as generation_table
-from wan22_gateway.store.sqlite import SqliteDatabase
 
 from . import rows
 
@@ -128,13 +128,9 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture
-def one_database(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Database]:
+def one_database(runner: asyncio.Runner, store: Path | str) -> Iterator[Database]:
     """One store for all examples: opening one takes longer than an example."""
-
-    async def open_one() -> Database:
-        return SqliteDatabase(tmp_path / "store")
-
-    database = runner.run(open_one())
+    database = runner.run(open_store(store, None))
     yield database
     runner.run(database.close())
 

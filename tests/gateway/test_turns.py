@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from wan22.errors import Reason, ResourceExhausted
 from wan22.status import from_status
@@ -16,6 +16,7 @@ from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.schema import attempts, usage
 from wan22_gateway.store.schema import generations as generation_table
+from wan22_gateway.store.sqlite import SqliteDatabase
 
 from . import rows
 
@@ -185,6 +186,15 @@ async def test_a_queue_of_many_is_dispatched_from_its_indexes(database: Database
     await database.write(prepare)
     await database.write(lambda tx: [rows.add_generation(tx, tenant=f"t{n % 7}") for n in range(200)])
 
+    embedded = isinstance(database, SqliteDatabase)
+    if not embedded:  # it chooses by what it knows of the rows: most of a tenant's have ended
+
+        def end_most(tx: Transaction) -> None:
+            tx.execute(update(generation_table).where(generation_table.c.position % 20 != 0).values(state="SUCCEEDED"))
+            tx.execute(text("ANALYZE generations"))
+
+        await database.write(end_most)
+
     def plan_of(tx: Transaction) -> str:
         query = (
             select(generation_table.c.position)
@@ -197,11 +207,13 @@ async def test_a_queue_of_many_is_dispatched_from_its_indexes(database: Database
             )
             .order_by("position")
         )
-        text = str(query.compile(compile_kwargs={"literal_binds": True}))
-        return " ".join(str(row) for row in tx.execute(sql("EXPLAIN QUERY PLAN " + text)))
-
-    from sqlalchemy import text as sql
+        compiled = str(query.compile(compile_kwargs={"literal_binds": True}))
+        if not embedded:
+            tx.execute(text("SET LOCAL enable_seqscan = off"))  # which is better for so few rows
+        explain = "EXPLAIN QUERY PLAN " if embedded else "EXPLAIN "
+        return " ".join(str(row) for row in tx.execute(text(explain + compiled)))
 
     explained = await database.read(plan_of)
     assert "generations_by_turn" in explained
     assert "TEMP B-TREE" not in explained
+    assert "Sort" not in explained

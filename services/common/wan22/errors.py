@@ -78,6 +78,7 @@ class Reason(StrEnum):
     # Processes
     STORE_IN_USE = "STORE_IN_USE"
     STORE_TOO_NEW = "STORE_TOO_NEW"
+    STORE_TOO_OLD = "STORE_TOO_OLD"
     BAD_SETTING = "BAD_SETTING"
 
 

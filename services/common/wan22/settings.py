@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,7 +71,8 @@ def unknown_variables(environment: Mapping[str, str], settings: type[Settings]) 
 def _explain(settings: type[Settings], field: str, message: str, value: object) -> str:
     prefix = settings.model_config.get("env_prefix") or ""
     flag = "--" + field.replace("_", "-")
-    return f"{flag} ({prefix}{field.upper()}) is {value!r}: {message}."
+    shown = re.sub(r"(://[^:@/]*:|password=)[^@&]*", r"\1…", repr(value))  # whoever reads it is not to learn a password
+    return f"{flag} ({prefix}{field.upper()}) is {shown}: {message}."
 
 
 def _stop(program: str, problems: Sequence[str]) -> NoReturn:

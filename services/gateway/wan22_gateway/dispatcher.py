@@ -7,7 +7,9 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
+from wan22.errors import Wan22Error
 from wan22_gateway.attempt import AttemptRunner
 from wan22_gateway.lifecycle import Fence
 from wan22_gateway.store import claims
@@ -17,6 +19,18 @@ from wan22_gateway.store.database import Database
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """How long a change that nobody announced (a lapsed drain, say) can go unnoticed."""
+PAUSE_SECONDS = 1.0
+"""How long claiming and taking over rest after the store has failed them; what runs goes on as long as its lease."""
+
+
+@dataclass
+class _Owned:
+    """An attempt that this process speaks for."""
+
+    task: asyncio.Task[None]
+    until: float
+    """When its lease may have lapsed, by this process's own monotonic clock, which counts pauses too: a lease's length
+    after the last renewal was asked for, hence before it lapses in the store."""
 
 
 class Dispatcher:
@@ -36,64 +50,105 @@ class Dispatcher:
         self._lease_seconds = lease_seconds
         self._resume_wait = resume_wait
         self._runner = runner
-        self._running: dict[Fence, asyncio.Task[None]] = {}
+        self._owned: dict[Fence, _Owned] = {}
 
     async def run(self) -> None:
-        """Works until cancelled. The store's lock proves that no earlier owner lives: everything is taken at first."""
+        """Works until cancelled. Where the store proves that no earlier owner lives, everything is taken at first."""
         async with asyncio.TaskGroup() as group:
-            await self._take_over(group, everything=True)
+            await self._take_over(group, everything=self._database.alone, own=True)
             group.create_task(self._claim_forever(group))
-            group.create_task(self._own_forever(group))
+            group.create_task(self._renew_forever())
+            group.create_task(self._take_over_forever(group))
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         with self._database.listen("queue") as wake:
             while True:
                 wake.clear()
-                if await self._database.read(claims.overdue):
-                    await self._database.write(claims.fail_overdue)
-                while await self._database.read(claims.next_pair, self._resume_wait) is not None:
-                    terms = (self._owner, self._lease_seconds, self._resume_wait)
-                    claim = await self._database.write(claims.claim_next, *terms)
-                    if claim is not None:
-                        self._start(group, claim)
+                try:
+                    await self._claim_all(group)
+                except Wan22Error as error:
+                    log.warning("Nothing is claimed for %g s: %s", PAUSE_SECONDS, error.message)
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    continue
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await wake.wait()
 
-    async def _own_forever(self, group: asyncio.TaskGroup) -> None:
-        """Renews three times a lease; what was not renewed in time (after a pause) is let go and taken anew."""
+    async def _claim_all(self, group: asyncio.TaskGroup) -> None:
+        if await self._database.read(claims.overdue):
+            await self._database.write(claims.fail_overdue)
+        while await self._database.read(claims.next_pair, self._resume_wait) is not None:
+            began = time.monotonic()
+            terms = (self._owner, self._lease_seconds, self._resume_wait)
+            claim = await self._database.write(claims.claim_next, *terms)
+            if claim is None:  # another process was first, or is writing about it
+                return
+            self._start(group, claim, began)
+
+    async def _renew_forever(self) -> None:
+        """Renews three times a lease; what was not renewed in time (after a pause, without a store) is let go."""
         while True:
-            await asyncio.sleep(self._lease_seconds / 3)
-            mine = list(self._running)
-            if mine:
-                kept = await self._database.write_own(claims.renew, self._owner, mine, self._lease_seconds)
+            await asyncio.sleep(min(self._lease_seconds / 3, self._left()))
+            began, mine, left = time.monotonic(), list(self._owned), self._left()
+            try:
+                async with asyncio.timeout(left):
+                    kept = await self._renew(mine)
                 for fence in set(mine) - kept:
                     await self._let_go(fence)
-            await self._take_over(group)
+                for fence in kept & self._owned.keys():
+                    self._owned[fence].until = began + self._lease_seconds
+            except (Wan22Error, TimeoutError) as error:
+                log.warning("Leases are not renewed: %s", error)
+            now = time.monotonic()
+            for fence in [fence for fence, owned in self._owned.items() if owned.until <= now]:
+                await self._let_go(fence)
 
-    async def _take_over(self, group: asyncio.TaskGroup, *, everything: bool = False) -> None:
-        taken = await self._database.write(claims.take_over, self._owner, self._lease_seconds, everything=everything)
+    def _left(self) -> float:
+        """Seconds until the first of the leases may have lapsed."""
+        ends = [owned.until - time.monotonic() for owned in self._owned.values()]
+        return max(0.0, min(ends, default=self._lease_seconds))
+
+    async def _renew(self, fences: list[Fence]) -> set[Fence]:
+        if not fences:
+            return set()
+        return await self._database.write_own(claims.renew, self._owner, fences, self._lease_seconds)
+
+    async def _take_over_forever(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            try:
+                await self._take_over(group)
+            except Wan22Error as error:
+                log.warning("Nothing is taken over: %s", error.message)
+
+    async def _take_over(self, group: asyncio.TaskGroup, *, everything: bool = False, own: bool = False) -> None:
+        began = time.monotonic()
+        taken = await self._database.write(
+            claims.take_over, self._owner, self._lease_seconds, everything=everything, own=own
+        )
         for claim in taken:
             log.info("Took over attempt %d of generations/%s.", claim.fence.attempt, claim.fence.generation)
-            self._start(group, claim)
+            self._start(group, claim, began)
 
-    def _start(self, group: asyncio.TaskGroup, claim: Claim) -> None:
-        self._running[claim.fence] = group.create_task(self._run(claim))
+    def _start(self, group: asyncio.TaskGroup, claim: Claim, began: float) -> None:
+        self._owned[claim.fence] = _Owned(group.create_task(self._run(claim)), began + self._lease_seconds)
 
     async def _run(self, claim: Claim) -> None:
         began = time.monotonic()
         try:
             await self._runner(claim).run()
-        except Exception:  # a fault of ours must not take the other attempts along; the lapsed lease brings it back
+        except Wan22Error as error:  # the lapsed lease brings it back
+            log.warning("generations/%s is left alone: %s", claim.fence.generation, error.message)
+        except Exception:  # a fault of ours must not take the other attempts along
             log.exception("Attempt %d of generations/%s", claim.fence.attempt, claim.fence.generation)
         finally:
-            self._running.pop(claim.fence, None)
+            self._owned.pop(claim.fence, None)
         log.info("generations/%s: attended for %.1f s.", claim.fence.generation, time.monotonic() - began)
 
     async def _let_go(self, fence: Fence) -> None:
-        task = self._running.pop(fence, None)
-        if task is not None:
+        owned = self._owned.pop(fence, None)
+        if owned is not None:
             log.warning("The lease of generations/%s was lost: letting go.", fence.generation)
-            task.cancel()
+            owned.task.cancel()
             with suppress(asyncio.CancelledError):
-                await task
+                await owned.task

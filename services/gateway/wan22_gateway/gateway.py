@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,6 +29,7 @@ from wan22_gateway.identity.declared import apply, follow
 from wan22_gateway.identity.declared import read as read_declared
 from wan22_gateway.identity.tokens import Issuer, Tokens
 from wan22_gateway.keda_servicer import KedaServicer
+from wan22_gateway.local_folder import LocalFolder
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.metrics import GatewayMetrics
 from wan22_gateway.pool_servicer import PoolServicer
@@ -39,7 +39,7 @@ from wan22_gateway.results import Results
 from wan22_gateway.settings import GatewaySettings
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database
-from wan22_gateway.store.sqlite import SqliteDatabase
+from wan22_gateway.store.opening import open_store
 from wan22_gateway.worker_channels import WorkerChannels
 
 log = logging.getLogger(__name__)
@@ -66,21 +66,19 @@ class Serving:
 
 @asynccontextmanager
 async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
-    """Runs a gateway while the context lasts. Raises FailedPrecondition when its store is in use or too new."""
+    """Runs a gateway while the context lasts. Raises FailedPrecondition when its store cannot be used."""
     declared = None if settings.tenants_file is None else read_declared(settings.tenants_file)
-    database = SqliteDatabase(settings.store)
-    spool = settings.store / "spool"
-    shutil.rmtree(spool, ignore_errors=True)  # of an earlier process
-    spool.mkdir()
+    database = await open_store(settings.store, settings.store_password_file)
+    folder = LocalFolder(settings.local_folder, settings.store)
     results = Results(open_place(settings.results, settings.s3_endpoint, settings.s3_public_endpoint))
     channels = WorkerChannels(settings.tls)
-    prompts = PromptLengths(settings.store / "tokenizers", settings.registry, settings.tls)
+    prompts = PromptLengths(folder.tokenizers, settings.registry, settings.tls)
     media = MediaLibrary(database, results)
     discovery = Discovery(database, channels, settings.worker_lease_seconds)
     owner = str(uuid.uuid4())
 
     def runner(claim: Claim) -> AttemptRunner:
-        return AttemptRunner(claim, database, channels, results, media, spool)
+        return AttemptRunner(claim, database, channels, results, media, folder.spool)
 
     dispatcher = Dispatcher(
         database,
@@ -128,13 +126,14 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
             if settings.tenants_file is not None and declared is not None:
                 work.append(group.create_task(follow(database, settings.tenants_file, declared)))
             server.set_ready(True)
-            log.info("Serving on %s:%d, store %s.", settings.host, server.port, settings.store)
+            log.info("Serving on %s:%d, store %s.", settings.host, server.port, settings.store_name)
             yield Serving(server.port, server.health_port, http_port)
             for task in work:
                 task.cancel()
     finally:
         await channels.close()
         await database.close()
+        folder.close()
 
 
 def keda_server(settings: GatewaySettings, servicer: KedaServicer) -> Server:

@@ -18,8 +18,9 @@ DEAD_WORKER_SECONDS = 600.0
 
 
 async def keep_house(database: Database, results: Results) -> None:
-    """Works for ever: once a minute, and at once after a deletion."""
-    await database.write(objects.abandon_pending)
+    """Works for ever: once a minute, and at once after a deletion. Several processes may do the same work twice."""
+    if database.alone:
+        await database.write(objects.abandon_pending)
     with database.listen("garbage") as wake:
         while True:
             wake.clear()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from wan22.server_settings import ServerSettings
 from wan22.settings import home
+from wan22_gateway.store.opening import SCHEMES
 
 
 class GatewaySettings(ServerSettings):
@@ -33,8 +34,14 @@ class GatewaySettings(ServerSettings):
     metrics_open: bool = False
     """Lets everybody who reaches the port read /metrics. Off, it takes the role operator, since it shows how much
     all tenants together have queued."""
-    store: Path = Field(default_factory=lambda: home() / "gateway")
-    """Folder of the SQLite store; one gateway process owns it."""
+    store: Path | str = Field(default_factory=lambda: home() / "gateway")
+    """Folder of the SQLite store, which one gateway process owns, or the postgresql:// URL of a database, which several
+    use. A URL names no password: libpq takes it from PGPASSFILE, or the next setting does. See docs/store.md."""
+    store_password_file: Path | None = None
+    """File of the password for PostgreSQL, such as a mounted Secret; read again at each connection."""
+    scratch: Path | None = None
+    """Local folder of tokenizers and of what is being received; one gateway process owns it. The store's folder by
+    default, and with PostgreSQL `gateway` under WAN22_HOME."""
     results: Annotated[str, BeforeValidator(str)] = Field(default_factory=lambda: str(home() / "videos"))
     """Where finished videos, uploaded media and checkpoints lie: a folder, or s3://bucket/prefix with credentials in
     the usual AWS_ variables. See docs/results.md."""
@@ -85,6 +92,28 @@ class GatewaySettings(ServerSettings):
         if url and not url.startswith(("http://", "https://")):
             raise ValueError("use a URL, such as https://s3.example.com")
         return url
+
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, store: Path | str) -> Path | str:
+        if isinstance(store, Path) or not store.startswith(SCHEMES):
+            return Path(store)
+        parts = urlsplit(store)
+        if parts.password is not None or "password" in parse_qs(parts.query):
+            raise ValueError("a password does not belong into the URL, where others see it: use store_password_file")
+        return store
+
+    @property
+    def local_folder(self) -> Path:
+        """Where this process keeps what no other one needs."""
+        if self.scratch is not None:
+            return self.scratch
+        return self.store if isinstance(self.store, Path) else home() / "gateway"
+
+    @property
+    def store_name(self) -> str:
+        """The store in a log: a URL without its parameters, which may name files and options."""
+        return str(self.store).partition("?")[0]
 
     @model_validator(mode="after")
     def _check_oidc(self) -> Self:

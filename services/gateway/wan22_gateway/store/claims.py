@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, or_, select, true, update
 
 from wan22.errors import DeadlineExceeded, Reason
 from wan22_gateway import lifecycle
@@ -37,7 +37,12 @@ def _microseconds(seconds: float) -> int:
 
 
 def next_pair(tx: Transaction, resume_wait: float) -> tuple[Row[Any], Row[Any]] | None:
-    """The next generation in order of dispatch that a worker of its pool can take, and that worker.
+    """The first of `_pairs`."""
+    return next(_pairs(tx, resume_wait), None)
+
+
+def _pairs(tx: Transaction, resume_wait: float) -> Iterator[tuple[Row[Any], Row[Any]]]:
+    """Yields generations in order of dispatch that a worker of their pool can take, and that worker.
 
     An idle worker comes first, and takes before all else what a busy one has prepared; where there is none, a busy one
     that will soon be free prepares the generation. One with a checkpoint goes to a worker of equal numerics. For
@@ -48,13 +53,12 @@ def next_pair(tx: Transaction, resume_wait: float) -> tuple[Row[Any], Row[Any]] 
         for row in chain(_prepared(tx, pool), _unclaimed(tx, pool)):
             taken_by = _fitting(tx, row, idle, resume_wait)
             if taken_by is not None:
-                return row, taken_by
+                yield row, taken_by
     for pool, willing in _by_pool(_free_soon(tx)).items():
         for row in _unclaimed(tx, pool):
             taken_by = _fitting(tx, row, willing, resume_wait)
             if taken_by is not None:
-                return row, taken_by
-    return None
+                yield row, taken_by
 
 
 def _by_pool(free: Iterable[Row[Any]]) -> Mapping[str, Sequence[Row[Any]]]:
@@ -150,10 +154,12 @@ def fail_overdue(tx: Transaction) -> None:
 def claim_next(tx: Transaction, owner: str, lease_seconds: float, resume_wait: float) -> Claim | None:
     """Claims the next pair for an owner; None when there is none. What is too late for its deadline fails first.
 
-    A generation that a busy worker had prepared is thereby taken back from it: its fence there is old.
+    A generation that a busy worker had prepared is thereby taken back from it: its fence there is old. What somebody
+    else is writing about at the moment is left for the next look.
     """
     fail_overdue(tx)
-    pair = next_pair(tx, resume_wait)
+    free = (pair for pair in _pairs(tx, resume_wait) if _lock(tx, *pair))
+    pair = next(free, None)
     if pair is None:
         return None
     row, worker = pair
@@ -173,6 +179,15 @@ def claim_next(tx: Transaction, owner: str, lease_seconds: float, resume_wait: f
     tx.execute(update(workers).where(workers.c.name == worker.name).values(place))
     tx.notify(f"generation/{row.id}")
     return Claim(fence, worker.name, worker.incarnation, worker.address)
+
+
+def _lock(tx: Transaction, row: Row[Any], worker: Row[Any]) -> bool:
+    """Keeps everybody else from both rows until the commit; False when somebody is writing to one of them."""
+    # Not found here as it was found before means: changed since, by a write that decides on nothing but its own row.
+    same = and_(generations.c.id == row.id, generations.c.owner_epoch == row.owner_epoch)
+    mine = select(generations.c.id).where(same).with_for_update(skip_locked=True)
+    its = select(workers.c.name).where(workers.c.name == worker.name).with_for_update(skip_locked=True)
+    return all(tx.execute(query).one_or_none() is not None for query in (mine, its))
 
 
 def is_prepared(tx: Transaction, claim: Claim) -> bool:
@@ -198,15 +213,22 @@ def renew(tx: Transaction, owner: str, fences: Iterable[Fence], lease_seconds: f
     return kept
 
 
-def take_over(tx: Transaction, owner: str, lease_seconds: float, *, everything: bool = False) -> list[Claim]:
-    """Takes every claimed attempt whose lease has lapsed (or every one) under a new owner epoch.
+def take_over(
+    tx: Transaction, owner: str, lease_seconds: float, *, everything: bool = False, own: bool = False
+) -> list[Claim]:
+    """Takes every claimed attempt whose lease has lapsed under a new owner epoch.
 
-    `everything` is for a process that knows that no other owner lives, because it holds the store's lock.
+    `everything` is for a process that knows that no other owner lives, because it holds the store's lock: it takes all.
+    `own` is for one that has let go of all that it owned: it takes that too. What its owner is writing about at the
+    moment has not lapsed, or will be there at the next look.
     """
     claimed = and_(generations.c.state.in_(UNFINISHED), generations.c.claimed_worker.is_not(None))
-    lapsed = claimed if everything else and_(claimed, generations.c.lease_expire_time <= tx.now)
+    lapsed = true() if everything else generations.c.lease_expire_time <= tx.now
+    if own:
+        lapsed = or_(lapsed, generations.c.owner == owner)
     taken = []
-    for row in tx.execute(select(generations).where(lapsed)).all():
+    query = select(generations).where(claimed, lapsed).order_by(generations.c.position)
+    for row in tx.execute(query.with_for_update(skip_locked=True)).all():
         fence = Fence(row.id, row.claimed_attempt, row.owner_epoch + 1)
         values = {
             "owner": owner,

@@ -57,3 +57,7 @@ class Memory:
             value = make()
             self._made[key] = _Made(value, position, began)
             return value
+
+    def clear(self) -> None:
+        """Forgets all values."""
+        self._made.clear()

@@ -240,3 +240,14 @@ objects = Table(
     Column("state", Text, nullable=False),  # pending (being written), live, garbage (to be deleted)
     Column("create_time", BigInteger, nullable=False),
 )
+
+# In PostgreSQL, where several processes write: one row a transaction, kept for minutes. SQLite needs none.
+commits = Table(
+    "commits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("transaction_number", BigInteger, nullable=False),  # pg_current_xact_id()
+    Column("is_topical", Boolean, nullable=False),  # it notified a topic that reads remember something of
+    Column("time", BigInteger, nullable=False),
+    Index("commits_by_transaction", "transaction_number"),
+)

@@ -115,8 +115,8 @@ def settle(tx: Transaction, generation: str) -> None:
     row = tx.execute(select(generations).where(generations.c.id == generation)).one()
     seconds = func.sum(func.coalesce(attempts.c.end_time, tx.now) - attempts.c.start_time)
     ours = or_(attempts.c.outcome.is_(None), attempts.c.outcome.not_in(["lost", "died"]))
-    used = tx.execute(select(seconds).where(attempts.c.generation == generation, ours)).scalar_one() or 0
-    used_seconds = max(0, used) / 1_000_000
+    used = tx.execute(select(seconds).where(attempts.c.generation == generation, ours)).scalar_one()
+    used_seconds = max(0, int(used or 0)) / 1_000_000  # PostgreSQL's sum of BIGINT is a Decimal
     if row.charged_seconds:
         weight = limits_of(tx, row.tenant).weight
         share = settled(share_of(tx, row.pool, row.tenant), used_seconds - row.charged_seconds, weight)

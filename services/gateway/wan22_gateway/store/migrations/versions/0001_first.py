@@ -215,9 +215,20 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["generation"], ["generations.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("generation", "sequence"),
     )
+    op.create_table(
+        "commits",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("transaction_number", sa.BigInteger(), nullable=False),
+        sa.Column("is_topical", sa.Boolean(), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("commits_by_transaction", "commits", ["transaction_number"])
 
 
 def downgrade() -> None:
+    op.drop_index("commits_by_transaction", table_name="commits")
+    op.drop_table("commits")
     op.drop_table("events")
     op.drop_index("checkpoints_by_generation", table_name="checkpoints")
     op.drop_table("checkpoints")
