@@ -34,6 +34,10 @@ def table(result: dict[str, Any]) -> str:
             f"{row['peak_bytes'] / 2**30:.1f} GiB" if row["peak_bytes"] else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    for figures in result.get("tables", ()):
+        lines += ["", f"{figures['title']}:", "", f"| {' | '.join(figures['columns'])} |"]
+        lines.append(f"| {' | '.join('---' for _ in figures['columns'])} |")
+        lines += [f"| {' | '.join(map(str, cells))} |" for cells in figures["rows"]]
     return "\n".join(lines)
 
 

@@ -29,3 +29,11 @@ def registry(context: typer.Context) -> None:
     from wan22_bench.registry.command import main  # noqa: PLC0415  # imports torch
 
     main(context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def scaling(context: typer.Context) -> None:
+    """Plays traces to the operator's scaling, HPA, KEDA and Knative, each tuned; `--help` tells the options."""
+    from wan22_bench.scaling.command import main  # noqa: PLC0415  # imports matplotlib
+
+    main(context.args)

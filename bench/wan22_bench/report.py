@@ -45,6 +45,15 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figures:
+    """A table of figures beside the rows, for what has no goal of its own."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """All rows of one run, and what it ran on."""
 
@@ -54,6 +63,7 @@ class Report:
     command: str
     rows: Sequence[Row]
     versions: Mapping[str, str | None]
+    tables: Sequence[Figures] = ()
 
     def write(self, path: Path) -> None:
         """Writes the JSON form."""
@@ -66,6 +76,8 @@ class Report:
             "command": self.command,
             "rows": [asdict(row) for row in self.rows],
         }
+        if self.tables:
+            result["tables"] = [asdict(table) for table in self.tables]
         path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
     def show(self, console: Console) -> None:
@@ -80,6 +92,11 @@ class Report:
             cells = [_number(value, unit) for value in (row.value, row.peer, row.floor)]
             table.add_row(row.id or "", row.what, *cells, goal, verdict)
         console.print(table)
+        for figures in self.tables:
+            table = Table(*figures.columns, title=figures.title, title_justify="left")
+            for figure_row in figures.rows:
+                table.add_row(*(cell if isinstance(cell, str) else f"{cell:.4g}" for cell in figure_row))
+            console.print(table)
 
 
 def versions_of(*packages: str) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from wan22_operator.scaling.forecast import expected_jobs
 from wan22_operator.scaling.history import History
 from wan22_operator.scaling.lookahead import Job, least_workers
 from wan22_operator.scaling.snapshot import Demand, Queued, Snapshot, Worker, WorkerState
-from wan22_operator.scaling.tuning import Tuning
+from wan22_operator.scaling.tuning import Tuning, tuning_for
 
 ASSUMED_LOAD_SECONDS = 120.0
 """Before the first load has been measured."""
@@ -44,18 +44,19 @@ def load_seconds(load_times: Sequence[float]) -> float:
     return sorted(load_times)[ceil(0.8 * len(load_times)) - 1]
 
 
-def decide(snapshot: Snapshot, history: History, tuning: Tuning = Tuning()) -> Decision:  # noqa: B008  # frozen
+def decide(snapshot: Snapshot, history: History, tuning: Tuning | None = None) -> Decision:
     """Looks ahead over the queue and the expected arrivals, and takes the fewest workers that start all in time.
 
     Grows at once; shrinks only on figures that are there, complete and fresh, only by workers that are not busy, and
     only after they were not needed for a while. Lateness that a new worker could not avoid starts none. A pool whose
-    limits were lowered shrinks to them as its workers finish.
+    limits were lowered shrinks to them as its workers finish. Without a tuning, the one found for such load times.
     """
     staying = [worker for worker in snapshot.workers if worker.state is not WorkerState.LEAVING]
     present = len(staying)
     ceiling, room = _ceiling(snapshot), _room(snapshot, present)
     floor = min(snapshot.limits.minimum, ceiling)
     load = load_seconds(snapshot.load_times)
+    tuning = tuning or tuning_for(load, snapshot.limits.objective_seconds)
     hold = tuning.hold_loads * load
     demand = snapshot.demand
     if demand is None:

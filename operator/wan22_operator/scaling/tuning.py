@@ -9,11 +9,22 @@ from dataclasses import dataclass
 class Tuning:
     """How much a pool bets on generations that are not here yet; shares of the expected arrivals of one load time."""
 
-    start_share: float = 0.5
+    start_share: float
     """For these a worker is started."""
-    keep_share: float = 2.0
+    keep_share: float
     """For these one is kept: more than start it, so that a worker which came does not leave at once."""
-    hold_loads: float = 0.2
+    hold_loads: float
     """A worker is removed after it was not needed for this many load times."""
-    objective_share: float = 1.0
+    objective_share: float
     """Of the objective, what is aimed at: less leaves time for predictions that were too short."""
+
+
+SHORT_LOAD = Tuning(start_share=0.25, keep_share=0.75, hold_loads=0.1, objective_share=0.95)
+"""Who waits for a new worker is still in time: hardly anything is bet."""
+LONG_LOAD = Tuning(start_share=1.0, keep_share=1.5, hold_loads=0.3, objective_share=0.95)
+"""Who waits for a new worker is late: it has to be there before."""
+
+
+def tuning_for(load_seconds: float, objective_seconds: float) -> Tuning:
+    """The numbers found for loads shorter, or longer, than the objective."""
+    return SHORT_LOAD if load_seconds <= objective_seconds else LONG_LOAD

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
-from wan22_testing.cluster.certificates import Authority
+from wan22_testing.cluster.certificates import Authority, KeyPair
 from wan22_testing.cluster.component import Component
 from wan22_testing.cluster.kubeconfig import write_kubeconfig
 from wan22_testing.cluster.kubectl import Kubectl
@@ -25,10 +27,13 @@ class ControlPlane:
     """One cluster, all of it under a folder and on free ports of 127.0.0.1; use as a context manager.
 
     Any number run side by side, some 500 MB each. Where the programs' folder has no controller-manager and scheduler
-    (envtest's), it runs without: then nothing is garbage-collected or scheduled.
+    (envtest's), it runs without: then nothing is garbage-collected or scheduled. `controller_manager` are more flags
+    of that one.
     """
 
-    def __init__(self, folder: Path, programs: Programs) -> None:
+    def __init__(
+        self, folder: Path, programs: Programs, *, controller_manager: Mapping[str, object] = MappingProxyType({})
+    ) -> None:
         programs.require(*API_SERVER)
         self.folder = folder
         self._programs = programs
@@ -38,6 +43,7 @@ class ControlPlane:
         self._tls = ssl.create_default_context(cafile=self._authority.certificate)
         self._port = free_port()
         self.kubeconfig = self.kubeconfig_of("admin", groups=["system:masters"])
+        self._controller_manager = controller_manager
         self.etcd = self._etcd(client_port := free_port())
         self.api_server = self._api_server(client_port)
         self.controllers = [self._controller(name) for name in CONTROLLERS if programs.has(name)]
@@ -79,6 +85,10 @@ class ControlPlane:
         pair = self._authority.issue(user.replace(":", "-"), user, groups=groups or [])
         path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
         return write_kubeconfig(path, server=self.server, authority=self._authority.certificate, user=pair)
+
+    def issue(self, name: str, *, hosts: Sequence[str]) -> KeyPair:
+        """A certificate of a server that the cluster asks, signed as the API server's own."""
+        return self._authority.issue(name, name, hosts=hosts)
 
     def kubeconfig_of_service_account(self, namespace: str, name: str) -> Path:
         """A kubeconfig of a service account that exists, with a token of one hour."""
@@ -138,6 +148,7 @@ class ControlPlane:
                 "root-ca-file": self._authority.certificate,
                 "service-account-private-key-file": self._token_key,
                 "use-service-account-credentials": "true",
+                **self._controller_manager,
             }
         return self._component(name, flags, port=port, health="/healthz", tls=self._tls)
 

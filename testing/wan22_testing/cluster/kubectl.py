@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from wan22.bound_to_parent import bound_to_parent
 
 
 class Refused(Exception):  # as its like in wan22.errors
@@ -24,11 +27,10 @@ class Kubectl:
 
     def __call__(self, *arguments: str, manifest: Mapping[str, Any] | None = None) -> str:
         """Runs it and returns what it printed; the manifest is its standard input, for `-f -`. Raises Refused."""
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self._cache)}
         done = subprocess.run(
             [str(self._program), *arguments],
             input=json.dumps(manifest) if manifest is not None else None,
-            env=environment,
+            env=self._environment,
             capture_output=True,
             text=True,
             check=False,
@@ -38,6 +40,16 @@ class Kubectl:
             raise Refused(done.stderr.strip())
         return done.stdout
 
+    @contextmanager
+    def watch(self, *arguments: str) -> Iterator[Iterable[str]]:
+        """The lines that `kubectl get --watch` prints, as it prints them; ended when the block is left."""
+        command = bound_to_parent([str(self._program), "get", "--watch", *arguments])
+        with subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                yield process.stdout or ()
+            finally:
+                process.kill()
+
     def get(self, *arguments: str) -> Any:
         """The object, or the list of them, that `kubectl get` finds."""
         return json.loads(self("get", *arguments, "--output", "json"))
@@ -46,6 +58,10 @@ class Kubectl:
         """Server-side apply of one object; returns what the API server made of it. Raises Refused."""
         flags = ("--server-side", "--filename", "-", "--output", "json")
         return json.loads(self("apply", *flags, *arguments, manifest=manifest))
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self._cache)}
 
     @property
     def _cache(self) -> Path:

@@ -99,11 +99,13 @@ def test_a_worker_that_loads_stays_while_a_generation_waits_that_a_busy_one_was_
     assert at_rest(snapshot(workers)).remove == ("new",)
 
 
-def test_an_expected_arrival_keeps_a_worker_and_half_of_it_starts_none() -> None:
-    demand = Demand(time=NOW, arrivals_60s=0, arrivals_10m=6, mean_seconds_10m=100.0)
-    idle = (worker("w", IDLE, age=500.0),)
+def test_an_expected_arrival_keeps_a_worker_and_starts_none_unless_it_would_be_late() -> None:
+    demand = Demand(time=NOW, arrivals_60s=0, arrivals_10m=10, mean_seconds_10m=100.0)
+    idle = (worker("w", IDLE, age=500.0),)  # one is expected in the 90 s of a load
     assert decide(snapshot(idle, demand=demand), History()).remove == ()
     assert decide(snapshot(demand=demand), History()).start == 0
+    slow = snapshot(demand=demand, load_times=(240.0,))
+    assert decide(slow, History()).start == 3  # that many come within a load, longer than the objective
 
 
 def test_only_named_idle_workers_leave_the_longest_idle_first() -> None:
@@ -126,9 +128,9 @@ def test_busy_workers_are_never_removed_also_above_a_lowered_maximum() -> None: 
 
 def test_an_idle_worker_is_held_for_a_share_of_a_load() -> None:
     workers = (worker("w", IDLE, age=1.0),)
-    history = History(((NOW - 10.0, 1),))
+    history = History(((NOW - 8.0, 1),))
     assert decide(snapshot(workers), history).remove == ()
-    assert decide(snapshot(workers), History(((NOW - 19.0, 1),))).remove == ("w",)
+    assert decide(snapshot(workers), History(((NOW - 10.0, 1),))).remove == ("w",)
     assert "1 were a moment ago" in decide(snapshot(workers), history).reason
 
 

@@ -1,0 +1,1 @@
+"""Scaling policies compared on the same traces by one simulator."""
