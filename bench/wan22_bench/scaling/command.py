@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--factor", type=float, default=5.0, help="how much longer than its requests videos take")
     parser.add_argument("--training-days", type=int, default=10, help="the first days, to tune on")
     parser.add_argument("--held-days", type=int, default=5, help="the days after them, to compare on")
+    parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES), help="synthetic days to play")
     parser.add_argument("--settings", type=int, default=10_000, metavar="N", help="try at most so many of each policy")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         command=" ".join(["wan22 bench scaling", *(["--traces FOLDER"] if options.traces is not None else [])]),
         rows=goal_rows(comparisons) if comparisons else [],
         versions=versions_of("numpy"),
-        tables=[*map(held_table, comparisons.values()), _unseen_table(traces.short, comparisons, options.seed)],
+        tables=[*map(held_table, comparisons.values()), _unseen_table(traces.short, comparisons, options)],
     )
     report.show(Console(width=180))
     if options.json is not None:
@@ -118,11 +119,13 @@ def _compare(load_seconds: float, trace: Trace, options: argparse.Namespace) -> 
     return Comparison(setup=setup, tuned=tuned)
 
 
-def _unseen_table(short: Mapping[str, Trace], comparisons: Mapping[float, Comparison], seed: int) -> Figures:
+def _unseen_table(
+    short: Mapping[str, Trace], comparisons: Mapping[float, Comparison], options: argparse.Namespace
+) -> Figures:
     """Each policy on traces that it was not tuned on, with what was chosen on the other, else its defaults."""
-    setup = Setup(load_seconds=GOALS_AT, seed=seed)
+    setup = Setup(load_seconds=GOALS_AT, seed=options.seed)
     parts = {name: Part(trace, 0) for name, trace in short.items()}
-    parts |= {shape: Part(synthetic_trace(shape, seed), 1) for shape in SHAPES}
+    parts |= {shape: Part(synthetic_trace(shape, options.seed), 1) for shape in options.shapes}
     rows: list[Sequence[str | float]] = []
     for name, part in parts.items():
         for family in FAMILIES:
