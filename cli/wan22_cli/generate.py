@@ -50,6 +50,8 @@ class _Terms:
     count: int
     priority: Priority | None
     within: float | None
+    keep_for: float | None
+    reuse: bool
 
 
 def generate(
@@ -92,6 +94,14 @@ def generate(
     within: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds from now in which it must end: it fails rather than late.")
     ] = None,
+    keep_for: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds for which the video is kept. Default: the most that may be."),
+    ] = None,
+    reuse: Annotated[
+        bool,
+        typer.Option("--reuse", help="Take an earlier video of exactly the same, if there is one; needs --seed."),
+    ] = False,
     label: options.Labels = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the generation's name and leave it to the queue.")
@@ -120,7 +130,7 @@ def generate(
         "cut_prompt": cut_prompt or None,
         "omit_prompt": omit_prompt or None,
     }
-    terms = _Terms(options.parse_labels(label), count, priority, within)
+    terms = _Terms(options.parse_labels(label), count, priority, within, keep_for, reuse)
 
     async def command() -> None:
         async with options.connect(endpoint) as client:
@@ -180,6 +190,8 @@ async def _create(
         count=terms.count,
         priority=terms.priority.value if terms.priority else None,
         finish_within=terms.within,
+        keep_for=terms.keep_for,
+        reuse=terms.reuse,
         **parameters,
     )
 
@@ -227,10 +239,13 @@ def _print_result(generation: Generation, output: Path, *, json: bool) -> None:
         print_json({**as_dict(generation), "path": str(output)} if succeeded else generation)
     elif succeeded:
         p = generation.parameters
-        seconds = generation.end_time.ToNanoseconds() / 1e9 - generation.start_time.ToNanoseconds() / 1e9
         facts = [f"{p.width}x{p.height}", f"{p.num_frames} frames at {p.fps} fps", f"seed {p.seed}"]
         out.print(str(output), markup=False, soft_wrap=True)
-        note(f"{generation.name}: {', '.join(facts)}, {file_size(generation.video.size_bytes)}, {seconds:.1f} s.")
+        took = f"the video of {generation.reused_from}"
+        if not generation.reused_from:
+            seconds = generation.end_time.ToNanoseconds() / 1e9 - generation.start_time.ToNanoseconds() / 1e9
+            took = f"{seconds:.1f} s"
+        note(f"{generation.name}: {', '.join(facts)}, {file_size(generation.video.size_bytes)}, {took}.")
 
 
 def end_unless_succeeded(generation: Generation) -> None:

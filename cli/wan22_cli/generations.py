@@ -55,7 +55,7 @@ def list_(
                 if next(numbers) == limit:
                     break
         if not json:
-            print_table(["NAME", "STATE", "VARIANT", "CREATED", "PROMPT"], rows)
+            print_table(["NAME", "STATE", "VARIANT", "CREATED", "VIDEO UNTIL", "PROMPT"], rows)
 
     failures.run(command())
 
@@ -67,6 +67,7 @@ def _row(generation: Generation) -> list[str]:
         Generation.State.Name(generation.state),
         generation.variant,
         utc_time(generation.create_time),
+        _expiry(generation) or "-",
         prompt if len(prompt) <= 40 else f"{prompt[:39]}…",
     ]
 
@@ -113,9 +114,16 @@ def _facts(generation: Generation) -> list[tuple[str, Any]]:
         facts.append(("error", generation.error.message))
     if generation.HasField("video"):
         facts += [("size_bytes", generation.video.size_bytes), ("digest", generation.video.digest)]
+        facts += [("video_expires", _expiry(generation)), ("reused_from", generation.reused_from)]
     facts += [(f"label {key}", value) for key, value in sorted(generation.labels.items())]
     facts += as_dict(generation.parameters).items()
     return facts
+
+
+def _expiry(generation: Generation) -> str:
+    """Until when there is a video; empty without an end, or without a video."""
+    video = generation.video
+    return utc_time(video.expire_time) if video.HasField("expire_time") else ""
 
 
 @app.command()
@@ -190,6 +198,25 @@ def download(
         async with options.connect(endpoint) as client:
             path = await client.download(options.generation_name(name), output)
         print_json({"path": str(path)}) if json else out.print(str(path), markup=False, soft_wrap=True)
+
+    failures.run(command())
+
+
+@app.command()
+def url(
+    name: options.Name,
+    valid_for: Annotated[
+        float, typer.Option(min=0.001, max=3600, help="Seconds for which it is good, an hour at most.")
+    ] = 3600,
+    endpoint: options.Endpoint = None,
+    json: options.Json = False,
+) -> None:
+    """Prints a URL by which anybody can fetch a finished generation's MP4 for a while."""
+
+    async def command() -> None:
+        async with options.connect(endpoint) as client:
+            made = await client.download_url(options.generation_name(name), valid_for=valid_for)
+        print_json(made) if json else typer.echo(made.url)
 
     failures.run(command())
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from wan22.v1.generation_pb2 import Usage
 from wan22_cli import failures, options
-from wan22_cli.terminal import as_dict, out, print_json, print_table, utc_time
+from wan22_cli.terminal import as_dict, file_size, out, print_json, print_table, utc_time
 
 
 def usage(
@@ -30,11 +31,20 @@ def usage(
         out.print(f"queued {quota.queued} of {queued}, running {quota.running} of {running}")
         today = f"GPU-seconds today {quota.gpu_seconds_today:.0f} of {seconds}"
         out.print(f"{today}, {quota.gpu_seconds_predicted:.0f} more under way")
-        rows = [
-            [utc_time(day.day)[:10], day.variant, str(day.generations), str(day.succeeded), f"{day.gpu_seconds:.0f}"]
-            for day in used
-        ]
-        if rows:
-            print_table(["DAY", "VARIANT", "ENDED", "SUCCEEDED", "GPU-SECONDS"], rows)
+        if used:
+            columns = ["DAY", "VARIANT", "ENDED", "SUCCEEDED", "REUSED", "GPU-SECONDS", "VIDEOS", "BYTES"]
+            print_table(columns, [_row(day) for day in used])
 
     failures.run(command())
+
+
+def _row(day: Usage) -> list[str]:
+    counts = [str(number) for number in (day.generations, day.succeeded, day.reused)]
+    return [
+        utc_time(day.day)[:10],
+        day.variant,
+        *counts,
+        f"{day.gpu_seconds:.0f}",
+        str(day.videos),
+        file_size(day.video_bytes),
+    ]

@@ -110,6 +110,8 @@ class MemoryGateway(GenerationServiceServicer):
             generation.name = name
             generation.parameters.seed += index
             generation.siblings.extend(names if len(names) > 1 else [])
+            if request.HasField("keep_for"):
+                generation.keep_for.CopyFrom(request.keep_for)
             record = self.records[name] = Record(generation)
             await record.append(GenerationEvent(state_change=StateChange(state=Generation.QUEUED)))
             if self.worker:
@@ -203,6 +205,16 @@ class MemoryGateway(GenerationServiceServicer):
             next(left)
             data = video[offset : offset + 1000]
             yield generation_pb2.VideoChunk(offset=offset, data=data, crc32=zlib.crc32(data))
+
+    async def CreateDownloadUrl(
+        self, request: generation_pb2.CreateDownloadUrlRequest, context: Any
+    ) -> generation_pb2.DownloadUrl:
+        """Makes a URL that nobody serves; it says how long it is good."""
+        self._note(context)
+        generation = self._record(request.name).generation
+        seconds = request.valid_for.ToSeconds() if request.HasField("valid_for") else 3600
+        url = f"https://videos.example.com/{request.name}.mp4?seconds={seconds}"
+        return generation_pb2.DownloadUrl(url=url, expire_time=generation.end_time, video=generation.video)
 
     async def GetRecipe(self, request: generation_pb2.GetRecipeRequest, context: Any) -> generation_pb2.Recipe:
         """Says what `succeed` was made of: the parameters, and no numerics."""

@@ -25,7 +25,7 @@ async def test_list_prints_the_newest_first_up_to_the_limit(wan22: Wan22Command)
 
     table = await wan22("generations", "list", "--limit", "2")
     lines = table.out.splitlines()
-    assert lines[0].split() == ["NAME", "STATE", "VARIANT", "CREATED", "PROMPT"]
+    assert lines[0].split() == ["NAME", "STATE", "VARIANT", "CREATED", "VIDEO", "UNTIL", "PROMPT"]
     assert [line.split()[:3] for line in lines[1:]] == [[name, "QUEUED", TINY] for name in (names[2], names[1])]
 
     labelled = await wan22("generations", "list", "--label", "n=1", "--state", "queued", "--json")
@@ -43,6 +43,23 @@ async def test_get_shows_state_parameters_and_result(wan22: Wan22Command, gatewa
 
     said = (await wan22("generations", "get", name, "--json")).json()
     assert (said["name"], said["state"], said["parameters"]["seed"]) == (name, "SUCCEEDED", "7")
+
+
+async def test_a_url_is_printed_with_the_time_that_was_asked_for(wan22: Wan22Command, gateway: MemoryGateway) -> None:
+    name = await finished(wan22, gateway)
+    assert (await wan22("generations", "url", name)).out == f"https://videos.example.com/{name}.mp4?seconds=3600\n"
+    said = (await wan22("generations", "url", name, "--valid-for", "60", "--json")).json()
+    assert (said["url"], said["video"]["size_bytes"]) == (f"https://videos.example.com/{name}.mp4?seconds=60", "6000")
+    assert (await wan22("generations", "url", name, "--valid-for", "3601")).exit_code == 2
+
+
+async def test_list_and_get_show_until_when_there_is_a_video(wan22: Wan22Command, gateway: MemoryGateway) -> None:
+    name = await queued(wan22, "a cat", "--keep-for", "60")
+    assert gateway.records[name].generation.keep_for.ToSeconds() == 60
+    await gateway.succeed(name, VIDEO)
+    gateway.records[name].generation.video.expire_time.FromJsonString("2030-01-02T03:04:05Z")
+    assert "2030-01-02 03:04:05Z" in (await wan22("generations", "list")).out
+    assert "video_expires        2030-01-02 03:04:05Z" in (await wan22("generations", "get", name)).out
 
 
 async def test_get_of_an_unknown_generation_is_exit_code_1(wan22: Wan22Command) -> None:

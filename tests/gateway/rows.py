@@ -58,6 +58,7 @@ def add_generation(
     priority: int = 2,
     deadline: int | None = None,
     start_by_time: int | None = None,
+    media: tuple[str, ...] = (),
 ) -> str:
     generation = str(uuid.uuid4())
     new = NewGeneration(
@@ -76,6 +77,7 @@ def add_generation(
         priority=priority,
         deadline=deadline,
         start_by_time=start_by_time,
+        media=media,
     )
     generations.insert_generation(tx, new)
     return generation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +58,24 @@ def finished(digest: str = DIGEST) -> GenerateEvent:
 def whole(start: Start) -> list[GenerateEvent | Wan22Error]:
     """What a worker in order does."""
     return [accepted(start), *(chunk(offset) for offset in range(start.video_offset, len(VIDEO), 1 << 20)), finished()]
+
+
+async def until_refused(call: Callable[[], Awaitable[Any]]) -> Wan22Error:
+    """Calls again and again until there is an error, which is returned."""
+    while True:
+        try:
+            await call()
+        except Wan22Error as error:
+            return error
+        await asyncio.sleep(0.05)
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> None:
+    """Asks again and again until the answer is true."""
+    while True:
+        if await condition():
+            return
+        await asyncio.sleep(0.02)
 
 
 class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):

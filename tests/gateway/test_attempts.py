@@ -151,9 +151,9 @@ async def test_an_image_that_is_gone_fails_the_generation_and_names_it(tmp_path:
     worker = ScriptedWorkerServicer()
     async with asyncio.timeout(30), gateway_with(tmp_path, worker, "i2v-a14b-tiny") as client:
         media = await client.upload_media(png.getvalue())
-        (stored,) = (tmp_path / "videos" / "media").iterdir()
+        (stored,) = (tmp_path / "videos" / "media" / "default").iterdir()
         stored.unlink()
         made = await client.create(variant="i2v-a14b-tiny", prompt="a red circle", image=media.name)
         done = await client.wait(made.name)
     assert (done.state, done.attempt_count) == (Generation.FAILED, 0)
-    assert done.error.message.startswith(f"The stored object media/{stored.name} is gone")
+    assert done.error.message.startswith(f"The stored object media/default/{stored.name} is gone")

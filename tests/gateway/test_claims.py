@@ -11,10 +11,12 @@ from wan22_gateway.store import claims, generations, pools
 from wan22_gateway.store.claims import Claim, Loss
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.schema import generations as generation_table
+from wan22_gateway.store.schema import requests
 
 from . import rows
 
 LEASE, RESUME_WAIT = 15.0, 60.0
+WEEK = 7 * 24 * 3600 * 1_000_000
 
 
 def claim(tx: Transaction) -> Claim | None:
@@ -159,7 +161,17 @@ async def test_a_request_id_names_one_request_even_after_its_generation_is_delet
         await database.read(generations.find_request, "default", "r1", "another digest")
     await database.write(lifecycle.request_cancel, generation)
     await database.write(lambda tx: generations.remove(tx, generations.get(tx, "default", generation)))
-    await database.write(generations.forget_requests)  # it is not 7 days old
+    await database.write(generations.forget_requests)  # it was not deleted 7 days ago
+    assert await database.read(generations.find_request, "default", "r1", "d") == generation
+    await database.write(lambda tx: tx.execute(update(requests).values(free_time=requests.c.free_time - WEEK)))
+    await database.write(generations.forget_requests)
+    assert await database.read(generations.find_request, "default", "r1", "d") is None
+
+
+async def test_a_request_id_stays_taken_as_long_as_its_generation_is_there(database: Database) -> None:
+    generation = await database.write(lambda tx: rows.add_generation(tx, request_id="r1"))
+    await database.write(lambda tx: tx.execute(update(requests).values(create_time=0)))
+    await database.write(generations.forget_requests)
     assert await database.read(generations.find_request, "default", "r1", "d") == generation
 
 

@@ -153,6 +153,7 @@ BY_NAME: dict[str, Names] = {
     "CancelGeneration": lambda name: generation_pb2.CancelGenerationRequest(name=name),
     "DeleteGeneration": lambda name: generation_pb2.DeleteGenerationRequest(name=name, force=True),
     "DownloadVideo": lambda name: generation_pb2.DownloadVideoRequest(name=name),
+    "CreateDownloadUrl": lambda name: generation_pb2.CreateDownloadUrlRequest(name=name),
     "GetRecipe": lambda name: generation_pb2.GetRecipeRequest(name=name),
 }
 """RPCs that name a generation: another tenant's is NOT_FOUND, as one that never was."""

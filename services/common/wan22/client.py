@@ -17,7 +17,7 @@ from wan22.recipe import Recipe
 from wan22.status import from_status
 from wan22.tls import Tls
 from wan22.v1 import generation_pb2
-from wan22.v1.generation_pb2 import Estimate, Generation, GenerationEvent, Media, Quota, Usage, Variant
+from wan22.v1.generation_pb2 import DownloadUrl, Estimate, Generation, GenerationEvent, Media, Quota, Usage, Variant
 from wan22.v1.generation_pb2_grpc import GenerationServiceStub
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ class Client:
         count: int = 1,
         priority: PriorityName | None = None,
         finish_within: float | None = None,
+        keep_for: float | None = None,
+        reuse: bool = False,
         **options: Unpack[ParameterOptions],
     ) -> Generation:
         """Queues a generation and returns it as accepted: durable, with the parameters that take effect.
@@ -127,6 +129,8 @@ class Client:
         `siblings`. `image` and `last_image` are names that `upload_media` returned. Tries repeat the same `request_id`,
         drawn here when absent, so one call makes one generation. `priority` orders it among the tenant's own.
         `finish_within` is its deadline, seconds from its acceptance on: it is refused, or fails, rather than late.
+        `keep_for` is how many seconds the video is kept. `reuse`, which takes a seed, answers by an earlier video of
+        exactly the same, if there is one: the generation returned is SUCCEEDED then.
         """
         wanted = _wanted(
             variant=variant,
@@ -138,8 +142,10 @@ class Client:
             options=options,
         )
         request = generation_pb2.CreateGenerationRequest(
-            generation=wanted, request_id=request_id or str(uuid.uuid4()), count=count
+            generation=wanted, request_id=request_id or str(uuid.uuid4()), count=count, reuse=reuse
         )
+        if keep_for is not None:
+            request.keep_for.FromMicroseconds(round(keep_for * 1_000_000))
         if priority is not None:
             request.generation.priority = Generation.Priority.Value(priority)
         if finish_within is not None:
@@ -244,6 +250,13 @@ class Client:
         target = Path(path)
         await client_download.download(self._calls, self._stub, name, generation.video, target)
         return target
+
+    async def download_url(self, name: str, *, valid_for: float | None = None) -> DownloadUrl:
+        """Returns a URL by which anybody may fetch a generation's MP4 for so many seconds, at most an hour."""
+        request = generation_pb2.CreateDownloadUrlRequest(name=name)
+        if valid_for is not None:
+            request.valid_for.FromMicroseconds(round(valid_for * 1_000_000))
+        return await self._calls.unary(self._stub.CreateDownloadUrl, request, deadline=self._timeout)
 
     async def quota(self) -> Quota:
         """Returns the caller's own limits and what it has of them."""

@@ -15,16 +15,17 @@ from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, re
 from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
 from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
-from wan22_gateway import lifecycle
+from wan22_gateway import lifecycle, reuse
 from wan22_gateway.adapters import Adapters
 from wan22_gateway.cost import CostModel, work
 from wan22_gateway.memory import Fit, fit
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.queue_view import view
+from wan22_gateway.retention import Retention
 from wan22_gateway.scheduling.shares import Priority
-from wan22_gateway.store import generations, objects, pools, quarantine
+from wan22_gateway.store import generations, media, pools, quarantine
 from wan22_gateway.store.database import Database, Transaction
-from wan22_gateway.store.generations import NewGeneration
+from wan22_gateway.store.generations import GenerationRow, NewGeneration
 from wan22_gateway.store.pools import PoolRow
 from wan22_gateway.store.tenants import check_quota
 
@@ -67,8 +68,16 @@ class Admitted:
 class Admission:
     """Checks requests and puts them in the queue."""
 
-    def __init__(self, database: Database, prompts: PromptLengths, adapters: Adapters, queue_limit: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        prompts: PromptLengths,
+        adapters: Adapters,
+        queue_limit: int,
+        retention: Retention,
+    ) -> None:
         self._database = database
+        self._retention = retention
         self._prompts = prompts
         self._adapters = adapters
         self._queue_limit = queue_limit
@@ -93,15 +102,14 @@ class Admission:
         if request.HasField("finish_within"):
             now = await self._database.read(lambda tx: tx.now)
             wanted.deadline.FromMicroseconds(now + request.finish_within.ToMicroseconds())
+        keep_for = self._retention.keep_for(request.keep_for if request.HasField("keep_for") else None)
         admitted = await self.check(tenant, wanted)
-        _check_deadline(admitted)
-        if admitted.fit is not None and not admitted.fit.fits:
-            raise _does_not_fit(admitted.pool, admitted.fit)
         count = request.count or 1
         if admitted.parameters.seed + count - 1 > MAX_SEED:
             text = f"seed is {admitted.parameters.seed}: with count {count} use at most {MAX_SEED - count + 1}."
             raise InvalidRequest(text, field="generation.parameters.seed")
         ids = [str(uuid.uuid4()) for _ in range(count)]
+        seeded = [replace(admitted.parameters, seed=admitted.parameters.seed + index) for index in range(count)]
         new = [
             NewGeneration(
                 id=generation,
@@ -111,9 +119,7 @@ class Admission:
                 variant=admitted.variant.name,
                 pool=admitted.pool.name,
                 model_version=admitted.pool.model_version,
-                parameters=to_message(
-                    replace(admitted.parameters, seed=admitted.parameters.seed + index)
-                ).SerializeToString(),
+                parameters=to_message(parameters).SerializeToString(),
                 labels=dict(request.generation.labels),
                 cut_texts=admitted.cut_texts,
                 siblings=ids if count > 1 else [],
@@ -121,10 +127,17 @@ class Admission:
                 priority=admitted.priority,
                 deadline=admitted.deadline,
                 start_by_time=admitted.start_by_time,
+                keep_for=keep_for,
+                inputs_digest=reuse.inputs_digest(admitted.variant.name, admitted.pool.model_version, parameters),
+                media=_media_ids(parameters),
             )
-            for index, generation in enumerate(ids)
+            for index, (generation, parameters) in enumerate(zip(ids, seeded, strict=True))
         ]
-        return await self._database.write(self._insert, new)
+        if not request.reuse or None in await self._database.read(_answers, new):
+            _check_deadline(admitted)
+            if admitted.fit is not None and not admitted.fit.fits:
+                raise _does_not_fit(admitted.pool, admitted.fit)
+        return await self._database.write(self._insert, new, reusing=request.reuse)
 
     async def check(self, tenant: str, generation: generation_pb2.Generation) -> Admitted:
         """Resolves a request without queueing it. Raises InvalidRequest, NotFound or FailedPrecondition."""
@@ -162,32 +175,55 @@ class Admission:
             if len(media_id) != 64:  # absent, or malformed, which `resolve` refuses with the other fields
                 continue
             try:
-                size = await self._database.read(objects.media_size, tenant, media_id)
+                row = await self._database.read(media.get, tenant, media_id)
             except NotFound as error:
                 raise InvalidRequest(error.message, field=f"parameters.{field}") from None
+            size = (row.width, row.height)
         return size if requested.image else None
 
-    def _insert(self, tx: Transaction, new: list[NewGeneration]) -> str:
+    def _insert(self, tx: Transaction, new: list[NewGeneration], *, reusing: bool) -> str:
         first = new[0]
         if first.request_id:  # looked up again, now that nobody else writes
             known = generations.find_request(tx, first.tenant, first.request_id, first.request_digest)
             if known is not None:
                 return known
+        answers = _answers(tx, new) if reusing else [None] * len(new)
+        count = answers.count(None)
+        if count:
+            quarantine.check(tx, first.tenant, first.model_version, first.parameters)
+            self._check_room(tx, first, count)
+        for generation, made in zip(new, answers, strict=True):
+            if made is None:
+                generations.insert_generation(tx, generation)
+            else:
+                generations.insert_answered(tx, generation, made)
+        return first.id
+
+    def _check_room(self, tx: Transaction, first: NewGeneration, count: int) -> None:
         queued = generations.count_queued(tx)
-        if queued + len(new) > self._queue_limit:
+        if queued + count > self._queue_limit:
             text = f"The queue is full: {queued} generations wait, the limit is {self._queue_limit}. Try again later."
             raise ResourceExhausted(text, reason=Reason.QUEUE_FULL, retry_after=max(1.0, first.predicted_seconds))
-        quarantine.check(tx, first.tenant, first.model_version, first.parameters)
-        check_quota(tx, first.tenant, len(new), first.predicted_seconds)
-        for generation in new:
-            generations.insert_generation(tx, generation)
-        return first.id
+        check_quota(tx, first.tenant, count, first.predicted_seconds)
+
+
+def _answers(tx: Transaction, new: list[NewGeneration]) -> list[GenerationRow | None]:
+    """Which earlier generation answers each of these, if any."""
+    return [reuse.find(tx, generation) for generation in new]
+
+
+def _media_ids(parameters: Parameters) -> tuple[str, ...]:
+    names = {parameters.image, parameters.last_image} - {None}
+    return tuple(sorted(name.removeprefix("media/") for name in names if name))
 
 
 def _check_request(request: generation_pb2.CreateGenerationRequest) -> None:
     if len(request.request_id) > 128:
         text = f"request_id has {len(request.request_id)} characters: use 1 to 128."
         raise InvalidRequest(text, field="request_id")
+    if request.reuse and not request.generation.parameters.HasField("seed"):
+        text = "reuse is set, but no seed is given: a drawn one has no earlier video. Give the seed of that video."
+        raise InvalidRequest(text, field="reuse")
     if not 0 <= request.count <= MAX_COUNT:
         raise InvalidRequest(f"count is {request.count}: use 1 to {MAX_COUNT}, or 0 for 1.", field="count")
     if not request.HasField("finish_within"):

@@ -185,17 +185,17 @@ class AttemptRunner:
         )
         yield inference_pb2.GenerateRequest(start=first)
         try:
-            async for request in self._inputs(parameters, start):
+            async for request in self._inputs(row.tenant, parameters, start):
                 yield request
         except Wan22Error as error:
             self._unsent = error
             raise
 
     async def _inputs(
-        self, parameters: generation_pb2.Parameters, start: Start
+        self, tenant: str, parameters: generation_pb2.Parameters, start: Start
     ) -> AsyncIterator[inference_pb2.GenerateRequest]:
         for media in {parameters.image, parameters.last_image} - {""}:
-            async for data in self._media.read(media.removeprefix("media/")):
+            async for data in self._media.read(tenant, media.removeprefix("media/")):
                 chunk = inference_pb2.GenerateRequest.InputChunk(media=media, data=data)
                 yield inference_pb2.GenerateRequest(input_chunk=chunk)
         if start.checkpoint is not None:

@@ -21,6 +21,7 @@ from wan22_gateway.admission import Admission
 from wan22_gateway.attempt import AttemptRunner
 from wan22_gateway.discovery import Discovery
 from wan22_gateway.dispatcher import Dispatcher
+from wan22_gateway.download_urls import DownloadUrls
 from wan22_gateway.generation_servicer import GenerationServicer
 from wan22_gateway.housekeeping import keep_house
 from wan22_gateway.http.port import serving_http
@@ -36,6 +37,7 @@ from wan22_gateway.pool_servicer import PoolServicer
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
+from wan22_gateway.retention import Retention
 from wan22_gateway.settings import GatewaySettings
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database
@@ -71,9 +73,13 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
     database = await open_store(settings.store, settings.store_password_file)
     folder = LocalFolder(settings.local_folder, settings.store)
     results = Results(open_place(settings.results, settings.s3_endpoint, settings.s3_public_endpoint))
+    retention = Retention.of_days(
+        settings.video_retention_days, settings.generation_retention_days, settings.media_retention_days
+    )
     channels = WorkerChannels(settings.tls)
     prompts = PromptLengths(folder.tokenizers, settings.registry, settings.tls)
     media = MediaLibrary(database, results)
+    urls = DownloadUrls(database, results)
     discovery = Discovery(database, channels, settings.worker_lease_seconds)
     owner = str(uuid.uuid4())
 
@@ -87,8 +93,8 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         lease_seconds=settings.lease_seconds,
         resume_wait=settings.resume_wait_seconds,
     )
-    admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), settings.queue_limit)
-    generations = GenerationServicer(database, admission, results, media)
+    admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), settings.queue_limit, retention)
+    generations = GenerationServicer(database, admission, results, media, urls)
     pools = PoolServicer(database, prompts, discovery)
     keda_servicer = KedaServicer(database, discovery.complete)
     guard = _guard(settings, database)
@@ -116,12 +122,13 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         await results.check()
         http = serving_http(settings, database, generations, server, guard, metrics)
         async with AsyncExitStack() as stack, server, http as http_port, asyncio.TaskGroup() as group:
+            urls.base = _public_url(settings, http_port)
             if settings.keda_port is not None:
                 keda = await stack.enter_async_context(keda_server(settings, keda_servicer))
                 log.info("Serving KEDA on %s:%d.", settings.host, keda.port)
             work = [
                 group.create_task(_keep_going(part))
-                for part in (discovery.run, dispatcher.run, partial(keep_house, database, results))
+                for part in (discovery.run, dispatcher.run, partial(keep_house, database, results, retention))
             ]
             if settings.tenants_file is not None and declared is not None:
                 work.append(group.create_task(follow(database, settings.tenants_file, declared)))
@@ -149,6 +156,14 @@ def keda_server(settings: GatewaySettings, servicer: KedaServicer) -> Server:
         tls=settings.tls,
         peers=settings.keda_peers.split(","),
     )
+
+
+def _public_url(settings: GatewaySettings, http_port: int | None) -> str:
+    """What URLs of this gateway begin with; empty while it serves no HTTP."""
+    if settings.public_url or http_port is None:
+        return settings.public_url.rstrip("/")
+    scheme = "http" if settings.tls is None else "https"
+    return f"{scheme}://localhost:{http_port}"
 
 
 def _guard(settings: GatewaySettings, database: Database) -> Guard:

@@ -54,8 +54,24 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         if row.state == State.RUNNING:
             end = origin.start_time + round(row.predicted_seconds * 1_000_000)
             message.predicted_end_time.CopyFrom(timestamp(max(tx.now, end)))
-    if row.video_key is not None:
-        message.video.size_bytes, message.video.digest = row.video_size, row.video_digest
+    _add_result(message, row)
+    return message
+
+
+def _add_result(message: generation_pb2.Generation, row: GenerationRow) -> None:
+    if row.video_digest is not None:
+        message.video.CopyFrom(video_message(row))
+    if row.keep_for is not None:
+        message.keep_for.FromMicroseconds(row.keep_for)
+    if row.reused_from is not None:
+        message.reused_from = f"generations/{row.reused_from}"
+
+
+def video_message(row: GenerationRow) -> generation_pb2.Video:
+    """The video of a SUCCEEDED generation, also of one whose video is gone by now."""
+    message = generation_pb2.Video(size_bytes=row.video_size, digest=row.video_digest)
+    if row.video_expire_time is not None:
+        message.expire_time.CopyFrom(timestamp(row.video_expire_time))
     return message
 
 

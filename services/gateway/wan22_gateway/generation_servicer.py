@@ -11,15 +11,16 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy import select
 
 from wan22 import names
-from wan22.errors import FailedPrecondition, InvalidRequest, OutOfRange, Reason
+from wan22.errors import InvalidRequest, OutOfRange
 from wan22.memory_messages import economy_message
 from wan22.parameter_messages import to_message
 from wan22.v1 import generation_pb2, generation_pb2_grpc
-from wan22_gateway import lifecycle, page_token
+from wan22_gateway import lifecycle, page_token, videos
 from wan22_gateway.admission import Admission
+from wan22_gateway.download_urls import DownloadUrls
 from wan22_gateway.generation_messages import generation_message
 from wan22_gateway.identity.caller import caller
-from wan22_gateway.lifecycle import FINAL, State
+from wan22_gateway.lifecycle import State
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.results import Results, recipe_key
 from wan22_gateway.store import generations, pools
@@ -38,11 +39,14 @@ Context = grpc.aio.ServicerContext[Any, Any] | None
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     """Validates, queues and streams back generations; it never touches a GPU."""
 
-    def __init__(self, database: Database, admission: Admission, results: Results, media: MediaLibrary) -> None:
+    def __init__(
+        self, database: Database, admission: Admission, results: Results, media: MediaLibrary, urls: DownloadUrls
+    ) -> None:
         self._database = database
         self._admission = admission
         self._results = results
         self._media = media
+        self._urls = urls
 
     async def CreateGeneration(
         self, request: generation_pb2.CreateGenerationRequest, context: Context
@@ -157,6 +161,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             yield generation_pb2.VideoChunk(offset=offset, data=data, crc32=zlib.crc32(data))
             offset += len(data)
 
+    async def CreateDownloadUrl(
+        self, request: generation_pb2.CreateDownloadUrlRequest, context: Context
+    ) -> generation_pb2.DownloadUrl:
+        """Has the URL made."""
+        valid_for = request.valid_for if request.HasField("valid_for") else None
+        return await self._urls.create(caller().tenant, _id(request.name), valid_for)
+
     async def GetRecipe(self, request: generation_pb2.GetRecipeRequest, context: Context) -> generation_pb2.Recipe:
         """Reads what lies beside the video."""
         row = await self._succeeded(request.name)
@@ -193,12 +204,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return await self._database.read(read)
 
     async def _succeeded(self, name: str) -> GenerationRow:
-        row = await self._database.read(generations.get, caller().tenant, _id(name))
-        if row.state != State.SUCCEEDED:
-            done = "it never will have one" if row.state in FINAL else "wait until it is SUCCEEDED"
-            text = f"{name} has no video: it is {row.state}; {done}."
-            raise FailedPrecondition(text, reason=Reason.VIDEO_NOT_READY, metadata={"state": row.state})
-        return row
+        return await self._database.read(videos.get, caller().tenant, _id(name))
 
     async def _get(self, generation: str) -> generation_pb2.Generation:
         tenant = caller().tenant

@@ -1,14 +1,16 @@
-"""What can wait: deleting garbage objects, freeing old request ids, forgetting workers that are long gone."""
+"""What can wait: letting go of what is kept no longer, deleting garbage, forgetting request ids and dead workers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 from wan22.errors import Unavailable
 from wan22_gateway.results import Results
-from wan22_gateway.store import generations, objects, pools, turns
+from wan22_gateway.retention import Retention
+from wan22_gateway.store import generations, media, objects, pools, turns
 from wan22_gateway.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -17,13 +19,18 @@ DEAD_WORKER_SECONDS = 600.0
 """How long a silent worker stays in sight, so that an operator can see which one it was."""
 
 
-async def keep_house(database: Database, results: Results) -> None:
+async def keep_house(database: Database, results: Results, retention: Retention) -> None:
     """Works for ever: once a minute, and at once after a deletion. Several processes may do the same work twice."""
     if database.alone:
         await database.write(objects.abandon_pending)
     with database.listen("garbage") as wake:
         while True:
             wake.clear()
+            await _all(database, generations.expire_videos)
+            if retention.generation is not None:
+                await _all(database, generations.remove_old, retention.generation)
+            if retention.media is not None:
+                await _all(database, media.forget_unused, retention.media)
             await database.write(generations.forget_requests)
             await database.write(turns.forget_idle)
             await database.write(pools.forget_dead, DEAD_WORKER_SECONDS)
@@ -31,6 +38,12 @@ async def keep_house(database: Database, results: Results) -> None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_SECONDS):
                     await wake.wait()
+
+
+async def _all(database: Database, part: Callable[..., int], *args: int) -> None:
+    """Runs a part that does a batch at a time until nothing is left for it."""
+    while await database.write(part, *args):
+        pass
 
 
 async def _collect(database: Database, results: Results) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
-from sqlalchemy import ColumnElement, and_, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, func, insert, select, update
 
 from wan22.errors import Wan22Error
 from wan22.status import to_status
@@ -64,6 +64,8 @@ class StoredVideo:
     key: str
     size_bytes: int
     digest: str
+    numerics_digest: str = ""
+    """Of what made it; empty where that is not known."""
 
 
 def timestamp(microseconds: int) -> Timestamp:
@@ -88,6 +90,18 @@ def accepted(tx: Transaction, generation: str) -> None:
     """Records the birth of a row that was just inserted as QUEUED."""
     append_event(tx, generation, state_change=generation_pb2.StateChange(state=generation_pb2.Generation.QUEUED))
     tx.notify("queue")
+
+
+def answered(tx: Transaction, row: Row[Any]) -> None:
+    """Records the birth of a row that was just inserted as SUCCEEDED: an earlier video is its result."""
+    append_event(tx, row.id, state_change=_success(row.video_size, row.video_digest, row.video_expire_time))
+
+
+def _success(size_bytes: int, digest: str, expire_time: int | None) -> generation_pb2.StateChange:
+    video = generation_pb2.Video(size_bytes=size_bytes, digest=digest)
+    if expire_time is not None:
+        video.expire_time.CopyFrom(timestamp(expire_time))
+    return generation_pb2.StateChange(state=generation_pb2.Generation.SUCCEEDED, video=video)
 
 
 def _move(
@@ -174,9 +188,16 @@ def progress(tx: Transaction, fence: Fence, message: generation_pb2.Progress) ->
 
 def succeed(tx: Transaction, fence: Fence, video: StoredVideo) -> bool:
     """RUNNING -> SUCCEEDED with its one video. False when the fence is old or another final state came first."""
-    change = generation_pb2.StateChange()
-    change.video.size_bytes, change.video.digest = video.size_bytes, video.digest
-    values = {"video_key": video.key, "video_size": video.size_bytes, "video_digest": video.digest}
+    keep_for = tx.execute(select(generations.c.keep_for).where(fence.condition)).scalar_one_or_none()
+    expire_time = None if keep_for is None else tx.now + keep_for
+    values = {
+        "video_key": video.key,
+        "video_size": video.size_bytes,
+        "video_digest": video.digest,
+        "video_expire_time": expire_time,
+        "numerics_digest": video.numerics_digest,
+    }
+    change = _success(video.size_bytes, video.digest, expire_time)
     if _move(tx, fence.condition, State.SUCCEEDED, change, end_time=tx.now, progress=None, **values) is None:
         return False
     _end_attempt(tx, fence, "succeeded")

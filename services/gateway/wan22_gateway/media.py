@@ -1,19 +1,25 @@
-"""Uploaded images: checked and normalised in a process of their own, then kept by the digest of their pixels."""
+"""Uploaded images: checked and normalised in a process of their own, then kept by the digest of their pixels.
+
+The same image of a tenant is kept once; what another tenant has makes no difference to anybody.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import secrets
 import struct
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from wan22.errors import InvalidRequest, Reason
+from wan22.errors import DataLoss, InvalidRequest, Reason
 from wan22_gateway.results import Results, media_key
-from wan22_gateway.store import objects
-from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store import media, objects
+from wan22_gateway.store.database import Database
 
+log = logging.getLogger(__name__)
 MAX_BYTES = 32 << 20
 NORMALIZE_SECONDS = 30.0
 
@@ -46,22 +52,30 @@ class MediaLibrary:
             png = await _normalize(bytes(data))
         media_id = await asyncio.to_thread(lambda: hashlib.sha256(png).hexdigest())
         width, height = struct.unpack(">II", png[16:24])  # of the IHDR chunk, which comes first
-        key = media_key(media_id)
-        await self._database.write(objects.begin, key)
-        await self._results.put(key, png)
-        await self._database.write(_record, tenant, media_id, width, height)
+        known = await self._database.write(media.touch, tenant, media_id)
+        if known is None or not await self._is_there(known):
+            key = media_key(tenant, media_id, secrets.token_hex(8))
+            await self._database.write(objects.begin, key)
+            await self._results.put(key, png)
+            if known is None:
+                await self._database.write(media.add, tenant, media_id, (width, height), key)
+            else:
+                await self._database.write(media.replace, tenant, media_id, key)
         return StoredMedia(media_id, width, height)
 
-    async def read(self, media_id: str) -> AsyncIterator[bytes]:
-        """Yields an image's PNG in chunks of at most 1 MiB."""
-        key = media_key(media_id)
+    async def read(self, tenant: str, media_id: str) -> AsyncIterator[bytes]:
+        """Yields a tenant's image, a PNG, in chunks of at most 1 MiB. Raises NotFound, DataLoss, Unavailable."""
+        key = (await self._database.read(media.get, tenant, media_id)).key
         async for chunk in self._results.read(key, await self._results.size(key)):
             yield chunk
 
-
-def _record(tx: Transaction, tenant: str, media_id: str, width: int, height: int) -> None:
-    objects.commit(tx, media_key(media_id))
-    objects.add_media(tx, tenant, media_id, width, height)
+    async def _is_there(self, key: str) -> bool:
+        try:
+            await self._results.size(key)
+        except DataLoss as error:
+            log.warning("An image is stored anew: %s", error.message)
+            return False
+        return True
 
 
 async def _normalize(data: bytes) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 from google.rpc import status_pb2
 from sqlalchemy import and_, select, update
 
-from wan22.errors import DeadlineExceeded, Reason
+from wan22.errors import DeadlineExceeded, InvalidRequest, Reason
 from wan22.parameter_messages import complete_from_message
+from wan22.recipe import Recipe, numerics_digest
 from wan22.status import from_status
 from wan22.v1 import generation_pb2, inference_pb2
 from wan22.variants import VARIANTS
@@ -67,7 +68,7 @@ async def store(
         await database.write(objects.begin, begun)
     await results.put(beside, finished.recipe.encode())
     await results.put(key, video)
-    stored = StoredVideo(key, finished.video.size_bytes, finished.video.digest)
+    stored = StoredVideo(key, finished.video.size_bytes, finished.video.digest, _numerics(finished.recipe))
 
     def settle(tx: Transaction) -> bool:
         if not lifecycle.succeed(tx, fence, stored):
@@ -82,6 +83,15 @@ async def store(
 
     if not await database.write(settle):
         log.info("generations/%s ended otherwise before its video was stored: dropped.", fence.generation)
+
+
+def _numerics(recipe: str) -> str:
+    """The digest of what made a video, by its recipe; empty, so that it is never reused, for one of another version."""
+    try:
+        return numerics_digest(Recipe.from_json(recipe).numerics)
+    except InvalidRequest as error:
+        log.info("This video is not reused: %s", error.message)
+        return ""
 
 
 def _learn(tx: Transaction, row: GenerationRow, fence: Fence, compute_seconds: float) -> None:

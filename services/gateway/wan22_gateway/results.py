@@ -33,9 +33,9 @@ def checkpoint_key(generation: str, attempt: int, owner_epoch: int, step: int) -
     return f"checkpoints/{generation}/{attempt}-{owner_epoch}-{step}.safetensors"
 
 
-def media_key(media_id: str) -> str:
-    """The key of a normalised image; equal images share it."""
-    return f"media/{media_id}.png"
+def media_key(tenant: str, media_id: str, upload: str) -> str:
+    """The key of a tenant's normalised image; another one for each upload, so that none meets an earlier's deletion."""
+    return f"media/{tenant}/{media_id}-{upload}.png"
 
 
 class Results:

@@ -31,6 +31,9 @@ class GatewaySettings(ServerSettings):
     """Serves HTTP, too: docs/http.md."""
     http_port: int = Field(8080, ge=0, le=65535)
     """Port of HTTP; 0 picks a free one. With the TLS files it is HTTPS, by the same certificate, and asks for none."""
+    public_url: str = ""
+    """URL by which clients reach the HTTP port, such as https://wan22.example.com, for signed download URLs; localhost
+    when empty."""
     metrics_open: bool = False
     """Lets everybody who reaches the port read /metrics. Off, it takes the role operator, since it shows how much
     all tenants together have queued."""
@@ -68,6 +71,13 @@ class GatewaySettings(ServerSettings):
     """Claim that lists roles: user, operator, admin. A token without it is a user's."""
     queue_limit: int = Field(1000, ge=1)
     """Most QUEUED generations; beyond it CreateGeneration is RESOURCE_EXHAUSTED. Bounds the wait, not the memory."""
+    video_retention_days: float = Field(0.0, ge=0.0, le=3660.0)
+    """How long a finished video is kept; 0 until its generation is deleted: nobody's videos should vanish unasked.
+    A request may ask for less."""
+    generation_retention_days: float = Field(0.0, ge=0.0, le=3660.0)
+    """How long a generation is kept after its end, its prompt, events and video with it; 0 until it is deleted."""
+    media_retention_days: float = Field(30.0, ge=0.0, le=3660.0)
+    """How long an uploaded image is kept since its last upload, while no generation refers to it; 0 for good."""
     lease_seconds: float = Field(15.0, ge=1.0)
     """How long an attempt stays owned without renewal: three renewals, so that one slow fsync is no takeover."""
     worker_lease_seconds: float = Field(15.0, ge=1.0)
@@ -86,11 +96,11 @@ class GatewaySettings(ServerSettings):
             raise ValueError("use a folder, or s3://bucket/prefix")
         return location
 
-    @field_validator("s3_endpoint", "s3_public_endpoint")
+    @field_validator("s3_endpoint", "s3_public_endpoint", "public_url")
     @classmethod
     def _check_endpoint(cls, url: str) -> str:
         if url and not url.startswith(("http://", "https://")):
-            raise ValueError("use a URL, such as https://s3.example.com")
+            raise ValueError("use a URL, such as https://videos.example.com")
         return url
 
     @field_validator("store")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
-
 from wan22.errors import InvalidRequest
 from wan22.v1 import generation_pb2
 from wan22_gateway.lifecycle import timestamp
-from wan22_gateway.store import tenants
+from wan22_gateway.store import tenants, usage
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import usage
-from wan22_gateway.store.tenants import DAY
+from wan22_gateway.store.usage import DAY
 
 DEFAULT_DAYS, MAX_DAYS = 30, 366
 
@@ -39,7 +36,6 @@ def usage_message(
         text = f"days is {request.days}: use 1 to {MAX_DAYS}, or 0 for {DEFAULT_DAYS}."
         raise InvalidRequest(text, field="days")
     first = tx.now // DAY + 1 - (request.days or DEFAULT_DAYS)
-    query = select(usage).where(usage.c.tenant == tenant, usage.c.day >= first)
     return generation_pb2.ListUsageResponse(
         usage=[
             generation_pb2.Usage(
@@ -48,7 +44,10 @@ def usage_message(
                 generations=row.generations,
                 succeeded=row.succeeded,
                 gpu_seconds=row.gpu_seconds,
+                videos=row.videos,
+                video_bytes=row.video_bytes,
+                reused=row.reused,
             )
-            for row in tx.execute(query.order_by(usage.c.day.desc(), usage.c.variant))
+            for row in usage.since(tx, tenant, first)
         ]
     )

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, update
 
 from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
 from wan22.v1 import generation_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.results import recipe_key
-from wan22_gateway.store import turns
+from wan22_gateway.store import media, objects, turns, usage
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import attempts, events, generations, objects, requests, workers
+from wan22_gateway.store.schema import attempts, events, generations, requests, workers
 
 GenerationRow = Row[Any]
+BATCH = 100
+"""Most rows that one transaction of housekeeping changes: bounds how long others wait for it."""
 REQUEST_ID_LIFE = 7 * 24 * 3600 * 1_000_000
 """Microseconds for which a request id stays taken after its generation was deleted."""
 
@@ -44,6 +46,12 @@ class NewGeneration:
     """generation_pb2.Generation.Priority."""
     deadline: int | None = None
     start_by_time: int | None = None
+    keep_for: int | None = None
+    """Microseconds for which its video is kept; None for as long as the row."""
+    inputs_digest: str = ""
+    """Of all that the request decides of the video, see `reuse`."""
+    media: tuple[str, ...] = ()
+    """Ids of the images that it starts from."""
 
 
 def find_request(tx: Transaction, tenant: str, request_id: str, digest: str) -> str | None:
@@ -63,10 +71,26 @@ def find_request(tx: Transaction, tenant: str, request_id: str, digest: str) -> 
 
 def insert_generation(tx: Transaction, new: NewGeneration) -> None:
     """Adds a QUEUED generation and takes its request id."""
+    turns.queue_up(tx, new.pool, new.tenant)
+    _insert(tx, new, state=State.QUEUED)
+    lifecycle.accepted(tx, new.id)
+
+
+def insert_answered(tx: Transaction, new: NewGeneration, made: GenerationRow) -> None:
+    """Adds a generation that is SUCCEEDED at once by the video of an earlier one; that object has one more owner."""
+    result = {name: getattr(made, name) for name in ("video_key", "video_size", "video_digest", "numerics_digest")}
+    expire_time = None if new.keep_for is None else tx.now + new.keep_for
+    origin = made.reused_from or made.id
+    ends = {"end_time": tx.now, "video_expire_time": expire_time, "reused_from": origin}
+    _insert(tx, new, state=State.SUCCEEDED, **result, **ends)
+    lifecycle.answered(tx, get(tx, new.tenant, new.id))
+    usage.add(tx, new.tenant, new.variant, generations=1, succeeded=1, reused=1)
+
+
+def _insert(tx: Transaction, new: NewGeneration, **more: Any) -> None:
     row = {
         "id": new.id,
         "tenant": new.tenant,
-        "state": State.QUEUED,
         "variant": new.variant,
         "pool": new.pool,
         "model_version": new.model_version,
@@ -79,13 +103,14 @@ def insert_generation(tx: Transaction, new: NewGeneration) -> None:
         "priority": new.priority,
         "deadline": new.deadline,
         "start_by_time": new.start_by_time,
+        "keep_for": new.keep_for,
+        "inputs_digest": new.inputs_digest,
     }
-    turns.queue_up(tx, new.pool, new.tenant)
-    tx.execute(insert(generations).values(row))
+    tx.execute(insert(generations).values(**row, **more))
+    media.refer(tx, new.tenant, new.id, new.media)
     if new.request_id:
         request = {"tenant": new.tenant, "request_id": new.request_id, "generation": new.id}
         tx.execute(insert(requests).values(**request, digest=new.request_digest, create_time=tx.now))
-    lifecycle.accepted(tx, new.id)
 
 
 def get(tx: Transaction, tenant: str, generation: str) -> GenerationRow:
@@ -134,23 +159,54 @@ def events_after(tx: Transaction, generation: str, sequence: int) -> list[genera
 
 
 def remove(tx: Transaction, row: GenerationRow) -> None:
-    """Deletes a generation in a final state; its video becomes garbage. Raises FailedPrecondition in another state."""
+    """Deletes a generation in a final state with all that it alone has. Raises FailedPrecondition in another state."""
+    media.let_go(tx, row.id)
     deleted = delete(generations).where(generations.c.id == row.id, generations.c.state.in_(FINAL))
     if not tx.execute(deleted).rowcount:
         text = f"generations/{row.id} is {row.state}: cancel it first, or delete with force."
         raise FailedPrecondition(text, reason=Reason.GENERATION_UNFINISHED)
-    if row.video_key:
-        keys = [row.video_key, recipe_key(row.video_key)]
-        tx.execute(update(objects).where(objects.c.key.in_(keys)).values(state="garbage"))
+    tx.execute(update(requests).where(_request_of(row)).values(free_time=tx.now + REQUEST_ID_LIFE))
+    _let_go(tx, row)
     tx.notify("garbage")
     tx.notify(f"generation/{row.id}")
 
 
+def _request_of(row: GenerationRow) -> ColumnElement[bool]:
+    return and_(requests.c.tenant == row.tenant, requests.c.generation == row.id)
+
+
+def _let_go(tx: Transaction, row: GenerationRow) -> None:
+    """Makes the video that a row had garbage, unless another row answers by it, too: that one has the same inputs."""
+    if row.video_key is None:
+        return
+    same = and_(generations.c.tenant == row.tenant, generations.c.inputs_digest == row.inputs_digest)
+    others = select(generations.c.id).where(same, generations.c.video_key == row.video_key).limit(1)
+    if tx.execute(others).one_or_none() is None:
+        objects.drop(tx, [row.video_key, recipe_key(row.video_key)])
+
+
+def expire_videos(tx: Transaction) -> int:
+    """Gives up the videos whose time is over; the rows stay as they are. Returns how many, at most BATCH."""
+    over = and_(generations.c.video_expire_time <= tx.now, generations.c.video_key.is_not(None))
+    rows = tx.execute(select(generations).where(over).order_by(generations.c.video_expire_time).limit(BATCH)).all()
+    for row in rows:
+        tx.execute(update(generations).where(generations.c.id == row.id).values(video_key=None))
+        _let_go(tx, row)
+    return len(rows)
+
+
+def remove_old(tx: Transaction, keep_for: int) -> int:
+    """Deletes generations that ended so many microseconds ago. Returns how many, at most BATCH."""
+    old = select(generations).where(generations.c.end_time < tx.now - keep_for)
+    rows = tx.execute(old.order_by(generations.c.end_time).limit(BATCH)).all()
+    for row in rows:
+        remove(tx, row)
+    return len(rows)
+
+
 def forget_requests(tx: Transaction) -> None:
-    """Frees the request ids of generations that were deleted, 7 days after they were used."""
-    alive = select(generations.c.id)
-    old = and_(requests.c.create_time < tx.now - REQUEST_ID_LIFE, requests.c.generation.not_in(alive))
-    tx.execute(delete(requests).where(old))
+    """Frees the request ids whose generations were deleted 7 days ago."""
+    tx.execute(delete(requests).where(requests.c.free_time <= tx.now))
 
 
 def count_queued(tx: Transaction) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import and_, delete, or_, select, update
 
-from wan22.errors import NotFound
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import media, objects
+from wan22_gateway.store.schema import objects
 
 PENDING_LIFE = 3600 * 1_000_000
 """Microseconds after which an object that never became live is garbage; no upload takes an hour."""
@@ -41,21 +42,12 @@ def garbage(tx: Transaction) -> list[str]:
     return list(tx.execute(select(objects.c.key).where(or_(objects.c.state == "garbage", stale))).scalars())
 
 
+def drop(tx: Transaction, keys: Sequence[str]) -> None:
+    """Gives objects up that were live, and that nothing refers to any more."""
+    tx.execute(update(objects).where(objects.c.key.in_(keys)).values(state="garbage"))
+    tx.notify("garbage")
+
+
 def deleted(tx: Transaction, key: str) -> None:
     """Forgets an object that is gone."""
     tx.execute(delete(objects).where(objects.c.key == key))
-
-
-def add_media(tx: Transaction, tenant: str, media_id: str, width: int, height: int) -> None:
-    """Records a stored image for a tenant. Idempotent."""
-    row = {"id": media_id, "tenant": tenant, "width": width, "height": height, "create_time": tx.now}
-    tx.execute(tx.upsert(media).values(row).on_conflict_do_nothing())
-
-
-def media_size(tx: Transaction, tenant: str, media_id: str) -> tuple[int, int]:
-    """Width and height of a tenant's image. Raises NotFound."""
-    mine = and_(media.c.tenant == tenant, media.c.id == media_id)
-    row = tx.execute(select(media.c.width, media.c.height).where(mine)).one_or_none()
-    if row is None:
-        raise NotFound(f"media/{media_id} does not exist: upload the image by UploadMedia first.")
-    return row.width, row.height

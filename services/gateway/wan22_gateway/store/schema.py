@@ -52,6 +52,12 @@ generations = Table(
     Column("video_key", Text),
     Column("video_size", BigInteger),
     Column("video_digest", Text),
+    Column("video_expire_time", BigInteger),  # null: kept as long as the row
+    Column("keep_for", BigInteger),  # microseconds from the video's making to that; null likewise
+    # Reuse: what the request decides of the video, what the worker does, and whose video answered it.
+    Column("inputs_digest", Text, nullable=False, default=""),
+    Column("numerics_digest", Text, nullable=False, default=""),  # empty until there is a video
+    Column("reused_from", Text),
     Column("last_sequence", BigInteger, nullable=False, default=0),
     # The claim: which worker runs or is about to run it, and which gateway process speaks for it.
     Column("claimed_worker", Text),
@@ -75,6 +81,9 @@ generations = Table(
     Index("generations_by_tenant", "tenant", "position"),
     Index("generations_by_turn", "state", "pool", "tenant", "priority", "position"),
     Index("generations_by_start", "state", "start_by_time"),
+    Index("generations_by_inputs", "tenant", "inputs_digest"),
+    Index("generations_by_expiry", "video_expire_time"),
+    Index("generations_by_end", "end_time"),
     sqlite_autoincrement=True,
 )
 
@@ -86,6 +95,9 @@ requests = Table(
     Column("generation", Text, nullable=False),
     Column("digest", Text, nullable=False),  # SHA-256 of the request as it came
     Column("create_time", BigInteger, nullable=False),
+    Column("free_time", BigInteger),  # when it may be used anew; null while its generation is there
+    Index("requests_by_generation", "generation"),
+    Index("requests_by_free_time", "free_time"),
 )
 
 events = Table(
@@ -198,6 +210,9 @@ usage = Table(
     Column("generations", Integer, nullable=False),  # that ended on the day
     Column("succeeded", Integer, nullable=False),
     Column("gpu_seconds", Float, nullable=False),
+    Column("videos", Integer, nullable=False, default=0),  # that were made
+    Column("video_bytes", BigInteger, nullable=False, default=0),  # of these
+    Column("reused", Integer, nullable=False, default=0),  # that were answered by an earlier video
 )
 
 workers = Table(
@@ -230,7 +245,19 @@ media = Table(
     Column("tenant", Text, primary_key=True),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
+    Column("key", Text, nullable=False),  # of its object
     Column("create_time", BigInteger, nullable=False),
+    Column("use_time", BigInteger, nullable=False),  # when it was last uploaded, or last referred to
+    Index("media_by_use", "use_time"),
+)
+
+media_uses = Table(
+    "media_uses",
+    metadata,
+    Column("generation", Text, ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("media", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Index("media_uses_by_media", "tenant", "media"),
 )
 
 objects = Table(

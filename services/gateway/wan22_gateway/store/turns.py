@@ -9,9 +9,10 @@ from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
 
 from wan22_gateway.scheduling.plan import Plan, TenantQueue, Waiting, candidates
 from wan22_gateway.scheduling.shares import Priority, Share, activated, dispatched, settled
+from wan22_gateway.store import usage
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import attempts, generations, pools, shares, usage, workers
-from wan22_gateway.store.tenants import DAY, Limits, limits, limits_of
+from wan22_gateway.store.schema import attempts, generations, pools, shares, workers
+from wan22_gateway.store.tenants import Limits, limits, limits_of
 
 CHUNK = 32
 """Rows looked at together where the first of a queue can go to no free worker."""
@@ -122,12 +123,9 @@ def settle(tx: Transaction, generation: str) -> None:
         share = settled(share_of(tx, row.pool, row.tenant), used_seconds - row.charged_seconds, weight)
         _store(tx, row.pool, row.tenant, share)
     tx.execute(update(generations).where(generations.c.id == generation).values(charged_seconds=used_seconds))
-    succeeded = int(row.state == "SUCCEEDED")
-    first = {"generations": 1, "succeeded": succeeded, "gpu_seconds": used_seconds}
-    key = {"tenant": row.tenant, "day": tx.now // DAY, "variant": row.variant}
-    more = {name: usage.c[name] + value for name, value in first.items()}
-    statement = tx.upsert(usage).values(**key, **first)
-    tx.execute(statement.on_conflict_do_update(index_elements=list(key), set_=more))
+    made = int(row.state == "SUCCEEDED")
+    figures = {"generations": 1, "succeeded": made, "videos": made, "gpu_seconds": used_seconds}
+    usage.add(tx, row.tenant, row.variant, **figures, video_bytes=row.video_size or 0)
 
 
 def forget_idle(tx: Transaction) -> None:

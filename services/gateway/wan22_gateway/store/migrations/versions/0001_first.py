@@ -32,6 +32,11 @@ def upgrade() -> None:
         sa.Column("video_key", sa.Text(), nullable=True),
         sa.Column("video_size", sa.BigInteger(), nullable=True),
         sa.Column("video_digest", sa.Text(), nullable=True),
+        sa.Column("video_expire_time", sa.BigInteger(), nullable=True),
+        sa.Column("keep_for", sa.BigInteger(), nullable=True),
+        sa.Column("inputs_digest", sa.Text(), nullable=False),
+        sa.Column("numerics_digest", sa.Text(), nullable=False),
+        sa.Column("reused_from", sa.Text(), nullable=True),
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
         sa.Column("claimed_worker", sa.Text(), nullable=True),
         sa.Column("claimed_incarnation", sa.Text(), nullable=True),
@@ -55,6 +60,9 @@ def upgrade() -> None:
     turn = ["state", "pool", "tenant", "priority", "position"]
     op.create_index("generations_by_turn", "generations", turn, unique=False)
     op.create_index("generations_by_start", "generations", ["state", "start_by_time"], unique=False)
+    op.create_index("generations_by_inputs", "generations", ["tenant", "inputs_digest"], unique=False)
+    op.create_index("generations_by_expiry", "generations", ["video_expire_time"], unique=False)
+    op.create_index("generations_by_end", "generations", ["end_time"], unique=False)
     op.create_table(
         "identity",
         sa.Column("store_epoch", sa.Text(), nullable=False),
@@ -67,9 +75,21 @@ def upgrade() -> None:
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("width", sa.Integer(), nullable=False),
         sa.Column("height", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("use_time", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", "tenant"),
     )
+    op.create_index("media_by_use", "media", ["use_time"], unique=False)
+    op.create_table(
+        "media_uses",
+        sa.Column("generation", sa.Text(), nullable=False),
+        sa.Column("media", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["generation"], ["generations.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("generation", "media"),
+    )
+    op.create_index("media_uses_by_media", "media_uses", ["tenant", "media"], unique=False)
     op.create_table(
         "objects",
         sa.Column("key", sa.Text(), nullable=False),
@@ -135,6 +155,9 @@ def upgrade() -> None:
         sa.Column("generations", sa.Integer(), nullable=False),
         sa.Column("succeeded", sa.Integer(), nullable=False),
         sa.Column("gpu_seconds", sa.Float(), nullable=False),
+        sa.Column("videos", sa.Integer(), nullable=False),
+        sa.Column("video_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("reused", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "day", "variant"),
     )
     op.create_table(
@@ -144,8 +167,11 @@ def upgrade() -> None:
         sa.Column("generation", sa.Text(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("free_time", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("tenant", "request_id"),
     )
+    op.create_index("requests_by_generation", "requests", ["generation"], unique=False)
+    op.create_index("requests_by_free_time", "requests", ["free_time"], unique=False)
     op.create_table(
         "workers",
         sa.Column("name", sa.Text(), nullable=False),
@@ -241,11 +267,19 @@ def downgrade() -> None:
     op.drop_table("shares")
     op.drop_table("keys")
     op.drop_table("tenants")
+    op.drop_index("requests_by_free_time", table_name="requests")
+    op.drop_index("requests_by_generation", table_name="requests")
     op.drop_table("requests")
     op.drop_table("pools")
     op.drop_table("objects")
+    op.drop_index("media_uses_by_media", table_name="media_uses")
+    op.drop_table("media_uses")
+    op.drop_index("media_by_use", table_name="media")
     op.drop_table("media")
     op.drop_table("identity")
+    op.drop_index("generations_by_end", table_name="generations")
+    op.drop_index("generations_by_expiry", table_name="generations")
+    op.drop_index("generations_by_inputs", table_name="generations")
     op.drop_index("generations_by_start", table_name="generations")
     op.drop_index("generations_by_turn", table_name="generations")
     op.drop_index("generations_by_tenant", table_name="generations")
