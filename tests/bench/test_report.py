@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from wan22_bench.report import Report, Row, versions_of
+from wan22_bench.report import Figures, Report, Row, versions_of
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,15 @@ def test_a_row_without_goal_or_value_is_neither_met_nor_missed() -> None:
 def test_a_report_is_written_and_shown(tmp_path: Path) -> None:
     row = Row(id="P10", what="stored share", value=0.72, unit="1", goal=0.69)
     versions = versions_of("numpy", "no-such-package")
-    report = Report(name="registry", device="2 cores", command="wan22 bench registry", rows=[row], versions=versions)
+    tables = [Figures(title="Held days", columns=("policy", "loads"), rows=[("wan22", 1234.0)])]
+    report = Report(
+        name="registry",
+        device="2 cores",
+        command="wan22 bench registry",
+        rows=[row],
+        versions=versions,
+        tables=tables,
+    )
     path = tmp_path / "registry.json"
     report.write(path)
     result = json.loads(path.read_text())
@@ -34,4 +42,7 @@ def test_a_report_is_written_and_shown(tmp_path: Path) -> None:
     assert result["versions"]["no-such-package"] is None
     console = Console(record=True, width=120)
     report.show(console)
-    assert "missed" in console.export_text()
+    shown = console.export_text()
+    assert "missed" in shown
+    assert "Held days" in shown
+    assert result["tables"] == [{"title": "Held days", "columns": ["policy", "loads"], "rows": [["wan22", 1234.0]]}]

@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from wan22_bench.scaling.policies.kpa import Kpa, KpaSettings
 from wan22_bench.scaling.simulator import Setup, Simulation
 from wan22_bench.scaling.trace import Trace
+
+DECISIONS = json.loads(Path(__file__).with_name("knative_decisions.json").read_text())
+"""What Knative's own autoscaler decided, by tools/knative."""
+
+
+@pytest.mark.parametrize("play", DECISIONS, ids=lambda play: f"target {play['settings']['target']:g}")
+def test_knatives_own_autoscaler_decides_the_same(play: dict[str, Any]) -> None:
+    kpa = Kpa(KpaSettings(**play["settings"]))
+    found = [kpa.scale(time, stable, panic, ready) for time, stable, panic, ready, _ in play["rows"]]
+    assert found == [row[-1] for row in play["rows"]]
+    assert (min(found), max(found) > 10) == (0, True)
 
 
 def test_the_desired_pods_are_the_average_concurrency_over_the_target() -> None:
