@@ -273,7 +273,8 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     limits = replace(
         LIMITS, minimum=draw(st.integers(0, maximum)), maximum=maximum, budget=draw(st.none() | st.integers(0, 10))
     )
-    return snapshot(draw(WORKERS), demand=draw(st.none() | st.just(demand)), limits=limits)
+    loads = draw(st.sampled_from([(), LOADS, (240.0,), (15.0, 10.0)]))
+    return snapshot(draw(WORKERS), demand=draw(st.none() | st.just(demand)), limits=limits, load_times=loads)
 
 
 HISTORIES = st.lists(st.tuples(st.floats(NOW - 60.0, NOW), st.integers(0, 10)), max_size=3).map(
@@ -322,6 +323,26 @@ def test_a_decision_that_is_carried_out_is_not_taken_back_under_constant_demand(
         assert second.remove == ()
     if first.remove:
         assert second.start == 0
+
+
+@given(st.integers(0, 40), st.integers(0, 400), st.floats(10.0, 600.0), st.sampled_from([15.0, 90.0, 240.0]), WORKERS)
+def test_under_constant_demand_no_worker_comes_after_one_has_left(
+    minute: int, ten: int, seconds: float, load: float, workers: tuple[Worker, ...]
+) -> None:
+    demand = Demand(time=NOW, arrivals_60s=minute, arrivals_10m=ten, mean_seconds_10m=seconds)
+    history, present, removed = History(), tuple(w for w in workers if w.state in {IDLE, LOADING}), 0
+    for step in range(40):
+        now = NOW + 15.0 * step
+        at_rest = tuple(replace(w, state=IDLE, since=now) if now - w.since > load else w for w in present)
+        seen = replace(
+            snapshot(at_rest, demand=replace(demand, time=now), load_times=(load,)), now=now, workers_time=now
+        )
+        decision = decide(seen, history)
+        history = decision.history
+        assert not (removed and decision.start)
+        removed += len(decision.remove)
+        new = (Worker(name=f"new{step}-{n}", state=LOADING, since=now) for n in range(decision.start))
+        present = (*(w for w in at_rest if w.name not in decision.remove), *new)
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 1000.0), st.integers(0, 1000)), max_size=80))
