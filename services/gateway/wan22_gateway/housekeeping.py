@@ -23,7 +23,8 @@ async def keep_house(database: Database, results: Results, retention: Retention)
     """Works for ever: once a minute, and at once after a deletion. Several processes may do the same work twice."""
     if database.alone:
         await database.write(objects.abandon_pending)
-    with database.listen("garbage") as wake:
+    with database.listen("garbage") as wake, database.listen("deleted") as deleted:
+        deleted.set()  # what an earlier process deleted and did not come to erase
         while True:
             wake.clear()
             await _all(database, generations.expire_videos)
@@ -35,6 +36,10 @@ async def keep_house(database: Database, results: Results, retention: Retention)
             await database.write(turns.forget_idle)
             await database.write(pools.forget_dead, DEAD_WORKER_SECONDS)
             await _collect(database, results)
+            if deleted.is_set():
+                deleted.clear()
+                if not await database.erase():
+                    deleted.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_SECONDS):
                     await wake.wait()

@@ -125,6 +125,13 @@ class Database(ABC):
                 if not self._listeners[topic]:
                     del self._listeners[topic]
 
+    async def erase(self) -> bool:
+        """Takes the content of deleted rows out of the store's files, as far as it is for us to do; false to try again.
+
+        PostgreSQL does it by itself, by its autovacuum and its write-ahead log's retention.
+        """
+        return True
+
     async def close(self) -> None:
         """Finishes the queued writes and lets the store go."""
         await asyncio.to_thread(self._writer.close)

@@ -168,6 +168,7 @@ def remove(tx: Transaction, row: GenerationRow) -> None:
     tx.execute(update(requests).where(_request_of(row)).values(free_time=tx.now + REQUEST_ID_LIFE))
     _let_go(tx, row)
     tx.notify("garbage")
+    tx.notify("deleted")
     tx.notify(f"generation/{row.id}")
 
 

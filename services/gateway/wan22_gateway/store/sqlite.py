@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +24,8 @@ from wan22_gateway.store.group_writer import Write
 from wan22_gateway.store.remembered import TOPICS
 
 T = TypeVar("T")
+ERASE_SECONDS = 1.0
+"""How long emptying the write-ahead log waits for readers, while writers wait for it."""
 
 
 class SqliteDatabase(Database):
@@ -41,6 +45,13 @@ class SqliteDatabase(Database):
         self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN")
         self._versions: Counter[str] = Counter()
         super().__init__()
+
+    async def erase(self) -> bool:
+        """Empties the write-ahead log, which has earlier states of pages; deleted content in pages is zeros at once.
+
+        False when somebody reads or writes just now.
+        """
+        return await asyncio.to_thread(_truncate_log, self.path)
 
     async def close(self) -> None:
         """Finishes the queued writes and lets the folder go."""
@@ -91,6 +102,13 @@ def _explain(error: OperationalError) -> Wan22Error:
     return Unavailable(f"The gateway's store failed: {error.orig}.", retry_after=1)
 
 
+def _truncate_log(path: Path) -> bool:
+    """By a connection of its own, since it must be in no transaction and may wait for others only shortly."""
+    with closing(sqlite3.connect(path, timeout=ERASE_SECONDS)) as connection:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
 def _engine(path: Path, *, size: int, begin: str) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
@@ -102,7 +120,7 @@ def _engine(path: Path, *, size: int, begin: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
