@@ -36,7 +36,7 @@ help: ## Lists the targets
 
 .venv/.dev: .venv/.local $(INPUTS)
 	@echo "Installing what the tests and linters need."
-	@$(INSTALL) '.[local,dev]'
+	@$(INSTALL) '.[local,operator,dev]'
 	@touch $@
 
 setup: .venv/.dev ## Installs everything into .venv

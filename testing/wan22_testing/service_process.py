@@ -28,13 +28,15 @@ def free_port() -> int:
 class ServiceProcess:
     """`python -m MODULE --port … --health-port … FLAGS`; its output goes to a log file.
 
-    The ports stay the same over restarts, as those of a supervised process do.
+    The ports stay the same over restarts, as those of a supervised process do. One that serves nothing has its health
+    port alone.
     """
 
-    def __init__(self, module: str, log: Path, **flags: object) -> None:
+    def __init__(self, module: str, log: Path, *, serves: bool = True, **flags: object) -> None:
         self.module = module
         self.log = log
         self.flags = flags
+        self._serves = serves
         self.port = free_port()
         self.health_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,7 +53,9 @@ class ServiceProcess:
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Starts it; `until` waits for its health."""
-        command = [sys.executable, "-m", self.module, "--port", str(self.port), "--health-port", str(self.health_port)]
+        command = [sys.executable, "-m", self.module, "--health-port", str(self.health_port)]
+        if self._serves:
+            command += ["--port", str(self.port)]
         for name, value in self.flags.items():
             flag = f"--{name.replace('_', '-')}"
             command += [flag] if value is True else [flag, str(value)]

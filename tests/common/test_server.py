@@ -13,7 +13,7 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from wan22 import server as server_module
+from wan22 import health as health_module
 from wan22.errors import Code, InvalidRequest, NotFound, Reason, ResourceExhausted, Wan22Error
 from wan22.server import Server, refuse_unknown_fields, until_stopped
 from wan22.status import from_rpc_error
@@ -163,7 +163,7 @@ async def test_health_answers_while_the_loop_is_blocked_and_says_not_live_when_i
         with grpc.insecure_channel(f"127.0.0.1:{server.health_port}") as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             for limit in (10.0, 0.0):
-                monkeypatch.setattr(server_module, "HEARTBEAT_LIMIT", limit)
+                monkeypatch.setattr(health_module, "HEARTBEAT_LIMIT", limit)
                 answer = stub.Check(health_pb2.HealthCheckRequest(service="live"), timeout=5)
                 answers.append(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from wan22.errors import FailedPrecondition, Reason
+from wan22.health import Health
 from wan22.server import Server
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,10 @@ class MetricsServer:
 
 
 @contextmanager
-def serving_metrics(server: Server, metrics: CollectorRegistry, host: str, port: int | None) -> Iterator[int | None]:
-    """Gives a gRPC server its HTTP port while the context lasts, if the settings name one; the bound port."""
+def serving_metrics(
+    server: Server | Health, metrics: CollectorRegistry, host: str, port: int | None
+) -> Iterator[int | None]:
+    """Gives a process its HTTP port while the context lasts, if the settings name one; the bound port."""
     if port is None:
         yield None
         return

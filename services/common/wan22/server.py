@@ -8,18 +8,17 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Self, cast
 
 import grpc
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from wan22.channels import SERVER_OPTIONS
 from wan22.errors import InternalError, InvalidRequest, Reason, ResourceExhausted, Wan22Error
+from wan22.health import Health
 from wan22.status import to_status
 from wan22.tls import Tls, check_peer
 
@@ -27,8 +26,6 @@ log = logging.getLogger(__name__)
 
 READ_OUT_SECONDS = 2.0
 """How long the rest of a refused request stream is read."""
-HEARTBEAT_LIMIT = 10.0
-"""Seconds without a turn of the event loop after which the process counts as hung."""
 
 
 def configure_logging(service: str) -> None:
@@ -152,30 +149,6 @@ def explained(error: Exception, method: str) -> Wan22Error:
     return InternalError(text)
 
 
-class _Health(health_pb2_grpc.HealthServicer):
-    """`""` and `live`: the event loop turns. `ready`: the service also takes calls."""
-
-    def __init__(self) -> None:
-        self.beat = time.monotonic()
-        self.ready = False
-
-    @property
-    def live(self) -> bool:
-        """Whether the event loop has turned lately."""
-        return time.monotonic() - self.beat < HEARTBEAT_LIMIT
-
-    def Check(
-        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
-        """Answers from the health server's own thread."""
-        live = self.live
-        answers = {"": live, "live": live, "ready": live and self.ready}
-        if request.service not in answers:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"service is {request.service!r}: use '', 'live' or 'ready'.")
-        states = health_pb2.HealthCheckResponse
-        return states(status=states.SERVING if answers[request.service] else states.NOT_SERVING)
-
-
 class Server:
     """A grpc.aio server with our error handling and, if asked for, plaintext health on a port of its own.
 
@@ -200,18 +173,14 @@ class Server:
     ) -> None:
         self._register = register
         self._address = (host, port)
-        self._health_address = None if health_port is None else (host, health_port)
         self._strict = strict
         self._reflected = reflected
         self._stop_grace = stop_grace
         self._guard = guard
         self._tls = tls
         self._peers = frozenset(peers) if tls is not None and peers else None
-        self._health = _Health()
-        self._health_server: grpc.Server | None = None
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._health = Health(host, health_port)
         self.port = port
-        self.health_port = health_port
 
     async def __aenter__(self) -> Self:
         errors = _Errors(strict=self._strict, guard=self._guard, peers=self._peers)
@@ -229,24 +198,18 @@ class Server:
             credentials = self._tls.server_credentials(require_client=self._peers is not None)
             self.port = self._server.add_secure_port(f"{host}:{port}", credentials)
         await self._server.start()
-        self._heartbeat = asyncio.create_task(self._beat())
-        if self._health_address is not None:
-            self._health_server = grpc.server(ThreadPoolExecutor(2, "health"), options=SERVER_OPTIONS)
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
-            host, port = self._health_address
-            self.health_port = self._health_server.add_insecure_port(f"{host}:{port}")
-            self._health_server.start()
+        await self._health.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._health.ready = False
         await self._server.stop(self._stop_grace)
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._heartbeat
-        if self._health_server is not None:
-            await asyncio.to_thread(self._health_server.stop(None).wait)
+        await self._health.__aexit__()
+
+    @property
+    def health_port(self) -> int | None:
+        """The bound health port."""
+        return self._health.port
 
     def set_ready(self, ready: bool) -> None:  # noqa: FBT001
         """Sets what the health service says for `ready`."""
@@ -261,11 +224,6 @@ class Server:
     def ready(self) -> bool:
         """What `set_ready` was told last."""
         return self._health.ready
-
-    async def _beat(self) -> None:
-        while True:
-            self._health.beat = time.monotonic()
-            await asyncio.sleep(1.0)
 
 
 async def until_stopped() -> None:

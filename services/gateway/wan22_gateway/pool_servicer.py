@@ -75,7 +75,7 @@ class PoolServicer(pool_pb2_grpc.PoolServiceServicer):
         """Bars a worker from new attempts for a while."""
         name = names.check_worker(request.name)
         lease = _seconds(request.lease, request.HasField("lease"), 60.0, low=1.0, high=3600.0, field="lease")
-        await self._database.write(pools.drain, name, lease)
+        await self._database.write(pools.drain, name, lease, request.allow_claimed)
         return await self._get_worker(name)
 
     async def UndrainWorker(self, request: pool_pb2.UndrainWorkerRequest, context: Context) -> pool_pb2.PoolWorker:

@@ -137,10 +137,13 @@ def _is_silent(worker: WorkerRow, asked_since: int) -> bool:
     return not worker.lost and worker.lease_expire_time <= asked_since
 
 
-def drain(tx: Transaction, name: str, lease_seconds: float) -> None:
-    """Bars a worker from new attempts until the lease lapses. Raises FailedPrecondition while one is claimed for it."""
+def drain(tx: Transaction, name: str, lease_seconds: float, allow_claimed: bool = False) -> None:  # noqa: FBT001, FBT002
+    """Bars a worker from new attempts until the lease lapses.
+
+    Raises FailedPrecondition while one is claimed for it, unless that is allowed.
+    """
     row = get_worker(tx, name)
-    if row.generation is not None:
+    if row.generation is not None and not allow_claimed:
         text = f"{name} has an attempt of generations/{row.generation}: wait for its end, or drain another worker."
         raise FailedPrecondition(text, reason=Reason.WORKER_CLAIMED, metadata={"generation": row.generation})
     lapse = tx.now + round(lease_seconds * 1_000_000)

@@ -1,0 +1,1 @@
+"""Wanted objects, made by pure functions of a pool and the settings."""

@@ -1,0 +1,163 @@
+"""The Kubernetes API, asked in JSON: what the operator needs of it and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
+
+from wan22.errors import FailedPrecondition, Reason
+from wan22_operator.resources import Resource
+
+Object = dict[str, Any]
+FIELD_MANAGER = "wan22-operator"
+ANSWER_SECONDS = 20.0
+"""How long one answer may take: a half-open connection is noticed after that."""
+APPLY = "application/apply-patch+yaml"
+CONNECTIONS = 50
+
+
+class ApiFailure(Exception):
+    """The API server refused, or was not reached (code 0); `reason` is Kubernetes' own word for it."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+
+    @property
+    def missing(self) -> bool:
+        """What was asked for is not there."""
+        return self.code == HTTPStatus.NOT_FOUND
+
+    @property
+    def conflict(self) -> bool:
+        """Somebody was faster, or holds a field; creating, the name is taken."""
+        return self.code == HTTPStatus.CONFLICT
+
+
+async def load_configuration(kubeconfig: Path | None) -> Configuration:
+    """Where the API server is and who is asking. Raises FailedPrecondition (BAD_SETTING)."""
+    loaded = Configuration()
+    loaded.connection_pool_maxsize = CONNECTIONS
+    try:
+        if kubeconfig is None and not os.environ.get("KUBECONFIG"):
+            config.load_incluster_config(loaded)  # type: ignore[no-untyped-call]
+        else:
+            file = None if kubeconfig is None else str(kubeconfig)
+            await config.load_kube_config(file, client_configuration=loaded)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError) as error:
+        text = f"There is no way to the Kubernetes API ({error}): give --kubeconfig, or run in a cluster."
+        raise FailedPrecondition(text, reason=Reason.BAD_SETTING) from error
+    return loaded
+
+
+class Cluster:
+    """One API server as one user; use as an async context manager. Every call raises ApiFailure."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+
+    async def __aenter__(self) -> Self:
+        self._client = ApiClient(self.configuration)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        """One object."""
+        return await self._call("GET", resource.path(namespace, name))
+
+    async def find(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        """One object, or None."""
+        try:
+            return await self.get(resource, namespace, name)
+        except ApiFailure as failure:
+            if failure.missing:
+                return None
+            raise
+
+    async def list(self, resource: Resource, namespace: str | None = None, *, labels: str = "") -> list[Object]:
+        """The objects with these labels, of a namespace or of all."""
+        query = {"labelSelector": labels} if labels else {}
+        answer = await self._call("GET", resource.path(namespace), query=query)
+        found: list[Object] = answer["items"]
+        return found
+
+    async def create(self, resource: Resource, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
+        """A new object; a name that is taken is a conflict."""
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._call("POST", resource.path(namespace), query=query, body=manifest)
+
+    async def replace(self, resource: Resource, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
+        """An object as the manifest says, if it is still of the manifest's resourceVersion."""
+        path = resource.path(namespace, manifest["metadata"]["name"])
+        return await self._call("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
+
+    async def apply(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        manifest: Mapping[str, Any],
+        *,
+        subresource: str = "",
+        force: bool = False,
+    ) -> Object:
+        """Server-side apply of the fields given; a conflict where another manager holds one, unless forced.
+
+        With a resourceVersion in the manifest also a conflict where the object has changed since.
+        """
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
+        path = resource.path(namespace, manifest["metadata"]["name"], subresource)
+        return await self._call("PATCH", path, query=query, body=manifest, content_type=APPLY)
+
+    async def delete(self, resource: Resource, namespace: str | None, name: str, *, uid: str, version: str) -> None:
+        """Deletes the object of this uid in this resourceVersion, else it is a conflict."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid, "resourceVersion": version}}
+        await self._call("DELETE", resource.path(namespace, name), body=body)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        prepared = await self._client.param_serialize(
+            method, path, query_params=list((query or {}).items()), header_params=headers, auth_settings=["BearerToken"]
+        )
+        method, url, headers, _, _ = prepared
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                response = await self._client.call_api(method, url, headers, body)
+                content = await response.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            text = f"{method} {path}: the Kubernetes API does not answer ({type(error).__name__}: {error})."
+            raise ApiFailure(0, "Unreachable", text) from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise _failure(response.status, content)
+        answer: Object = json.loads(content)
+        return answer
+
+
+def _failure(code: int, content: bytes) -> ApiFailure:
+    text = content.decode(errors="replace")
+    try:
+        said = json.loads(text)
+        return ApiFailure(code, said.get("reason", ""), said["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ApiFailure(code, "", text or HTTPStatus(code).phrase)

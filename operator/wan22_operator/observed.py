@@ -1,0 +1,91 @@
+"""What is seen of one pool at one time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wan22.errors import Wan22Error
+from wan22_operator.cluster import Cluster, Object
+from wan22_operator.gateway import Gateway, PoolView
+from wan22_operator.models import Models, Resolved, waiting_for
+from wan22_operator.names import PoolKey
+from wan22_operator.nodes import Node, Nodes
+from wan22_operator.record import Record
+from wan22_operator.resources import POD, WAN_POOL
+from wan22_operator.settings import OperatorSettings
+from wan22_operator.snapshot import STALE_ROUNDS
+from wan22_operator.spec import PoolSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """All that a plan is made from."""
+
+    now: float
+    """Seconds since the epoch."""
+    spec: PoolSpec
+    status: Mapping[str, Any]
+    """As the API server has it."""
+    record: Record
+    pods: Sequence[Mapping[str, Any]]
+    """The pool's own."""
+    nodes: Mapping[str, Node]
+    view: PoolView | None
+    """What the gateway said last; None before it said anything of this pool."""
+    told: bool
+    """That is fresh, and the gateway has looked at every worker."""
+    model: Resolved | None
+    model_error: str | None
+    """In words, where the model could not be resolved."""
+
+
+class Sources:
+    """Where observations come from; shared by all pools."""
+
+    def __init__(
+        self, cluster: Cluster, gateway: Gateway, models: Models, nodes: Nodes, settings: OperatorSettings
+    ) -> None:
+        self.cluster = cluster
+        self.gateway = gateway
+        self.models = models
+        self.nodes = nodes
+        self.settings = settings
+
+    async def observe(self, key: PoolKey) -> Observed | None:
+        """Looks at everything anew; None where there is no such pool, or it is being deleted. Raises ApiFailure."""
+        manifest = await self.cluster.find(WAN_POOL, key.namespace, key.name)
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            return None
+        spec, status = PoolSpec.parse(manifest), manifest.get("status", {})
+        labelled = await self.cluster.list(POD, key.namespace, labels=key.selector)
+        model, error = await self._model(spec)
+        now = time.time()
+        view = self.gateway.views.get(key.pool)
+        stale = STALE_ROUNDS * self.settings.resync_seconds
+        return Observed(
+            now=now,
+            spec=spec,
+            status=status,
+            record=Record.from_status(status, now),
+            pods=[pod for pod in labelled if _owner(pod) == spec.uid],
+            nodes=await self.nodes.all(),
+            view=view,
+            told=view is not None and view.pool.demand.complete and now - view.time < stale,
+            model=model,
+            model_error=error,
+        )
+
+    async def _model(self, spec: PoolSpec) -> tuple[Resolved | None, str | None]:
+        try:
+            return await self.models.resolve(spec.model, spec.precision), None
+        except Wan22Error as error:
+            return None, waiting_for(spec.model, error)
+
+
+def _owner(manifest: Object) -> str | None:
+    """Uid of the controller."""
+    references = manifest["metadata"].get("ownerReferences", [])
+    return next((reference["uid"] for reference in references if reference.get("controller")), None)

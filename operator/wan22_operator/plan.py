@@ -1,0 +1,248 @@
+"""What is to be done for one pool: a pure function of what was observed and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from wan22.v1 import pool_pb2
+from wan22_operator.memory import Memory
+from wan22_operator.names import WORKER_PORT, ordinal_of
+from wan22_operator.observed import Observed
+from wan22_operator.record import READY, Avoided, Load, Record, State, WorkerRecord
+from wan22_operator.replacing import failed, patient, replaced, stalled
+from wan22_operator.revision import is_current, revision
+from wan22_operator.scaling.decision import Decision, decide
+from wan22_operator.scaling.history import History
+from wan22_operator.scaling.snapshot import Snapshot
+from wan22_operator.settings import OperatorSettings
+from wan22_operator.snapshot import snapshot_of
+from wan22_operator.spec import PoolSpec
+from wan22_operator.workers import Seen, see
+
+AVOID_SECONDS = 60.0
+LONGEST_AVOID_SECONDS = 3600.0
+FORGIVE_SECONDS = 3600.0
+"""After so long without a failure a node counts as new."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What status is to say, and what then is to be done."""
+
+    record: Record
+    workers: tuple[Seen, ...]
+    """As seen, without those that are to be created."""
+    declared: pool_pb2.Pool | None
+    """What the gateway is to have; None while that is not known."""
+    decision: Decision | None
+    """None where nothing may be decided: no model, or paused."""
+    blocked: str = ""
+    """Why no worker is created, where some are wanted."""
+    events: tuple[tuple[str, str, str], ...] = ()
+    """Type, reason and message of each."""
+
+
+def plan(
+    observed: Observed,
+    settings: OperatorSettings,
+    memory: Memory,
+    *,
+    budget: int | None = None,
+) -> Plan:
+    """Decides; `budget` is how many workers the GPU budget leaves. The memory is read only."""
+    spec, now = observed.spec, observed.now
+    record = _resolved(observed, settings)
+    known = () if observed.view is None else observed.view.pool.workers
+    recorded = [worker for worker in record.workers if worker.uid or worker.name not in memory.taken]
+    workers = see(spec.key, recorded, observed.pods, observed.nodes, known, now, told=observed.told)
+    record = _followed(record, workers, now)
+    declared = _declared(observed, settings, record, workers)
+    if spec.paused or not record.model_version:
+        return Plan(record=record, workers=tuple(workers), declared=declared, decision=None)
+    record, bad = _avoiding(record, workers, memory, settings, now)
+    victims = _still_leaving(spec, record, workers)
+    victims += [seen.name for seen in bad if seen.name not in victims]
+    seen_now = replace(record, victims=tuple(victims))
+    snapshot = snapshot_of(
+        spec, seen_now, workers, observed.view, budget=budget, resync_seconds=settings.resync_seconds, now=now
+    )
+    decision = _decision(observed, snapshot, record)
+    victims += decision.remove
+    if observed.told:
+        wanted = decision.workers
+        victims += replaced(spec, workers, record.revision, wanted, victims)
+    obstacle = memory.refused or _obstacle(observed, record, workers)
+    start = 0 if obstacle and decision.start else decision.start
+    started, ordinal = [], record.next_ordinal
+    for _ in range(start):
+        name = spec.key.worker(ordinal)
+        started.append(WorkerRecord(name=name, since=now, revision=record.revision))
+        ordinal += 1
+    dropped = {seen.name for seen in workers if seen.pod is None and seen.name in victims}
+    remaining = [worker for worker in record.workers if worker.name not in dropped]
+    changed = decision.workers != record.desired or set(victims) - set(record.victims) or start
+    record = replace(
+        record,
+        workers=(*remaining, *started),
+        next_ordinal=ordinal,
+        victims=tuple(name for name in victims if name not in dropped),
+        desired=decision.workers,
+        decision_time=now if changed else record.decision_time,
+        decision_reason=decision.reason if changed else record.decision_reason,
+        history=decision.history,
+    )
+    kept = tuple(seen for seen in workers if seen.name not in dropped)
+    return Plan(
+        record=record,
+        workers=kept,
+        declared=declared,
+        decision=decision,
+        blocked=obstacle if decision.start or memory.refused else "",
+        events=(("Normal", _verb(observed.record.desired, decision.workers), decision.reason),)
+        if decision.workers != (observed.record.desired or 0)
+        else (),
+    )
+
+
+def _verb(before: int | None, after: int) -> str:
+    return "ScaledUp" if before is None or after > before else "ScaledDown"
+
+
+def _resolved(observed: Observed, settings: OperatorSettings) -> Record:
+    """With image, version and revision as they are to be.
+
+    Another version waits until the present one's work is done: a generation keeps the version it was accepted with.
+    """
+    spec, record, model = observed.spec, observed.record, observed.model
+    default = record.default_image or settings.worker_image
+    image = spec.image or default
+    if model is not None and (not record.model_version or not _has_work(observed)):
+        record = replace(record, model=spec.model, model_version=model.name, variant=model.variant)
+    elif model is None and record.model != spec.model and not _has_work(observed):
+        record = replace(record, model=spec.model, model_version="", variant="")
+    known = revision(spec, image, record.model_version) if record.model_version else record.revision
+    return replace(record, image=image, default_image=default, revision=known)
+
+
+def _has_work(observed: Observed) -> bool:
+    if observed.view is None or not observed.told:
+        return bool(observed.record.workers)
+    demand = observed.view.pool.demand
+    return bool(demand.queued or demand.running)
+
+
+def _followed(record: Record, workers: Sequence[Seen], now: float) -> Record:
+    """With the workers as they are seen, and the loads that have ended."""
+    before = {worker.name: worker.state for worker in record.workers}
+    for seen in workers:
+        if seen.state in READY and before.get(seen.name) in {State.LOADING, State.CREATING}:
+            record = record.with_load(Load(now, max(0.0, now - seen.scheduled_time), seen.record.node))
+    taken = [number for seen in workers if (number := ordinal_of(seen.name)) is not None]
+    return replace(
+        record,
+        workers=tuple(seen.record for seen in workers),
+        next_ordinal=max([record.next_ordinal, *(number + 1 for number in taken)]),
+    )
+
+
+def _declared(
+    observed: Observed, settings: OperatorSettings, record: Record, workers: Sequence[Seen]
+) -> pool_pb2.Pool | None:
+    spec = observed.spec
+    if not record.model_version:
+        return None
+    if settings.worker_discovery == "service":
+        host = f"{spec.key.objects}.{spec.key.namespace}.svc.{settings.cluster_domain}"
+        targets = [f"{host}:{WORKER_PORT}"]
+    else:
+        targets = sorted(f"{seen.address}:{WORKER_PORT}" for seen in workers if seen.address)
+    return pool_pb2.Pool(
+        name=spec.key.pool,
+        variant=record.variant,
+        model_version=record.model_version,
+        max_workers=spec.maximum,
+        default_for_variant=spec.default_for_variant,
+        distilled=spec.distilled,
+        worker_targets=targets,
+    )
+
+
+def _decision(observed: Observed, snapshot: Snapshot, record: Record) -> Decision:
+    decision = _external(observed, snapshot) if observed.spec.external else decide(snapshot, record.history)
+    if decision.remove and not observed.told:  # whatever decided it: nobody knows what these workers do
+        kept = decision.workers + len(decision.remove)
+        text = f"Stays at {kept} workers: the gateway's figures are not fresh, so none is removed."
+        return replace(decision, workers=kept, remove=(), reason=text)
+    return decision
+
+
+def _external(observed: Observed, snapshot: Snapshot) -> Decision:
+    """As many workers as `spec.replicas` says; the longest idle and the newest that load leave first."""
+    spec = observed.spec
+    wanted = spec.external_replicas
+    if snapshot.limits.budget is not None:
+        wanted = min(wanted, snapshot.limits.budget)
+    leaving = {worker.name for worker in snapshot.workers if worker.state.value == "leaving"}
+    staying = [worker for worker in snapshot.workers if worker.name not in leaving]
+    surplus = len(staying) - wanted
+    order = {"idle": 0, "loading": 1, "busy": 2}
+    removable = [worker for worker in staying if worker.state.value in order]
+    removable.sort(key=lambda w: (order[w.state.value], -w.since if w.state.value == "loading" else w.since))
+    remove = tuple(worker.name for worker in removable[: max(0, surplus)])
+    start = 0 if snapshot.unschedulable else max(0, min(-surplus, spec.maximum - len(snapshot.workers)))
+    change = f"{len(staying)} -> {wanted} workers" if surplus else f"Stays at {wanted} workers"
+    why = f"{change}: spec.replicas asks for {spec.replicas if spec.replicas is not None else 'the minimum'}."
+    return Decision(workers=wanted, start=start, remove=remove, reason=why, history=History())
+
+
+def _still_leaving(spec: PoolSpec, record: Record, workers: Sequence[Seen]) -> list[str]:
+    """Victims of earlier rounds that are still here.
+
+    One that was given a generation before it was fenced stays, unless it may end that.
+    """
+    here = {seen.name: seen for seen in workers if seen.name in record.victims}
+    waiting = patient(spec, list(here.values()), record.revision)
+    busy = {name for name, seen in here.items() if seen.state is State.BUSY and name not in waiting}
+    return [name for name in record.victims if name in here and name not in busy]
+
+
+def _avoiding(
+    record: Record,
+    workers: Sequence[Seen],
+    memory: Memory,
+    settings: OperatorSettings,
+    now: float,
+) -> tuple[Record, list[Seen]]:
+    """Which workers have failed, and the nodes that are avoided because of them."""
+    new = [
+        (seen, f"A load stood still for {settings.stall_seconds:g} s.")
+        for seen in stalled(workers, memory.progress, settings.stall_seconds, now)
+    ]
+    new += [(seen, seen.record.reason or "A load failed.") for seen in failed(workers)]
+    avoided = {node.node: node for node in record.avoided if now < node.until + FORGIVE_SECONDS}
+    for seen, why in new:
+        if seen.name in record.victims or not seen.record.node:
+            continue
+        failures = 1 if (known := avoided.get(seen.record.node)) is None else known.failures + 1
+        until = now + min(AVOID_SECONDS * 2 ** (failures - 1), LONGEST_AVOID_SECONDS)
+        avoided[seen.record.node] = Avoided(seen.record.node, until, failures, why[:1000])
+    lost = [seen for seen in workers if seen.state is State.LOST and not seen.deleted]
+    return replace(record, avoided=tuple(avoided.values())), [*(seen for seen, _ in new), *lost]
+
+
+def _obstacle(observed: Observed, record: Record, workers: Sequence[Seen]) -> str:
+    """Why a worker would not help now, if it would not."""
+    ours = [seen for seen in workers if is_current(seen.record.revision, record.revision)]
+    if any(seen.state in READY for seen in ours):
+        return ""
+    broken = [seen for seen in ours if seen.state is State.BROKEN]
+    if broken:
+        return f"{broken[0].name} is broken: {broken[0].record.reason}"
+    waits = {node.node: node.until for node in record.avoided if node.until > observed.now}
+    suited = [
+        node.name for node in observed.nodes.values() if node.suits(observed.spec.scheduling.get("nodeSelector", {}))
+    ]
+    if waits and all(name in waits for name in suited):
+        return f"Loads have failed on every node: the next try is in {min(waits.values()) - observed.now:.0f} s."
+    return ""

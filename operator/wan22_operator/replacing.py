@@ -1,0 +1,67 @@
+"""Which workers leave although the pool needs that many: outdated, stalled, broken or lost ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from wan22_operator.record import READY, State
+from wan22_operator.revision import is_current
+from wan22_operator.spec import PoolSpec
+from wan22_operator.workers import Seen
+
+NOT_YET = frozenset({State.CREATING, State.UNSCHEDULABLE, State.LOADING, State.BROKEN})
+"""To take one of these takes no capacity."""
+
+
+def outdated(workers: Sequence[Seen], revision: str) -> list[Seen]:
+    """Those of another revision; one that is not created yet is made as the present one says."""
+    return [seen for seen in workers if seen.pod is not None and not is_current(seen.record.revision, revision)]
+
+
+def replaced(spec: PoolSpec, workers: Sequence[Seen], revision: str, wanted: int, leaving: Sequence[str]) -> list[str]:
+    """Names of outdated workers that are to leave now, as `update` says.
+
+    Those that have no model in memory go at once; of the others so many that no more than maxUnavailable of the wanted
+    are missing, idle ones first. OnIdle takes no busy one; Rolling has busy ones end what they do.
+    """
+    if spec.trigger == "Manual":
+        return []
+    staying = [seen for seen in outdated(workers, revision) if seen.name not in leaving and not seen.deleted]
+    names = [seen.name for seen in staying if seen.state in NOT_YET]
+    ready = sum(seen.state in READY and seen.name not in leaving for seen in workers)
+    room = spec.unavailable(wanted) - max(0, wanted - ready)
+    idle = [seen.name for seen in staying if seen.state is State.IDLE]
+    busy = [seen.name for seen in staying if seen.state is State.BUSY] if spec.trigger == "Rolling" else []
+    return names + [*idle, *busy][: max(0, room)]
+
+
+def stalled(
+    workers: Sequence[Seen], progress: Mapping[str, tuple[int, float]], seconds: float, now: float
+) -> list[Seen]:
+    """Workers that load and have had no byte more for so long; `progress` has of each its last bytes left and when."""
+    return [
+        seen
+        for seen in workers
+        if seen.state is State.LOADING
+        and seen.record.bytes_left
+        and seen.record.uid in progress
+        and now - progress[seen.record.uid][1] > seconds
+    ]
+
+
+def failed(workers: Sequence[Seen]) -> list[Seen]:
+    """Workers that will not work again: the load failed, or the pod has ended."""
+    ended = {"Failed", "Succeeded"}
+    return [
+        seen
+        for seen in workers
+        if seen.state is State.BROKEN
+        and seen.pod is not None
+        and (seen.known is not None or seen.pod.get("status", {}).get("phase") in ended)
+    ]
+
+
+def patient(spec: PoolSpec, leaving: Sequence[Seen], revision: str) -> set[str]:
+    """Names of those that are fenced although they have a generation, and leave when it has ended."""
+    rolled = {seen.name for seen in outdated(leaving, revision)} if spec.trigger == "Rolling" else set()
+    return {seen.name for seen in leaving} if spec.external else rolled

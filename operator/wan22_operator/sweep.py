@@ -1,0 +1,85 @@
+"""Finds what no event told of: pools without a loop, and pools of the gateway that are no resources any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from wan22.errors import FailedPrecondition, Wan22Error
+from wan22.v1 import pool_pb2
+from wan22_operator.cluster import ApiFailure, Cluster, Object
+from wan22_operator.gateway import Gateway
+from wan22_operator.names import PoolKey
+from wan22_operator.pools import Pools
+from wan22_operator.resources import WAN_POOL, Resource
+from wan22_operator.settings import OperatorSettings
+
+log = logging.getLogger(__name__)
+
+
+class Sweep:
+    """Compares lists, at the start and now and then."""
+
+    def __init__(self, cluster: Cluster, gateway: Gateway, pools: Pools, settings: OperatorSettings) -> None:
+        self._cluster = cluster
+        self._gateway = gateway
+        self._pools = pools
+        self._settings = settings
+        self.due = asyncio.Event()
+        """Set to have it done now."""
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            self.due.clear()
+            try:
+                keys = {PoolKey.of(manifest) for manifest in await list_all(self._cluster, WAN_POOL, self._settings)}
+            except ApiFailure as failure:
+                log.warning("The pools cannot be listed: %s", failure.message)
+            else:
+                for key in keys - self._pools.keys:
+                    self._pools.wake(key)
+                await self._undeclare(keys)
+            try:
+                async with asyncio.timeout(self._settings.resync_seconds):
+                    await self.due.wait()
+            except TimeoutError:
+                continue
+
+    async def _undeclare(self, keys: Iterable[PoolKey]) -> None:
+        """Takes from the gateway what was deleted here.
+
+        At first it accepts nothing more, and it goes once what was accepted is done.
+        """
+        wanted = {key.pool for key in keys}
+        for name, view in self._gateway.views.items():
+            namespace = name.removeprefix("pools/").partition(".")[0]
+            if name in wanted or (self._settings.namespaces and namespace not in self._settings.namespaces):
+                continue
+            try:
+                if view.pool.max_workers:
+                    await self._gateway.apply(_closed(view.pool))
+                await self._gateway.delete(name)
+            except FailedPrecondition as error:
+                log.info("%s is not removed yet: %s", name, error.message)
+            except Wan22Error as error:
+                log.warning("%s cannot be removed from the gateway: %s", name, error.message)
+            else:
+                log.info("%s was removed from the gateway.", name)
+
+
+def _closed(pool: pool_pb2.Pool) -> pool_pb2.Pool:
+    closed = pool_pb2.Pool()
+    closed.CopyFrom(pool)
+    closed.ClearField("workers")
+    closed.ClearField("demand")
+    closed.max_workers = 0
+    return closed
+
+
+async def list_all(cluster: Cluster, resource: Resource, settings: OperatorSettings) -> list[Object]:
+    """The objects of all namespaces that are looked after. Raises ApiFailure."""
+    if not settings.namespaces:
+        return await cluster.list(resource)
+    return [found for namespace in settings.namespaces for found in await cluster.list(resource, namespace)]
