@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from wan22_testing.postgres import PostgresServer, programs
 from wan22_testing.s3_server import S3Server
 
 if not Path("/dev/nvidiactl").exists():
@@ -43,3 +44,22 @@ async def s3_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
     await server.until_ready()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server that every test may use, and none may stop."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: PostgresServer) -> str:
+    """The name of a migrated database, to be copied."""
+    from wan22_gateway.store.postgres import migrate_postgres  # not for tests of what needs no gateway
+
+    name = postgres.create()
+    migrate_postgres(postgres.url(name), None)
+    return name

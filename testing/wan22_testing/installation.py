@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from wan22.channels import open_channel
 from wan22.client import Client
@@ -17,46 +18,58 @@ from wan22_testing.service_process import ServiceProcess, free_port
 
 
 class Installation:
-    """One registry, one gateway and any number of workers under a folder; use as an async context manager.
+    """One registry, a gateway and any number of workers under a folder; use as an async context manager.
 
-    With an authority they speak TLS, each with a certificate of its role.
+    With an authority they speak TLS, each with a certificate of its role. Several replicas of the gateway need a
+    `store` that they can share.
     """
 
-    def __init__(self, folder: Path, authority: Authority | None = None, **gateway_flags: object) -> None:
+    def __init__(
+        self, folder: Path, authority: Authority | None = None, *, replicas: int = 1, **gateway_flags: Any
+    ) -> None:
         self.folder = folder
         self._authority = authority
         self._tls = authority.issue("admin") if authority else None
         self.registry = ServiceProcess(
             "wan22_registry", folder / "registry.log", root=folder / "registry", **self._files("registry")
         )
-        flags: dict[str, object] = {"store": folder / "gateway", "results": folder / "videos", "auth": "off"}
-        self.http_port = free_port()
-        flags["http_port"] = self.http_port
+        flags: dict[str, Any] = {"store": folder / "gateway", "results": folder / "videos", "auth": "off"}
         given = {**flags, **self._files("gateway"), "registry": self.registry.address, **gateway_flags}
-        self.gateway = ServiceProcess("wan22_gateway", folder / "gateway.log", **given)
+        self.gateways = [self._replica(number, given) for number in range(replicas)]
+        self.gateway = self.gateways[0]
+        self.http_port = self.gateway.flags["http_port"]
         self.workers: dict[str, ServiceProcess] = {}
         self._versions: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         self.registry.start()
-        self.gateway.start()
-        await asyncio.gather(self.registry.until(), self.gateway.until())
+        for gateway in self.gateways:
+            gateway.start()
+        await asyncio.gather(self.registry.until(), *(gateway.until() for gateway in self.gateways))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for process in (*self.workers.values(), self.gateway, self.registry):
+        for process in (*self.workers.values(), *self.gateways, self.registry):
             if process.running:
                 process.kill()
 
-    def _files(self, role: str) -> dict[str, object]:
+    def _files(self, role: str) -> dict[str, Any]:
         if self._authority is None:
             return {}
         tls = self._authority.issue(role)
         return {"tls_ca": tls.ca, "tls_cert": tls.cert, "tls_key": tls.key}
 
-    def client(self) -> Client:
-        """The SDK, for this gateway."""
-        return Client(self.gateway.address, tls=self._tls)
+    def _replica(self, number: int, flags: Mapping[str, Any]) -> ServiceProcess:
+        name = f"gateway{number or ''}"
+        # Beside a shared store each replica has a folder of its own.
+        own = {"scratch": self.folder / name} if isinstance(flags["store"], str) else {}
+        return ServiceProcess(
+            "wan22_gateway", self.folder / f"{name}.log", **{**own, "http_port": free_port(), **flags}
+        )
+
+    def client(self, replica: int = 0) -> Client:
+        """The SDK, for a gateway."""
+        return Client(self.gateways[replica].address, tls=self._tls)
 
     async def push(self, variant: str, folder: Path) -> str:
         """Pushes a model folder, packed, and returns the version's name."""
@@ -72,7 +85,7 @@ class Installation:
         return version.name
 
     async def serve(
-        self, variant: str, *worker_names: str, pool: str | None = None, distilled: bool = False, **flags: object
+        self, variant: str, *worker_names: str, pool: str | None = None, distilled: bool = False, **flags: Any
     ) -> None:
         """Declares a pool, by default the variant's, with these workers, as an operator does; none is started yet.
 
@@ -96,14 +109,19 @@ class Installation:
                 **self._files("worker"),
                 **flags,
             )
+        targets = [self.workers[name].address for name in worker_names]
+        await self.declare(variant, *targets, pool=pool, distilled=distilled)
+
+    async def declare(self, variant: str, *targets: str, pool: str | None = None, distilled: bool = False) -> None:
+        """Declares a pool whose workers answer at the targets, each a host:port."""
         spec = pool_pb2.Pool(
             name=pool or pool_name(variant),
             variant=variant,
             model_version=self._versions[variant],
-            max_workers=max(1, len(worker_names)),
+            max_workers=max(1, len(targets)),
             default_for_variant=pool is None,
             distilled=distilled,
-            worker_targets=[self.workers[name].address for name in worker_names],
+            worker_targets=targets,
         )
         async with open_channel(self.gateway.address, self._tls) as channel:
             request = pool_pb2.ApplyPoolRequest(pool=spec)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,22 @@ class ServiceProcess:
         self._serves = serves
         self.port = free_port()
         self.health_port = free_port()
+        self.host = str(flags.get("host", "127.0.0.1"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         """host:port of its gRPC services."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
         """Of the running process."""
         return self._started().pid
 
-    def start(self, environment: Mapping[str, str] | None = None) -> None:
-        """Starts it; `until` waits for its health."""
-        command = [sys.executable, "-m", self.module, "--health-port", str(self.health_port)]
+    def start(self, environment: Mapping[str, str] | None = None, under: Sequence[str] = ()) -> None:
+        """Starts it; `until` waits for its health. `under` is a command that executes the one which follows it."""
+        command = [*under, sys.executable, "-m", self.module, "--health-port", str(self.health_port)]
         if self._serves:
             command += ["--port", str(self.port)]
         for name, value in self.flags.items():
@@ -67,7 +68,7 @@ class ServiceProcess:
     async def until(self, service: str = "ready", *, seconds: float = 60.0) -> None:
         """Returns when its health service says that `service` is served. Raises AssertionError with its log."""
         deadline = time.monotonic() + seconds
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.health_port}") as channel:
+        async with grpc.aio.insecure_channel(f"{self.host}:{self.health_port}") as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)  # typed as if it were without methods
             while time.monotonic() < deadline:
                 if not self.running:

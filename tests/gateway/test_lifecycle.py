@@ -135,7 +135,7 @@ def one_database(runner: asyncio.Runner, store: Path | str) -> Iterator[Database
     runner.run(database.close())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(["claim", "start", "requeue", "start", "claim", "start"])
 @given(st.lists(OPERATIONS, max_size=12))
 def test_any_order_of_events_keeps_the_rules(

@@ -83,6 +83,7 @@ class Dispatcher:
             claim = await self._database.write(claims.claim_next, *terms)
             if claim is None:  # another process was first, or is writing about it
                 return
+            log.info("Attempt %d of generations/%s is %s's.", claim.fence.attempt, claim.fence.generation, claim.worker)
             self._start(group, claim, began)
 
     async def _renew_forever(self) -> None:

@@ -1,0 +1,200 @@
+"""Three gateways on one PostgreSQL: whichever is paused or killed, another one goes on, and nothing runs twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from wan22.channels import open_channel
+from wan22.client import Client, ParameterOptions
+from wan22.errors import FailedPrecondition
+from wan22.status import from_rpc_error
+from wan22.v1 import generation_pb2, pool_pb2, pool_pb2_grpc
+from wan22.v1.generation_pb2 import Generation
+from wan22_testing.installation import Installation
+from wan22_testing.postgres import PostgresServer
+from wan22_testing.service_process import ServiceProcess
+from wan22_testing.tiny_models import shared_folder
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+T2V = "t2v-a14b-tiny"
+WORK: ParameterOptions = {"num_inference_steps": 100, "num_frames": 33, "seed": 7}
+SHORT: ParameterOptions = {"num_inference_steps": 2, "num_frames": 5, "seed": 7}
+LEASE = 3
+REPLICAS = 3
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(
+    postgres: PostgresServer, migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Installation]:
+    store = postgres.url(postgres.create(migrated))
+    folder = tmp_path_factory.mktemp("replicas")
+    async with Installation(
+        folder, replicas=REPLICAS, store=store, lease_seconds=LEASE, worker_lease_seconds=LEASE
+    ) as running:
+        await running.push(T2V, shared_folder(T2V))
+        await running.serve(T2V, "w1", "w2")
+        await running.start_workers("w1", "w2")
+        await running.until_known("w1", "w2")
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def installation(shared: Installation) -> Installation:
+    """All replicas, whatever an earlier test did to them."""
+    for gateway in shared.gateways:
+        if not gateway.running:
+            gateway.start()
+    await asyncio.gather(*(gateway.until() for gateway in shared.gateways))
+    return shared
+
+
+async def denoising(client: Client, name: str) -> None:
+    async for event in client.watch(name):
+        if event.progress.step > 0:
+            return
+
+
+async def until_logged(gateways: list[ServiceProcess], text: str, *, seconds: float = 30.0) -> ServiceProcess:
+    """The replica whose log has the text."""
+    async with asyncio.timeout(seconds):
+        while True:
+            for gateway in gateways:
+                if text in gateway.log.read_text():
+                    return gateway
+            await asyncio.sleep(0.1)  # a log has no events to wait for
+
+
+async def owner_of(installation: Installation, name: str) -> ServiceProcess:
+    return await until_logged(installation.gateways, f"Attempt 1 of {name} is workers/")
+
+
+async def check_it_ran_once(installation: Installation, client: Client, name: str) -> None:
+    done = await client.get(name)
+    assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 1)
+    events = [event async for event in client.watch(name) if event.sequence]
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert len([event for event in events if event.state_change.state == Generation.SUCCEEDED]) == 1
+    videos = installation.folder / "videos" / "videos" / name.removeprefix("generations/")
+    assert len(list(videos.glob("*.mp4"))) == 1
+
+
+async def test_a_replica_paused_until_another_has_taken_over_is_refused_and_there_is_one_video(
+    installation: Installation,
+) -> None:
+    async with installation.client() as client:
+        name = (await client.create(variant=T2V, prompt="a red circle", **WORK)).name
+        await denoising(client, name)
+    owner = await owner_of(installation, name)
+    others = [gateway for gateway in installation.gateways if gateway is not owner]
+    owner.pause()
+    await until_logged(others, f"Took over attempt 1 of {name}")
+    owner.resume()
+    async with Client(others[0].address) as client:
+        assert (await client.wait(name)).state == Generation.SUCCEEDED
+        await check_it_ran_once(installation, client, name)
+    told = owner.log.read_text()
+    assert f"The lease of {name} was lost: letting go" in told or f"{name} has a newer owner" in told
+    async with Client(owner.address) as client:  # it serves as the others do
+        await check_it_ran_once(installation, client, name)
+
+
+async def test_a_killed_replicas_attempt_goes_on_under_another_one(installation: Installation) -> None:
+    async with installation.client() as client:
+        name = (await client.create(variant=T2V, prompt="a red circle", **WORK)).name
+        await denoising(client, name)
+    owner = await owner_of(installation, name)
+    others = [gateway for gateway in installation.gateways if gateway is not owner]
+    owner.kill()
+    async with Client(others[1].address) as client:
+        assert (await client.wait(name)).state == Generation.SUCCEEDED
+        await check_it_ran_once(installation, client, name)
+    await until_logged(others, f"Took over attempt 1 of {name}")
+
+
+async def test_a_watch_at_one_replica_sees_what_another_one_writes_at_once(installation: Installation) -> None:
+    async def watch(replica: int, name: str) -> list[generation_pb2.GenerationEvent]:
+        async with installation.client(replica) as client:
+            return [event async for event in client.watch(name) if event.sequence]
+
+    async with installation.client() as client:
+        name = (await client.create(variant=T2V, prompt="a red circle", **SHORT)).name
+        async with asyncio.timeout(60):
+            seen = await asyncio.gather(*(watch(replica, name) for replica in range(REPLICAS)))
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][-1].state_change.state == Generation.SUCCEEDED
+
+
+async def test_a_drain_at_one_replica_is_honoured_by_all(installation: Installation) -> None:
+    async with open_channel(installation.gateways[0].address) as channel:
+        pools = pool_pb2_grpc.PoolServiceStub(channel)
+        drained = await pools.DrainWorker(pool_pb2.DrainWorkerRequest(name="workers/w1"), timeout=10.0)
+        assert drained.HasField("drain_expire_time")
+    for gateway in installation.gateways:
+        async with open_channel(gateway.address) as channel:
+            pool = (await pool_pb2_grpc.PoolServiceStub(channel).ListPools(pool_pb2.ListPoolsRequest())).pools[0]
+            assert [worker.HasField("drain_expire_time") for worker in pool.workers] == [True, False]
+    clients = [installation.client(replica) for replica in range(REPLICAS)]
+    made = []
+    for client in clients:
+        async with client:
+            made += [(await client.create(variant=T2V, prompt="a red circle", **SHORT)).name for _ in range(2)]
+    async with installation.client(1) as client:
+        for name in made:
+            assert (await client.wait(name)).state == Generation.SUCCEEDED
+            events = [event async for event in client.watch(name)]
+            workers = [event.attempt_start.worker for event in events if event.HasField("attempt_start")]
+            assert workers == ["workers/w2"]
+    async with open_channel(installation.gateways[2].address) as channel:
+        pools = pool_pb2_grpc.PoolServiceStub(channel)
+        free = await pools.UndrainWorker(pool_pb2.UndrainWorkerRequest(name="workers/w1"), timeout=10.0)
+        assert not free.HasField("drain_expire_time")
+
+
+async def test_a_claimed_worker_is_drained_by_no_replica(installation: Installation) -> None:
+    async with installation.client() as client:
+        name = (await client.create(variant=T2V, prompt="a red circle", **WORK)).name
+        await denoising(client, name)
+        events = client.watch(name)
+        worker = ""
+        async for event in events:
+            if event.HasField("attempt_start"):
+                worker = event.attempt_start.worker
+                break
+        for gateway in installation.gateways:
+            async with open_channel(gateway.address) as channel:
+                pools = pool_pb2_grpc.PoolServiceStub(channel)
+                with pytest.raises(grpc.aio.AioRpcError, match="has an attempt of") as caught:
+                    await pools.DrainWorker(pool_pb2.DrainWorkerRequest(name=worker), timeout=10.0)
+                assert isinstance(from_rpc_error(caught.value), FailedPrecondition)
+        await client.cancel(name)
+        assert (await client.wait(name)).state == Generation.CANCELLED
+
+
+async def test_workers_are_found_behind_one_headless_name(installation: Installation, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.0.2 workers.test\n127.0.0.3 workers.test\n")
+    bound = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
+    probe = await asyncio.create_subprocess_exec(*bound, "true", stderr=asyncio.subprocess.DEVNULL)
+    if await probe.wait():
+        pytest.skip("a process cannot have an /etc/hosts of its own here: that takes root")
+    async with Installation(tmp_path, lease_seconds=LEASE, worker_lease_seconds=LEASE) as own:
+        await own.push(T2V, shared_folder(T2V))
+        own.gateway.kill()
+        own.gateway.start(under=bound)
+        await own.gateway.until()
+        await own.serve(T2V, "h2", host="127.0.0.2")
+        await own.serve(T2V, "h3", host="127.0.0.3")
+        own.workers["h3"].port = own.workers["h2"].port
+        await own.declare(T2V, f"workers.test:{own.workers['h2'].port}")
+        await own.start_workers("h2", "h3")
+        await own.until_known("h2", "h3")
+        async with own.client() as client:
+            made = [(await client.create(variant=T2V, prompt="a red circle", **SHORT)).name for _ in range(4)]
+            assert {(await client.wait(name)).state for name in made} == {Generation.SUCCEEDED}
