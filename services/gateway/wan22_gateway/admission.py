@@ -218,8 +218,8 @@ def _media_ids(parameters: Parameters) -> tuple[str, ...]:
 
 
 def _check_request(request: generation_pb2.CreateGenerationRequest) -> None:
-    if len(request.request_id) > 128:
-        text = f"request_id has {len(request.request_id)} characters: use 1 to 128."
+    if len(request.request_id) > 128 or "\0" in request.request_id:
+        text = f"request_id has {len(request.request_id)} characters: use 1 to 128, none of them NUL."
         raise InvalidRequest(text, field="request_id")
     if request.reuse and not request.generation.parameters.HasField("seed"):
         text = "reuse is set, but no seed is given: a drawn one has no earlier video. Give the seed of that video."
@@ -309,8 +309,8 @@ def _check_fields(generation: generation_pb2.Generation) -> None:
         text = f"labels has {len(generation.labels)} entries: use at most {MAX_LABELS}."
         problems.append(Violation("generation.labels", text))
     for key, value in generation.labels.items():
-        if not 1 <= len(key) <= 63 or len(value) > 255 or '"' in key:
-            text = f"label {key!r} is refused: keys have 1 to 63 characters without quotes, values at most 255."
+        if not 1 <= len(key) <= 63 or len(value) > 255 or "\0" in key + value:  # which PostgreSQL does not take
+            text = f"label {key!r} is refused: keys have 1 to 63 characters, values at most 255, none NUL."
             problems.append(Violation("generation.labels", text))
     if generation.priority not in {0, *Priority}:
         text = f"priority is {generation.priority}: use LOW (1), NORMAL (2) or HIGH (3)."

@@ -107,7 +107,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 tenant,
                 states=states,
                 variant=request.variant,
-                labels=dict(request.labels),
+                wanted_labels=dict(request.labels),
                 before=page_token.decode(key, tenant, request),
                 limit=size + 1,
             )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, or_, select, update
 
 from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
 from wan22.v1 import generation_pb2
@@ -16,7 +16,7 @@ from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.results import recipe_key
 from wan22_gateway.store import media, objects, turns, usage
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import attempts, events, generations, requests, workers
+from wan22_gateway.store.schema import attempts, events, generations, labels, requests, workers
 
 GenerationRow = Row[Any]
 BATCH = 100
@@ -107,6 +107,9 @@ def _insert(tx: Transaction, new: NewGeneration, **more: Any) -> None:
         "inputs_digest": new.inputs_digest,
     }
     tx.execute(insert(generations).values(**row, **more))
+    if new.labels:
+        each = [{"generation": new.id, "key": key, "value": value} for key, value in new.labels.items()]
+        tx.execute(insert(labels), each)
     media.refer(tx, new.tenant, new.id, new.media)
     if new.request_id:
         request = {"tenant": new.tenant, "request_id": new.request_id, "generation": new.id}
@@ -128,7 +131,7 @@ def page(
     *,
     states: Sequence[State],
     variant: str,
-    labels: dict[str, str],
+    wanted_labels: dict[str, str],
     before: int | None,
     limit: int,
 ) -> Sequence[GenerationRow]:
@@ -138,8 +141,9 @@ def page(
         query = query.where(generations.c.state.in_(states))
     if variant:
         query = query.where(generations.c.variant == variant)
-    for key, value in labels.items():
-        query = query.where(generations.c.labels[key].as_string() == value)
+    for key, value in wanted_labels.items():
+        mine = and_(labels.c.generation == generations.c.id, labels.c.key == key)
+        query = query.where(exists().where(mine, labels.c.value == value))
     if before is not None:
         query = query.where(generations.c.position < before)
     return tx.execute(query.order_by(generations.c.position.desc()).limit(limit)).all()

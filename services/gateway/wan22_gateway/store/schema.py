@@ -251,6 +251,14 @@ media = Table(
     Index("media_by_use", "use_time"),
 )
 
+labels = Table(  # beside the column of generations, for filters: a key's text may be anything
+    "labels",
+    metadata,
+    Column("generation", Text, ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
 media_uses = Table(
     "media_uses",
     metadata,

@@ -70,6 +70,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("store_epoch"),
     )
     op.create_table(
+        "labels",
+        sa.Column("generation", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["generation"], ["generations.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("generation", "key"),
+    )
+    op.create_table(
         "media",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
@@ -276,6 +284,7 @@ def downgrade() -> None:
     op.drop_table("media_uses")
     op.drop_index("media_by_use", table_name="media")
     op.drop_table("media")
+    op.drop_table("labels")
     op.drop_table("identity")
     op.drop_index("generations_by_end", table_name="generations")
     op.drop_index("generations_by_expiry", table_name="generations")

@@ -1,0 +1,131 @@
+"""Filters and page tokens of ListGenerations."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete
+
+from wan22.client import Client
+from wan22.errors import InvalidRequest
+from wan22.v1.generation_pb2 import Generation, ListGenerationsRequest
+from wan22_gateway import page_token
+from wan22_gateway.lifecycle import State
+from wan22_gateway.store import generations
+from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.generations import NewGeneration
+from wan22_gateway.store.schema import generations as table
+
+from . import rows
+from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with
+
+KEYS = ['"', "team", "a.b", "a b", "it's", "a[0]", "$", "ü", "\\", "a\\b", "%", "_", "'; --"]
+VALUES = ["", "a", "A", "1", "true", "null", '"', "'", "\\", "%", "ü", "line\nbreak"]
+LABELS = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=3)
+NEW = NewGeneration(
+    id="",
+    tenant="default",
+    request_id="",
+    request_digest="d",
+    variant="t2v-a14b-tiny",
+    pool=rows.POOL,
+    model_version=rows.VERSION,
+    parameters=b"",
+    labels={},
+    cut_texts={},
+    siblings=[],
+    predicted_seconds=1.0,
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    async with gateway_with(tmp_path_factory.mktemp("listing"), ScriptedWorkerServicer()) as opened:
+        yield opened
+
+
+def fill(tx: Transaction, made: list[dict[str, str]]) -> list[str]:
+    tx.execute(delete(table))
+    ids = [str(uuid.uuid4()) for _ in made]
+    for generation, labels in zip(ids, made, strict=True):
+        generations.insert_generation(tx, replace(NEW, id=generation, labels=labels))
+    return ids
+
+
+def listed(tx: Transaction, labels: dict[str, str], states: list[State], size: int) -> list[str]:
+    """All pages of a listing."""
+    found: list[str] = []
+    before: int | None = None
+    while True:
+        page = generations.page(
+            tx, "default", states=states, variant="t2v-a14b-tiny", wanted_labels=labels, before=before, limit=size
+        )
+        found += [row.id for row in page]
+        if len(page) < size:
+            return found
+        before = page[-1].position
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=st.lists(LABELS, max_size=8), wanted=LABELS, size=st.integers(1, 5))
+async def test_a_listing_has_those_that_have_all_labels_newest_first(
+    database: Database, made: list[dict[str, str]], wanted: dict[str, str], size: int
+) -> None:
+    ids = await database.write(fill, made)
+    expected = [g for g, labels in zip(ids, made, strict=True) if wanted.items() <= labels.items()]
+    assert await database.read(listed, wanted, [], size) == expected[::-1]
+    assert await database.read(listed, wanted, [State.QUEUED, State.FAILED], size) == expected[::-1]
+    assert await database.read(listed, wanted, [State.FAILED], size) == []
+
+
+FILTERS = st.builds(
+    ListGenerationsRequest,
+    states=st.lists(st.sampled_from([Generation.QUEUED, Generation.FAILED]), max_size=2),
+    variant=st.sampled_from(["", "t2v-a14b"]),
+    labels=LABELS,
+    page_size=st.integers(0, 9),
+)
+
+
+@given(st.sampled_from(["a", "b"]), st.sampled_from(["a", "b"]), FILTERS, FILTERS, st.integers(0, 2**40))
+async def test_a_page_token_is_good_for_its_tenant_and_its_filters_alone(
+    tenant: str, other: str, filters: ListGenerationsRequest, others: ListGenerationsRequest, position: int
+) -> None:
+    key = b"k" * 32
+    token = page_token.encode(key, tenant, position, filters)
+    filters.page_token = others.page_token = token
+    assert page_token.decode(key, tenant, filters) == position
+    same = (filters.states, filters.variant, filters.labels) == (others.states, others.variant, others.labels)
+    if tenant == other and same:
+        assert page_token.decode(key, other, others) == position
+    else:
+        with pytest.raises(InvalidRequest, match="page_token is not one that these filters gave"):
+            page_token.decode(key, other, others)
+    with pytest.raises(InvalidRequest):
+        page_token.decode(b"l" * 32, tenant, filters)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"labels": {"": "x"}}, "generation.labels"),
+        ({"labels": {"k" * 64: "x"}}, "generation.labels"),
+        ({"labels": {"k": "x" * 256}}, "generation.labels"),
+        ({"labels": {"k\0": "x"}}, "generation.labels"),
+        ({"labels": {"k": "\0"}}, "generation.labels"),
+        ({"request_id": "r\0"}, "request_id"),
+        ({"request_id": "r" * 129}, "request_id"),
+    ],
+)
+async def test_what_no_store_could_find_again_is_refused(client: Client, asked: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await client.create(variant=T2V, prompt="p", **asked)
+    assert [violation.field for violation in caught.value.violations] == [field]
