@@ -173,6 +173,15 @@ async def place_with(
     **changed: Any,
 ) -> AsyncIterator[Place]:
     """A gateway whose one pool, of the variant, leads to the worker; `changed` are its settings."""
+    async with serve(worker, worker_tls) as address, place_at(folder, address, variant, api_key, **changed) as place:
+        yield place
+
+
+@asynccontextmanager
+async def place_at(
+    folder: Path, address: str, variant: str = T2V, api_key: str | None = None, **changed: Any
+) -> AsyncIterator[Place]:
+    """The same, with a worker that others serve."""
     tokenizers = folder / "gateway" / "tokenizers"
     tokenizers.mkdir(parents=True, exist_ok=True)
     tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
@@ -180,7 +189,7 @@ async def place_with(
     settings = GatewaySettings(
         port=0, health_port=0, http_port=0, registry="localhost:1", **{**folders, "auth": "off", **changed}
     )
-    async with serve(worker, worker_tls) as address, serve_gateway(settings) as serving:
+    async with serve_gateway(settings) as serving:
         target = f"127.0.0.1:{serving.port}"
         pool = pool_pb2.Pool(
             name=rows.POOL,

@@ -28,9 +28,7 @@ async def watch(
     Raises NotFound, also when the generation is deleted meanwhile, and OutOfRange for a number that is still to come.
     """
     row = await database.read(generations.get, tenant, generation)
-    if not 0 <= after_sequence <= row.last_sequence:
-        text = f"after_sequence is {after_sequence}: generations/{generation} has events 1 to {row.last_sequence}."
-        raise OutOfRange(text, metadata={"last_sequence": str(row.last_sequence)})
+    check_sequence(f"generations/{generation}", after_sequence, row.last_sequence)
     last_snapshot: generation_pb2.QueueSnapshot | None = None
     with database.listen(f"generation/{generation}") as wake:
         while True:
@@ -47,6 +45,13 @@ async def watch(
             with suppress(TimeoutError):
                 async with asyncio.timeout(SNAPSHOT_SECONDS if state == State.QUEUED else None):
                     await wake.wait()
+
+
+def check_sequence(name: str, after_sequence: int, last: int) -> None:
+    """Raises OutOfRange for a number that is still to come."""
+    if not 0 <= after_sequence <= last:
+        text = f"after_sequence is {after_sequence}: {name} has events 1 to {last}."
+        raise OutOfRange(text, metadata={"last_sequence": str(last)})
 
 
 def _is_news(now: generation_pb2.QueueSnapshot, before: generation_pb2.QueueSnapshot | None) -> bool:

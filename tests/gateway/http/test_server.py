@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway import rows
-from tests.gateway.scripted_worker import T2V, Place, ScriptedWorkerServicer, place_with
+from tests.gateway.scripted_worker import Place, ScriptedWorkerServicer, place_with
 
 from wan22.errors import FailedPrecondition
 from wan22_gateway.gateway import serve
@@ -38,7 +38,7 @@ async def test_health_and_readiness_say_so(http: httpx.AsyncClient) -> None:
 @module
 async def test_models_are_the_served_variants_with_defaults_and_limits(http: httpx.AsyncClient) -> None:
     (model,) = (await http.get("/models")).json()["variants"]
-    assert (model["name"], model["size_multiple"], model["max_frames"]) == (T2V, 16, 161)
+    assert (model["name"], model["size_multiple"], model["max_frames"]) == ("ti2v-5b-tiny", 32, 241)
     assert model["defaults"]["num_frames"] == 17
 
 
@@ -70,7 +70,7 @@ async def test_metrics_count_requests_by_declared_route(http: httpx.AsyncClient)
     }
     assert found["wan22_gateway_http_requests_total", "/models", "200", "GET"] >= 1
     assert found["wan22_gateway_http_requests_total", "404", "GET", "none"] >= 2
-    assert found["wan22_gateway_generations", "QUEUED", rows.POOL, T2V] == 0
+    assert found["wan22_gateway_generations", "QUEUED", rows.POOL, "ti2v-5b-tiny"] == 0
     assert found["process_resident_memory_bytes",] > 1e7
     assert "/no/such" not in text
 

@@ -88,6 +88,8 @@ class Endpoint:
     files: Sequence[str] = ()
     """The body may also be multipart/form-data; these of its parts are files. The others are fields of `body`."""
     description: str = ""
+    refusals: Sequence[int] = ()
+    """Statuses of errors that only this endpoint has."""
     quiet: bool = False
     """Leaves it out of the log: probes and scrapes come by the second."""
 

@@ -128,16 +128,17 @@ def error_response(error: Wan22Error, request_id: str, *, openai: bool) -> Respo
         headers["Retry-After"] = str(math.ceil(error.retry_after or RETRY_SECONDS))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    body = _openai(error, status) if openai else _ours(error, request_id)
+    body = _openai(error, status) if openai else ErrorBody(error=problem(error, request_id)).model_dump()
     return JSONResponse(body, status, headers)
 
 
-def _ours(error: Wan22Error, request_id: str) -> dict[str, Any]:
+def problem(error: Wan22Error, request_id: str) -> Problem:
+    """An error in our own shape."""
     violations = [
         FieldViolation(field=_field(violation.field), description=violation.description)
         for violation in (error.violations if isinstance(error, InvalidRequest) else ())
     ]
-    problem = Problem(
+    return Problem(
         code=error.code.name,
         message=to_status(error).message,
         reason=error.reason.value,
@@ -145,7 +146,6 @@ def _ours(error: Wan22Error, request_id: str) -> dict[str, Any]:
         metadata=error.metadata,
         request_id=request_id,
     )
-    return ErrorBody(error=problem).model_dump()
 
 
 def _openai(error: Wan22Error, status: int) -> dict[str, Any]:
@@ -153,8 +153,8 @@ def _openai(error: Wan22Error, status: int) -> dict[str, Any]:
     kind = OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     code = error.code.name if error.reason is Reason.UNSPECIFIED else error.reason.value
     param = _field(violations[0].field).removeprefix("parameters.") if violations else None
-    problem = OpenAIProblem(message=to_status(error).message, type=kind, param=param, code=code.lower())
-    return OpenAIErrorBody(error=problem).model_dump()
+    found = OpenAIProblem(message=to_status(error).message, type=kind, param=param, code=code.lower())
+    return OpenAIErrorBody(error=found).model_dump()
 
 
 def _field(field: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 
 from wan22.errors import InvalidRequest
 from wan22_gateway.http.model import Model
@@ -33,10 +33,18 @@ Int64Text = Annotated[str, Field(pattern=INT64)]
 
 
 @cache
-def request_model(descriptor: Descriptor) -> type[Model]:
+def request_model(descriptor: Descriptor, without: frozenset[str] = frozenset()) -> type[Model]:
     """A model of a message in a request: every field may be absent, or null, which is the same."""
-    fields: dict[str, Any] = {field.name: (_type(field, request=True) | None, None) for field in descriptor.fields}
-    return create_model(descriptor.name, __base__=Model, **fields)
+    return create_model(descriptor.name, __base__=Model, **request_fields(descriptor, without))
+
+
+def request_fields(descriptor: Descriptor, without: frozenset[str]) -> dict[str, Any]:
+    """The fields of such a model, for one that has others, too."""
+    return {
+        field.name: (_type(field, request=True) | None, None)
+        for field in descriptor.fields
+        if field.name not in without
+    }
 
 
 @cache
@@ -54,12 +62,12 @@ def to_json(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
-def from_model(model: BaseModel, message: M, field: str) -> M:
-    """Fills a message with what a request's model holds. Raises InvalidRequest for a value that no message can have."""
+def from_json(given: dict[str, Any], message: M) -> M:
+    """Fills a message with what models have let through. Raises InvalidRequest for a value that no message can have."""
     try:
-        return ParseDict(model.model_dump(exclude_none=True), message)
+        return ParseDict(given, message)
     except ParseError as error:
-        raise InvalidRequest(f"{field} cannot be read: {error}.", field=field) from None
+        raise InvalidRequest(f"The request cannot be read: {error}.") from None
 
 
 def _type(field: FieldDescriptor, *, request: bool) -> Any:

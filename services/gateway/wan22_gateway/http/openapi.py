@@ -24,6 +24,10 @@ ERRORS = {
     413: "The body is too large.",
     415: "The body has another Content-Type.",
     429: "A queue, a quota or a disk is full.",
+    406: "What Accept asks for is not made here.",
+    416: "The range lies beyond the video's end.",
+    499: "The generation was cancelled.",
+    504: "The generation's deadline was missed.",
     500: "A fault of the server; its log has the details by the request's id.",
     503: "Not now; the same request may succeed later.",
 }
@@ -91,6 +95,7 @@ def _operation(endpoint: Endpoint, references: Any) -> dict[str, Any]:
 def _error_statuses(endpoint: Endpoint) -> Iterator[int]:
     yield 400
     yield 500
+    yield from endpoint.refusals
     if endpoint.rpc is not None:
         yield from (401, 403, 429, 503)
     if "{" in endpoint.path:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from wan22.server import Guard, Server
 from wan22_gateway.generation_servicer import GenerationServicer
-from wan22_gateway.http import health, metrics_page, models
+from wan22_gateway.http import generate, generations, health, media, metrics_page, models
 from wan22_gateway.http.app import application
 from wan22_gateway.http.certificate import server_context
 from wan22_gateway.http.server import HttpServer
@@ -37,6 +37,9 @@ async def serving_http(
     endpoints = [
         *health.endpoints(lambda: server.live, lambda: server.ready),
         *models.endpoints(servicer),
+        *generate.endpoints(servicer, stopping),
+        *generations.endpoints(servicer, stopping),
+        *media.endpoints(servicer),
         *metrics_page.endpoints(database, metrics.registry, is_open=settings.metrics_open),
     ]
     app = application(endpoints, guard, metrics.http)

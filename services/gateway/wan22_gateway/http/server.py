@@ -73,9 +73,11 @@ class HttpServer:
     async def __aexit__(self, *_: object) -> None:
         self._stopping.set()
         self._server.should_exit = True
-        if self._task is not None:
-            await self._task
-        self._socket.close()
+        try:
+            if self._task is not None:
+                await self._task
+        finally:
+            self._socket.close()
 
 
 class _Uvicorn(uvicorn.Server):
