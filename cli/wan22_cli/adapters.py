@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from wan22.adapter import ADAPTER_FILE, WEIGHTS_FILE, Adapter
-from wan22.local_file import LocalFile
 from wan22.names import VersionReference, check_model, check_tag
 from wan22.v1 import model_pb2
 from wan22_cli import failures, options
@@ -60,7 +59,7 @@ def import_lora(
         with tempfile.TemporaryDirectory() as folder:
             facts = Path(folder) / ADAPTER_FILE
             facts.write_bytes(adapter.to_json())
-            files = [await LocalFile.describe(facts, ADAPTER_FILE), await LocalFile.describe(file, WEIGHTS_FILE)]
+            files = {ADAPTER_FILE: facts, WEIGHTS_FILE: file}
             async with options.connect_registry(registry) as client:
                 version = await client.push(files, model=model, variant=base, tags=[tag])
                 if approve:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from wan22.local_file import LocalFile
 from wan22.names import VersionReference, check_model, check_tag
 from wan22.precision import check_precision
 from wan22.single_file import place_of, without_weights
@@ -37,7 +36,7 @@ def import_component(
                 whole = await options.find_version(client, base)
                 place = await asyncio.to_thread(place_of, file, component, whole.variant)
                 version = await client.push(
-                    [await LocalFile.describe(file, place)],
+                    {place: file},
                     model=model,
                     variant=whole.variant,
                     tags=[tag],

@@ -14,12 +14,12 @@ from tests.registry import model_folder
 
 from wan22.cache import Cache
 from wan22.errors import DataLoss, FailedPrecondition, InvalidRequest, Reason, ResourceExhausted, Unavailable
-from wan22.local_file import LocalFile
 from wan22.model_client import ModelClient
 from wan22.model_export import Export
 from wan22.model_packing import Packer
 from wan22.pack.safetensors_header import read_header
 from wan22.v1.model_pb2 import Version
+from wan22.weights_file import WeightsFile
 from wan22_testing.service_process import ServiceProcess
 
 from .model_service import Watched, serve
@@ -200,7 +200,7 @@ async def test_weights_that_are_none_are_refused_by_name(
 
 
 async def test_two_imports_of_one_file_do_not_write_over_each_other(folder: Path, scratch: Path) -> None:
-    source = await LocalFile.describe(folder / FILE, FILE)
+    source = WeightsFile.find(folder / FILE, FILE)
     async with Packer(scratch, T2V).packed(source, lambda _: None) as local:
         with pytest.raises(FailedPrecondition, match="Another import is packing") as caught:
             async with Packer(scratch, T2V).packed(source, lambda _: None):

@@ -9,7 +9,6 @@ import pytest
 from wan22.adapter import ADAPTER_FILE, WEIGHTS_FILE, Adapter
 from wan22.cache import Cache
 from wan22.errors import FailedPrecondition, NotFound, Reason, Unavailable
-from wan22.local_file import LocalFile
 from wan22.loras import Expert, Lora, RequestedLora
 from wan22.model_client import ModelClient
 from wan22.parameters import Parameters
@@ -30,7 +29,7 @@ async def push(registry: Registry, folder: Path, seed: int = 0, variant: str = V
     facts = Adapter(base_variant=variant, target_expert=expert, min_strength=0, max_strength=1, alpha=2.0)  # type: ignore[arg-type]  # a text of two
     (folder / ADAPTER_FILE).write_bytes(facts.to_json())
     RandomLora(variant, seed=seed).write(folder / WEIGHTS_FILE, Style.PEFT)
-    files = [await LocalFile.describe(folder / name, name) for name in (ADAPTER_FILE, WEIGHTS_FILE)]
+    files = {name: folder / name for name in (ADAPTER_FILE, WEIGHTS_FILE)}
     async with ModelClient(registry.address) as client:
         version = await client.push(files, model=f"style-{seed}", variant=variant, tags=["latest"])
     return Lora(adapter=version.name, expert=Expert.BOTH, strength=1.0)

@@ -6,7 +6,6 @@ import pytest
 
 from wan22.adapter import Adapter
 from wan22.errors import FailedPrecondition, InvalidRequest, NotFound
-from wan22.local_file import LocalFile
 from wan22.model_client import ModelClient
 from wan22.v1 import model_pb2
 from wan22_registry.registry import serve
@@ -22,10 +21,10 @@ async def push(
 ) -> model_pb2.Version:
     folder.mkdir(exist_ok=True)
     (folder / "adapter.json").write_bytes(adapter)
-    files = [await LocalFile.describe(folder / "adapter.json", "adapter.json")]
+    files = {"adapter.json": folder / "adapter.json"}
     for other in others:
         (folder / other).write_bytes(model_folder.tensor(b"lora"))
-        files.append(await LocalFile.describe(folder / other, other))
+        files[other] = folder / other
     return await client.push(files, model="style", variant=variant, tags=["latest"])
 
 

@@ -22,7 +22,7 @@ VAE counted in bfloat16."""
 
 def pack(plain: Path, packed: Path) -> Layout:
     """Packs a file."""
-    return pack_file(plain, packed, lambda _: None).layout
+    return pack_file(plain, packed, lambda _: None)
 
 
 def rows(plain: Path, packed: Path, eight: Path) -> Iterator[Row]:
@@ -56,7 +56,7 @@ def rows(plain: Path, packed: Path, eight: Path) -> Iterator[Row]:
     zstd = size / 1e9 / peers.seconds(lambda: peers.zstd_alone(plain), CPU)
     yield Row(
         id="P9b",
-        what="packing bfloat16 weights, their two SHA-256 included; peer: zstd's level 1 alone over them",
+        what="packing bfloat16 weights, digests of source and extents included; peer: zstd's level 1 alone",
         value=size / 1e9 / taken,
         unit="GB/s",
         goal=P9B_SHARE * zstd,

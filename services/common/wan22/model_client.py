@@ -19,6 +19,7 @@ from wan22.tls import Tls
 from wan22.v1 import model_pb2
 from wan22.v1.model_pb2 import Model, Version
 from wan22.v1.model_pb2_grpc import ModelServiceStub
+from wan22.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     from wan22.model_packing import Packer  # needs the extra `pack`, which not every user of this client has
@@ -97,12 +98,11 @@ class ModelClient:
             log.info("Left out of %s: %s.", model, ", ".join(str(p.relative_to(folder)) for p in listed.left_out))
         with tempfile.TemporaryDirectory() as made:
             sources = {**listed.files, **await asyncio.to_thread(_write_all, Path(made), listed.made)}
-            files = [await LocalFile.describe(path, name) for name, path in sorted(sources.items())]
-            return await self.push(files, model=model, variant=variant, tags=tags, packer=packer, progress=progress)
+            return await self.push(sources, model=model, variant=variant, tags=tags, packer=packer, progress=progress)
 
     async def push(
         self,
-        files: Sequence[LocalFile],
+        files: Mapping[str, Path],
         *,
         model: str,
         variant: str,
@@ -113,16 +113,25 @@ class ModelClient:
     ) -> Version:
         """Pushes what the registry lacks of these files, publishes them as a version, and returns it.
 
-        With a packer, weights are stored packed. `kept` are files that the registry has, of another version.
+        `files` are by their path in the model. With a packer, weights are stored packed. `kept` are files that the
+        registry has, of another version.
         """
-        total = sum(local.file.size_bytes for local in files)
+        packed = {name: path for name, path in files.items() if packer and path.suffix == WEIGHTS}
+        weights = [await asyncio.to_thread(WeightsFile.find, path, name) for name, path in sorted(packed.items())]
+        plain = [await LocalFile.describe(path, name) for name, path in sorted(files.items()) if name not in packed]
+        total = sum(local.file.size_bytes for local in plain) + sum(file.size for file in weights)
 
         async def store() -> Sequence[model_pb2.File]:
-            return [*kept, *await self._push_files(files, packer, ByteCount(total, progress))]
+            count = ByteCount(total, progress)
+            await self._push_missing(plain, count)
+            stored = [*kept, *(local.file for local in plain)]
+            if packer:
+                stored += [await self._push_packed(file, packer, count) for file in weights]
+            return stored
 
         version = await self._publish(store, model, variant, tags)
         if packer:
-            packer.forget(files)
+            packer.forget(weights)
         return version
 
     async def push_sources(
@@ -241,18 +250,6 @@ class ModelClient:
             else:
                 return
 
-    async def _push_files(
-        self, files: Sequence[LocalFile], packer: Packer | None, count: ByteCount
-    ) -> Sequence[model_pb2.File]:
-        """Pushes what is missing and returns the files as they are stored."""
-        packed = [local for local in files if packer and local.path.suffix == WEIGHTS]
-        plain = [local for local in files if local not in packed]
-        await self._push_missing(plain, count)
-        stored = [local.file for local in plain]
-        if packer:
-            stored += [await self._push_packed(local, packer, count) for local in packed]
-        return stored
-
     async def _push_missing(self, sources: Sequence[BlobSource], count: ByteCount) -> None:
         missing = await self._missing([blob_of(source) for source in sources])
         for source in sources:
@@ -261,9 +258,9 @@ class ModelClient:
                 missing.discard(source.file.digest)
             count.finish(source.file.size_bytes)
 
-    async def _push_packed(self, source: LocalFile, packer: Packer, count: ByteCount) -> model_pb2.File:
+    async def _push_packed(self, source: WeightsFile, packer: Packer, count: ByteCount) -> model_pb2.File:
         """Half of the progress is packing, half pushing."""
-        size = source.file.size_bytes
+        size = source.size
         stored = packer.pushed_before(source)
         if stored is None or await self._missing([model_pb2.Blob(digest=stored.digest, size_bytes=stored.size_bytes)]):
             async with packer.packed(source, lambda done: count.within(done // 2)) as local:

@@ -22,6 +22,7 @@ from wan22.pack.writer import pack_file
 from wan22.precision import Precision, is_quantised, runs_in_bfloat16
 from wan22.v1 import model_pb2
 from wan22.variants import VARIANTS
+from wan22.weights_file import WeightsFile
 
 SUFFIX = ".pack"
 
@@ -43,16 +44,16 @@ class Packer:
         self._variant = VARIANTS[variant]
         folder.mkdir(parents=True, exist_ok=True)
 
-    def pushed_before(self, source: LocalFile) -> model_pb2.File | None:
+    def pushed_before(self, source: WeightsFile) -> model_pb2.File | None:
         """The packed file that an earlier import of the same source pushed, to ask the registry for."""
         try:
             record = json.loads(self._path(source, ".json").read_bytes())
         except FileNotFoundError:
             return None
-        return model_pb2.File(path=source.file.path + SUFFIX, digest=record["digest"], size_bytes=record["size"])
+        return model_pb2.File(path=source.path_in_model + SUFFIX, digest=record["digest"], size_bytes=record["size"])
 
     @asynccontextmanager
-    async def packed(self, source: LocalFile, on_bytes: Callable[[int], object]) -> AsyncIterator[LocalFile]:
+    async def packed(self, source: WeightsFile, on_bytes: Callable[[int], object]) -> AsyncIterator[LocalFile]:
         """The packed file, for as long as it takes to push it; then it goes and is noted as pushed.
 
         Raises InvalidRequest (FORBIDDEN_FILE) for a source that is no safetensors file, ResourceExhausted on a full
@@ -64,17 +65,17 @@ class Packer:
                 await self._pack(source, target, on_bytes)
             size = target.stat().st_size
             digest = str(await digest_file(target))
-            file = model_pb2.File(path=source.file.path + SUFFIX, digest=digest, size_bytes=size)
+            file = model_pb2.File(path=source.path_in_model + SUFFIX, digest=digest, size_bytes=size)
             yield LocalFile(target, file)
             replace_file(self._path(source, ".json"), json.dumps({"digest": digest, "size": size}).encode())
             target.unlink()
 
-    def forget(self, sources: Iterable[LocalFile]) -> None:
+    def forget(self, sources: Iterable[WeightsFile]) -> None:
         """Ends what is remembered of them, once the version is published."""
         for source in sources:
             self._path(source, ".json").unlink(missing_ok=True)
 
-    async def _pack(self, source: LocalFile, target: Path, on_bytes: Callable[[int], object]) -> None:
+    async def _pack(self, source: WeightsFile, target: Path, on_bytes: Callable[[int], object]) -> None:
         half = self._path(source, ".new")
         cancelled = threading.Event()
 
@@ -84,7 +85,7 @@ class Packer:
             on_bytes(done)
 
         def choose(tensor: StoredTensor) -> Form:
-            path = source.file.path
+            path = source.path_in_model
             if self._precision == "fp8" and is_quantised(path, tensor.name) and tensor.dtype != "F8_E4M3":
                 return Form.FLOAT8
             bfloat16 = tensor.dtype == "F32" and runs_in_bfloat16(self._variant, path, tensor.name)
@@ -93,7 +94,7 @@ class Packer:
         running = asyncio.ensure_future(asyncio.to_thread(pack_file, source.path, half, go_on, choose))
         try:
             with room_on_disk(self._folder):
-                packed = await asyncio.shield(running)
+                await asyncio.shield(running)
         except asyncio.CancelledError:
             cancelled.set()
             await asyncio.wait([running])
@@ -106,14 +107,14 @@ class Packer:
         except BaseException:  # a full disk, most likely
             half.unlink(missing_ok=True)
             raise
-        if f"sha256:{packed.read_digest}" != source.file.digest:
+        if await asyncio.to_thread(source.has_changed):
             half.unlink()
             raise InvalidRequest(f"{source.path} has changed while it was packed: import it again.", field="folder")
         await to_its_end(_make_durable, half)  # a torn one would be pushed after a crash, with a digest that fits
         half.rename(target)
 
     @contextmanager
-    def _lock(self, source: LocalFile) -> Iterator[None]:
+    def _lock(self, source: WeightsFile) -> Iterator[None]:
         path = self._path(source, ".lock")
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -132,10 +133,9 @@ class Packer:
             path.unlink()
             os.close(descriptor)
 
-    def _path(self, source: LocalFile, suffix: str) -> Path:
-        component = source.file.path.partition("/")[0]  # what is converted depends on it
-        digest = source.file.digest.removeprefix("sha256:")
-        name = f"{digest}-{self._variant.name}-{component}-{self._precision}"
+    def _path(self, source: WeightsFile, suffix: str) -> Path:
+        component = source.path_in_model.partition("/")[0]  # what is converted depends on it
+        name = f"{source.identity}-{self._variant.name}-{component}-{self._precision}"
         return self._folder / (name + suffix)
 
 

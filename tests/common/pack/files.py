@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import struct
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wan22.pack.hashing import digest_of
 from wan22.pack.writer import pack_file
 
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "I64": 8, "U8": 1}
@@ -65,4 +65,4 @@ def sealed(content: bytes, position: int, value: bytes, count: int) -> bytes:
     """A pack with other bytes in its header or table, whose seal is right for them."""
     end = 64 + 72 * count
     body = content[:position] + value + content[position + len(value) : end]
-    return body + hashlib.sha256(body).digest() + content[end + 32 :]
+    return body + digest_of(body) + content[end + 32 :]

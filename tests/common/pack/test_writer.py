@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from wan22.pack.hashing import digest_of
 from wan22.pack.layout import ALIGNMENT, EXTENT_BYTES, Codec
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.reader import PackedFile, unpack_file
@@ -26,7 +27,7 @@ def test_extents_are_aligned_cover_the_source_in_order_and_use_each_codec(tmp_pa
     path = packed(tmp_path, content)
     with PackedFile(path) as pack:
         extents = pack.layout.extents
-        assert pack.layout.source_digest == hashlib.sha256(content).digest()
+        assert pack.layout.source_digest == digest_of(content)
     assert [extent.offset % ALIGNMENT for extent in extents] == [0] * len(extents)
     assert [e.begin for e in extents] == [0, *(e.begin + e.length for e in extents[:-1])]
     assert max(extent.length for extent in extents) == EXTENT_BYTES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from wan22.pack.hashing import hasher
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.quantise import READABLE, as_float32, quantise_rows
 from wan22.pack.safetensors_header import LENGTH_BYTES, SafetensorsHeader, StoredTensor, header_end, parse_header
@@ -51,8 +51,8 @@ class ConvertingReader:
         raw = prefix + source.read(header_end(prefix, source_size) - len(prefix))
         self.header: SafetensorsHeader = parse_header(raw, source_size)
         self.size = source_size
-        self.digest = self.source_digest = hashlib.sha256()
-        """Of what has been read of the converted file, and of the source."""
+        self.digest = hasher()
+        """Of what has been read of the converted file."""
         self._source = source
         self._pieces: Iterator[bytes] | None = None
         self._ready: list[bytes] = []
@@ -66,7 +66,6 @@ class ConvertingReader:
             )
             self.size = len(new) + last
             self.header = parse_header(new, self.size)
-            self.source_digest = hashlib.sha256(raw)
             self._pieces = self._read_all(new, tensors, forms)
         else:
             source.seek(0)
@@ -112,7 +111,6 @@ class ConvertingReader:
             data = self._source.read(wanted)
             if len(data) < wanted:
                 raise MalformedFile(f"it ended inside {tensor.name} while it was packed")
-            self.source_digest.update(data)
             yield data
 
 

@@ -1,25 +1,26 @@
 """The bytes of a pack around its extents: header, table, alignment. Integers are little-endian.
 
-header   64 bytes: magic, version, number of extents, bytes of the source, bytes of the pack, SHA-256 of the source
-table    72 bytes an extent: offset, stored bytes, begin and length in the source, codec, word, SHA-256 as stored
-seal     SHA-256 of header and table
+header   64 bytes: magic, version, number of extents, bytes of the source, bytes of the pack, BLAKE3 of the source
+table    72 bytes an extent: offset, stored bytes, begin and length in the source, codec, word, BLAKE3 as stored
+seal     BLAKE3 of header and table
 extents  each at a multiple of 4,096, zeros between; the pack ends at one too
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from wan22.pack.hashing import DIGEST_BYTES, digest_of
 from wan22.pack.malformed import MalformedFile
 
 PACKED_SUFFIX = ".safetensors.pack"
 """Ending of a packed file's path; without `.pack` it is the source's path."""
 MAGIC = b"WAN22PCK"
-VERSION = 1
+VERSION = 2
+"""Version 1 had SHA-256 in place of BLAKE3."""
 ALIGNMENT = 4096
 """What direct I/O asks for, on any disk met so far."""
 EXTENT_BYTES = 8 << 20
@@ -28,7 +29,7 @@ MAX_EXTENTS = 1 << 22
 """32 TiB of source."""
 _HEADER = struct.Struct("<8sIIQQ32s")
 _ENTRY = struct.Struct("<QQQQII32s")
-SEAL_BYTES = 32
+SEAL_BYTES = DIGEST_BYTES
 
 
 class Codec(IntEnum):
@@ -56,7 +57,7 @@ class Extent:
     word: int
     """Bytes of a word; 1 with Codec.NONE."""
     digest: bytes
-    """SHA-256 of the bytes as stored."""
+    """BLAKE3 of the bytes as stored."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Layout:
 
     source_size: int
     source_digest: bytes
-    """SHA-256."""
+    """BLAKE3."""
     extents: tuple[Extent, ...]
     """In the source's order, which they cover without a gap; also the order to load in."""
     size: int
@@ -76,7 +77,7 @@ class Layout:
         header = _HEADER.pack(MAGIC, VERSION, len(self.extents), self.source_size, self.size, self.source_digest)
         table = [_ENTRY.pack(e.offset, e.size, e.begin, e.length, e.codec, e.word, e.digest) for e in self.extents]
         raw = b"".join([header, *table])
-        return raw + hashlib.sha256(raw).digest()
+        return raw + digest_of(raw)
 
 
 def aligned(position: int) -> int:
@@ -100,7 +101,8 @@ def read_count(prefix: bytes, file_size: int) -> int:
         raise MalformedFile(f"it does not begin with a pack's header of {_HEADER.size} bytes")
     _, version, count, *_ = _HEADER.unpack(prefix[: _HEADER.size])
     if version != VERSION:
-        raise MalformedFile(f"its format has version {version}, and this program knows {VERSION}: update it")
+        advice = "update it" if version > VERSION else "import the model again"
+        raise MalformedFile(f"its format has version {version}, and this program knows {VERSION}: {advice}")
     if not 0 < count <= MAX_EXTENTS or first_offset(count) > file_size:
         raise MalformedFile(f"it claims {count} extents in {file_size} bytes")
     return int(count)
@@ -110,7 +112,7 @@ def parse_layout(raw: bytes, file_size: int) -> Layout:
     """Header and table of a file that begins with `raw`, `table_end` bytes. Raises MalformedFile naming the extent."""
     count = read_count(raw, file_size)
     body, seal = raw[: table_end(count) - SEAL_BYTES], raw[table_end(count) - SEAL_BYTES : table_end(count)]
-    if hashlib.sha256(body).digest() != seal:
+    if digest_of(body) != seal:
         raise MalformedFile("its header and table do not have the digest that stands behind them")
     _, _, _, source_size, size, source_digest = _HEADER.unpack(body[: _HEADER.size])
     if size != file_size:

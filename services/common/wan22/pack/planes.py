@@ -26,27 +26,36 @@ PARAMETERS = zstandard.ZstdCompressionParameters.from_level(
 _TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 
-def encode(data: bytes, word: int) -> bytes:
-    """The stored form of whole words."""
+def encode(data: bytes, word: int) -> list[bytes | memoryview]:
+    """The stored form of whole words, in pieces to be written one after the other."""
     compressor = zstandard.ZstdCompressor(compression_params=PARAMETERS)
     if word == 1:
-        frames = [compressor.compress(data[start : start + FRAME_BYTES]) for start in range(0, len(data), FRAME_BYTES)]
-        return b"".join([_lengths(frames), *frames])
+        view = memoryview(data)
+        frames = [compressor.compress(view[start : start + FRAME_BYTES]) for start in range(0, len(data), FRAME_BYTES)]
+        return [_lengths(frames), *frames]
     words = np.frombuffer(data, dtype=_TYPES[word])
     lower, frames = np.empty((word - 1, len(words)), np.uint8), []
-    room, top = np.empty((2, FRAME_BYTES), _TYPES[word]), np.empty(FRAME_BYTES, np.uint8)
+    room, rest = np.empty(FRAME_BYTES, _TYPES[word]), np.empty(FRAME_BYTES, np.uint8)
     for start in range(0, len(words), FRAME_BYTES):  # a frame's words stay in the processor's cache
         part = words[start : start + FRAME_BYTES]
-        rotated, shifted = room[:, : len(part)]
-        np.left_shift(part, 1, out=rotated)
-        np.right_shift(part, 8 * word - 1, out=shifted)
-        rotated |= shifted
-        for plane in range(word):  # casting keeps a word's lowest byte, faster than a copy with strides does
-            np.right_shift(rotated, 8 * plane, out=shifted)
-            target = top[: len(part)] if plane == word - 1 else lower[plane, start : start + len(part)]
-            np.copyto(target, shifted, casting="unsafe")
-        frames.append(compressor.compress(top[: len(part)].data))
-    return b"".join([lower.tobytes(), _lengths(frames), *frames])
+        shifted, byte = room[: len(part)], rest[: len(part)]
+        for plane in range(1, word - 1):
+            np.right_shift(part, 8 * plane - 1, out=shifted)
+            _take_lowest(lower[plane, start : start + len(part)], shifted)
+        lowest = lower[0, start : start + len(part)]
+        _take_lowest(lowest, part)
+        lowest <<= 1
+        np.less(part.view(part.dtype.str.replace("u", "i")), 0, out=byte.view(bool))  # the sign, in one pass
+        lowest |= byte
+        np.right_shift(part, 8 * word - 9, out=shifted)
+        _take_lowest(byte, shifted)
+        frames.append(compressor.compress(byte.data))
+    return [lower.reshape(-1).data, _lengths(frames), *frames]
+
+
+def _take_lowest(target: NDArray[np.uint8], words: NDArray[Any]) -> None:
+    """The lowest byte of each word: casting is faster than a copy with strides."""
+    np.copyto(target, words, casting="unsafe")
 
 
 def frame_lengths(stored: bytes | memoryview, length: int, word: int) -> tuple[int, NDArray[np.int64]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from wan22.pack import planes
+from wan22.pack.hashing import digest_of, hasher
 from wan22.pack.layout import Codec, Extent, Layout, parse_layout, read_count, table_end
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.ordered import in_order
@@ -98,7 +98,7 @@ def unpack_file(packed: Path, target: Path, on_bytes: Callable[[int], object]) -
 
     Not durable, and half-written where it raises: MalformedFile for a damaged pack.
     """
-    digest, done = hashlib.sha256(), 0
+    digest, done = hasher(), 0
     with PackedFile(packed) as pack, target.open("wb") as out:
         for _, data in pack.decode_all():
             out.write(data)
@@ -107,14 +107,14 @@ def unpack_file(packed: Path, target: Path, on_bytes: Callable[[int], object]) -
             on_bytes(done)
         if digest.digest() != pack.layout.source_digest:
             expected = pack.layout.source_digest.hex()
-            raise MalformedFile(f"it unpacks to sha256:{digest.hexdigest()}, and was made of sha256:{expected}")
+            raise MalformedFile(f"it unpacks to blake3:{digest.hexdigest()}, and was made of blake3:{expected}")
 
 
 def check_extent(extent: Extent, stored: bytes | memoryview) -> None:
     """Holds an extent's stored bytes against its digest. Raises MalformedFile naming the extent."""
-    actual = hashlib.sha256(stored).digest()
+    actual = digest_of(stored)
     if actual != extent.digest:
-        text = f"{name_of(extent)} has digest sha256:{actual.hex()}, not sha256:{extent.digest.hex()}"
+        text = f"{name_of(extent)} has digest blake3:{actual.hex()}, not blake3:{extent.digest.hex()}"
         raise MalformedFile(text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from wan22.pack import planes
 from wan22.pack.conversion import Choice, ConvertingReader, keep
+from wan22.pack.hashing import digest_of
 from wan22.pack.layout import EXTENT_BYTES, Codec, Extent, Layout, aligned, first_offset
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.ordered import in_order
@@ -22,14 +22,8 @@ WORDS = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1}
 LEAST_GAIN = 1 / 32
 """What compression must save to be worth decoding."""
 
-
-@dataclass(frozen=True)
-class Packed:
-    """A pack that has been written."""
-
-    layout: Layout
-    read_digest: str
-    """SHA-256 of the file that was read, hex; the layout's is of what was packed, which a conversion changes."""
+_Stored = list[bytes | memoryview]
+"""An extent as it is stored, in pieces."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class _Piece:
     """0 where nothing is to be gained."""
 
 
-def pack_file(source: Path, target: Path, on_bytes: Callable[[int], object], choose: Choice = keep) -> Packed:
+def pack_file(source: Path, target: Path, on_bytes: Callable[[int], object], choose: Choice = keep) -> Layout:
     """Writes the pack of a safetensors file; `on_bytes` hears how many bytes of the source have been packed so far.
 
     Tensors are packed in the form that `choose` says. Holds an extent or two a core in memory. Not durable,
@@ -54,21 +48,21 @@ def pack_file(source: Path, target: Path, on_bytes: Callable[[int], object], cho
         extents = []
         offset, done = first_offset(len(pieces)), 0
 
-        def encode(item: tuple[_Piece, bytes]) -> tuple[Extent, bytes]:
+        def encode(item: tuple[_Piece, bytes]) -> tuple[Extent, _Stored]:
             return _encode(*item)
 
         for extent, stored in in_order(encode, _read(reader, pieces)):
             out.seek(offset)
-            out.write(stored)
+            out.writelines(stored)
             extents.append(dataclasses.replace(extent, offset=offset))
-            offset = aligned(offset + len(stored))
+            offset = aligned(offset + extent.size)
             done += extent.length
             on_bytes(size * done // reader.size)
         layout = Layout(reader.size, reader.digest.digest(), tuple(extents), offset)
         out.truncate(offset)
         out.seek(0)
         out.write(layout.to_bytes())
-    return Packed(layout, reader.source_digest.hexdigest())
+    return layout
 
 
 def _pieces(header: SafetensorsHeader) -> Sequence[_Piece]:
@@ -91,12 +85,13 @@ def _read(file: ConvertingReader, pieces: Sequence[_Piece]) -> Iterator[tuple[_P
         yield piece, data
 
 
-def _encode(piece: _Piece, data: bytes) -> tuple[Extent, bytes]:
-    stored, codec = data, Codec.NONE
+def _encode(piece: _Piece, data: bytes) -> tuple[Extent, _Stored]:
+    stored: _Stored = [data]
+    codec, size = Codec.NONE, len(data)
     if piece.word:
         smaller = planes.encode(data, piece.word)
-        if len(smaller) <= len(data) * (1 - LEAST_GAIN):
-            stored, codec = smaller, Codec.PLANES_ZSTD
+        packed = sum(map(len, smaller))
+        if packed <= size * (1 - LEAST_GAIN):
+            stored, codec, size = smaller, Codec.PLANES_ZSTD, packed
     word = piece.word if codec else 1
-    digest = hashlib.sha256(stored).digest()
-    return Extent(0, len(stored), piece.begin, piece.length, codec, word, digest), stored
+    return Extent(0, size, piece.begin, piece.length, codec, word, digest_of(*stored)), stored

@@ -1,0 +1,23 @@
+"""The digests inside a pack: BLAKE3, three times as fast on a core as SHA-256 where the processor has AVX-512.
+
+A pack as a whole is a blob, and has a SHA-256 as OCI wants it.
+"""
+
+from __future__ import annotations
+
+from blake3 import blake3
+
+DIGEST_BYTES = 32
+
+
+def hasher() -> blake3:
+    """A digest that grows with its bytes."""
+    return blake3()
+
+
+def digest_of(*parts: bytes | memoryview) -> bytes:
+    """The digest of these bytes one after the other, made without Python's lock."""
+    digest = blake3()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
