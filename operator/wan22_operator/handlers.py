@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from inspect import isawaitable
 from typing import Any, Protocol
@@ -86,6 +87,8 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 async def watch(sleepers: Sleepers, configuration: Configuration, settings: OperatorSettings) -> None:
     """Watches until SIGTERM or SIGINT."""
+    for handled in ("kopf.objects", "kopf.activities"):
+        logging.getLogger(handled).setLevel(logging.WARNING)  # each event is not news
     await kopf.operator(
         registry=registry_of(sleepers, configuration),
         settings=kopf_settings(),

@@ -12,9 +12,10 @@ from wan22_operator.observed import Observed
 from wan22_operator.record import READY, Avoided, Load, Record, State, WorkerRecord
 from wan22_operator.replacing import failed, patient, replaced, stalled
 from wan22_operator.revision import is_current, revision
-from wan22_operator.scaling.decision import Decision, decide
+from wan22_operator.scaling.decision import Decision, decide, load_seconds
 from wan22_operator.scaling.history import History
 from wan22_operator.scaling.snapshot import Snapshot
+from wan22_operator.scaling.tuning import Tuning, tuning_for
 from wan22_operator.settings import OperatorSettings
 from wan22_operator.snapshot import snapshot_of
 from wan22_operator.spec import PoolSpec
@@ -169,12 +170,23 @@ def _declared(
 
 
 def _decision(observed: Observed, snapshot: Snapshot, record: Record) -> Decision:
-    decision = _external(observed, snapshot) if observed.spec.external else decide(snapshot, record.history)
+    spec = observed.spec
+    decision = (
+        _external(observed, snapshot) if spec.external else decide(snapshot, record.history, _tuning(spec, record))
+    )
     if decision.remove and not observed.told:  # whatever decided it: nobody knows what these workers do
         kept = decision.workers + len(decision.remove)
         text = f"Stays at {kept} workers: the gateway's figures are not fresh, so none is removed."
         return replace(decision, workers=kept, remove=(), reason=text)
     return decision
+
+
+def _tuning(spec: PoolSpec, record: Record) -> Tuning | None:
+    """The one found for such loads, with the hold of the spec where it has one."""
+    if spec.idle_hold_seconds is None:
+        return None
+    loads = max(load_seconds([load.seconds for load in record.loads]), 1.0)
+    return replace(tuning_for(loads, spec.objective_seconds), hold_loads=spec.idle_hold_seconds / loads)
 
 
 def _external(observed: Observed, snapshot: Snapshot) -> Decision:

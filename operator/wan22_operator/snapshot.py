@@ -67,7 +67,12 @@ def demand_of(view: PoolView) -> Demand:
         time=view.time,
         complete=demand.complete,
         queued=tuple(
-            Queued(bucket.count, bucket.predicted_seconds, bucket.oldest_create_time.ToMicroseconds() / 1e6 - ahead)
+            Queued(
+                bucket.count,
+                bucket.predicted_seconds,
+                bucket.oldest_create_time.ToMicroseconds() / 1e6 - ahead,
+                bucket.start_by_time.ToMicroseconds() / 1e6 - ahead if bucket.HasField("start_by_time") else None,
+            )
             for bucket in demand.queued
         ),
         arrivals_60s=demand.arrivals_60s,

@@ -28,7 +28,9 @@ def made(placement: Placement = Placement(), **spec: Any) -> Any:  # noqa: B008 
 def test_the_flags_of_the_container_are_flags_of_a_worker() -> None:
     pod = made(engine={"gpusPerWorker": 1, "vramLimit": "40Gi"}, drainSeconds=120)
     (container,) = pod["spec"]["containers"]
-    arguments = [argument.replace("$(POD_UID)", "u-1") for argument in container["args"]]
+    arguments = [
+        argument.replace("$(POD_UID)", "u-1").replace("$(POD_IP)", "10.0.0.1") for argument in container["args"]
+    ]
     settings = WorkerSettings.load("worker", arguments)
     assert settings.name == "workers/videos.t2v-3"
     assert settings.uid == "u-1"

@@ -51,7 +51,7 @@ def pod_of(
     revision: str,
     placement: Placement,
 ) -> Object:
-    """A worker's pod: it is what the worker's flags say, and restricted in all that Pod Security looks at."""
+    """A worker's pod, restricted in all that Pod Security looks at; its image's entrypoint takes a worker's flags."""
     key, scheduling = spec.key, spec.scheduling
     pod: Object = {
         "serviceAccountName": key.objects,
@@ -96,7 +96,7 @@ def pod_of(
 
 def _container(spec: PoolSpec, settings: OperatorSettings, name: str, image: str, model_version: str) -> Object:
     flags: dict[str, object] = {
-        "host": "0.0.0.0",  # noqa: S104  # a pod's own address
+        "host": "$(POD_IP)",
         "port": WORKER_PORT,
         "health-port": WORKER_HEALTH_PORT,
         "name": worker_name(spec.key, name),
@@ -125,9 +125,8 @@ def _container(spec: PoolSpec, settings: OperatorSettings, name: str, image: str
     return {
         "name": "worker",
         "image": image,
-        "command": ["python", "-m", "wan22_inference"],
         "args": arguments,
-        "env": [{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}],
+        "env": [_downward("POD_UID", "metadata.uid"), _downward("POD_IP", "status.podIP")],
         "ports": [
             {"name": "grpc", "containerPort": WORKER_PORT},
             {"name": "health", "containerPort": WORKER_HEALTH_PORT},
@@ -143,6 +142,10 @@ def _container(spec: PoolSpec, settings: OperatorSettings, name: str, image: str
         },
         "volumeMounts": mounts,
     }
+
+
+def _downward(variable: str, path: str) -> Object:
+    return {"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
 def _probe(service: str) -> Object:
