@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -15,6 +17,7 @@ from wan22.client import Client
 from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason
 from wan22.v1.generation_pb2 import DownloadUrl, Generation
 from wan22_gateway.download_urls import DownloadUrls
+from wan22_gateway.identity.keys import new_secret
 from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
 from wan22_gateway.store import generations
@@ -23,7 +26,7 @@ from wan22_gateway.store.schema import generations as table
 from wan22_testing.s3_server import BUCKET, S3Server
 
 from . import rows
-from .scripted_worker import T2V, VIDEO, ScriptedWorkerServicer, gateway_with
+from .scripted_worker import T2V, VIDEO, ScriptedWorkerServicer, gateway_with, place_with
 from .test_retention import HOUR, make_video
 
 
@@ -159,3 +162,54 @@ async def test_on_s3_the_url_is_the_stores_own(on_s3: Client, s3_server: S3Serve
     assert "X-Amz-Expires=59" in made.url or "X-Amz-Expires=60" in made.url
     async with httpx.AsyncClient() as browser:
         assert (await browser.get(made.url)).content == VIDEO
+
+
+async def test_a_folders_video_is_fetched_without_credentials_by_its_url_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    key, operator = new_secret(), new_secret()
+    keys = [
+        {"tenant": "alice", "roles": ["user"], "key": key},
+        {"tenant": "alice", "roles": ["operator"], "key": operator},
+    ]
+    (tmp_path / "tenants.json").write_text(json.dumps({"tenants": [{"name": "alice"}], "keys": keys}))
+    terms: dict[str, Any] = {"auth": "on", "tenants_file": tmp_path / "tenants.json", "api_key": operator}
+    async with (
+        asyncio.timeout(60),
+        place_with(tmp_path, ScriptedWorkerServicer(), **terms) as place,
+        Client(place.client.endpoint, key) as alice,
+        httpx.AsyncClient() as browser,
+    ):
+        done = await alice.wait((await alice.create(variant=T2V, prompt="p")).name)
+        made = await alice.download_url(done.name)
+        assert made.url.startswith(f"http://localhost:{place.serving.http_port}/videos/")
+        whole = await browser.get(made.url)
+        assert (whole.status_code, whole.content) == (200, VIDEO)
+        assert whole.headers["Content-Type"] == "video/mp4"
+        part = await browser.get(made.url, headers={"Range": "bytes=100-199"})
+        assert (part.status_code, part.content) == (206, VIDEO[100:200])
+        head = await browser.head(made.url)
+        assert (head.status_code, head.headers["Content-Length"], head.content) == (200, str(len(VIDEO)), b"")
+        url, _, query = made.url.partition("?")
+        for refused, status in (
+            (f"{url}?{query}0", 404),
+            (f"{url.replace(url[-5], '0' if url[-5] != '0' else '1')}?{query}", 404),
+            (url, 400),
+        ):
+            assert (await browser.get(refused)).status_code == status
+        ours = [record.getMessage() for record in caplog.records if record.name.startswith("wan22")]
+        assert any(f"GET /videos/{done.name.removeprefix('generations/')}.mp4 200" in line for line in ours)
+        assert not any(parse_qs(query)["signature"][0] in line for line in ours)
+        await alice.delete(done.name)
+        gone = await browser.get(made.url)
+        assert gone.status_code == 404
+        assert gone.json()["error"]["message"].startswith("This URL is not one")
+
+
+async def test_a_public_url_is_what_urls_begin_with(tmp_path: Path) -> None:
+    terms = {"public_url": "https://wan22.example.com/"}
+    async with asyncio.timeout(30), gateway_with(tmp_path, ScriptedWorkerServicer(), **terms) as client:
+        done = await client.wait((await client.create(variant=T2V, prompt="p")).name)
+        made = await client.download_url(done.name, valid_for=60)
+        assert made.url.startswith("https://wan22.example.com/videos/")

@@ -120,7 +120,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         if declared is not None:
             await database.write(apply, declared)
         await results.check()
-        http = serving_http(settings, database, generations, server, guard, metrics)
+        http = serving_http(settings, database, generations, urls, server, guard, metrics)
         async with AsyncExitStack() as stack, server, http as http_port, asyncio.TaskGroup() as group:
             urls.base = _public_url(settings, http_port)
             if settings.keda_port is not None:
