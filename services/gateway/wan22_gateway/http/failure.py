@@ -111,6 +111,13 @@ OPENAI_TYPES: Mapping[int, str] = {
     409: "conflict_error",
     429: "rate_limit_error",
 }
+OPENAI_FIELDS: Mapping[str, str] = {
+    "variant": "model",
+    "parameters.num_frames": "seconds",
+    "parameters.width": "size",
+    "parameters.height": "size",
+    "parameters.image": "input_reference",
+}
 FIELDS = {"data": "image"}
 """Fields of messages that a caller over HTTP knows by another name."""
 
@@ -152,7 +159,8 @@ def _openai(error: Wan22Error, status: int) -> dict[str, Any]:
     violations = error.violations if isinstance(error, InvalidRequest) else ()
     kind = OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     code = error.code.name if error.reason is Reason.UNSPECIFIED else error.reason.value
-    param = _field(violations[0].field).removeprefix("parameters.") if violations else None
+    field = _field(violations[0].field) if violations else None
+    param = None if field is None else OPENAI_FIELDS.get(field, field.removeprefix("parameters."))
     found = OpenAIProblem(message=to_status(error).message, type=kind, param=param, code=code.lower())
     return OpenAIErrorBody(error=found).model_dump()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -28,6 +29,7 @@ PIECE_SECONDS = 15.0
 BODY_SECONDS = 300.0
 """How long a body may take: 64 MiB at 2 Mbit/s."""
 INPUT_CHARACTERS = 80
+INSIDE = re.compile(r"(\w+)\[(\w+)\]", re.ASCII)
 
 
 class Intake:
@@ -91,7 +93,7 @@ async def check_form(
 ) -> tuple[BaseModel, FormData]:
     """The validated parts of a multipart body, and its files, which are open. Raises InvalidRequest.
 
-    Fields that are no text (objects, numbers, booleans) are JSON.
+    Fields that are no text (objects, numbers, booleans) are JSON; `a[b]` is the field b of an object a.
     """
 
     async def whole() -> AsyncGenerator[bytes]:
@@ -110,7 +112,7 @@ async def check_form(
         raise InvalidRequest("A part of the form is given more than once: give it once.")
     schema = model.model_json_schema()["properties"]
     try:
-        given = {name: text if _is_text(schema.get(name, {})) else from_json(text) for name, text in texts.items()}
+        given = _fields(texts, schema)
     except ValueError as error:
         raise InvalidRequest(f"A part of the form that is no text must be JSON: {error}.") from None
     try:
@@ -129,6 +131,17 @@ def invalid(error: ValidationError) -> InvalidRequest:
         shown = "" if found["type"] == "missing" else f" is {given}"
         violations.append(Violation(field, f"{field}{shown}: {found['msg']}."))
     return InvalidRequest(" ".join(violation.description for violation in violations), violations=violations)
+
+
+def _fields(texts: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name, text in texts.items():
+        inside = INSIDE.fullmatch(name)
+        if inside is not None:
+            given.setdefault(inside[1], {})[inside[2]] = text
+        else:
+            given[name] = text if _is_text(schema.get(name, {})) else from_json(text)
+    return given
 
 
 def _is_text(schema: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from wan22.server import Guard, Server
 from wan22_gateway.download_urls import DownloadUrls
 from wan22_gateway.generation_servicer import GenerationServicer
-from wan22_gateway.http import generate, generations, health, media, metrics_page, models, signed_video
+from wan22_gateway.http import generate, generations, health, media, metrics_page, models, signed_video, videos
 from wan22_gateway.http.app import application
 from wan22_gateway.http.certificate import server_context
 from wan22_gateway.http.server import HttpServer
@@ -43,6 +43,7 @@ async def serving_http(
         *generations.endpoints(servicer, stopping),
         *media.endpoints(servicer),
         *signed_video.endpoints(urls, servicer),
+        *videos.endpoints(servicer, database),
         *metrics_page.endpoints(database, metrics.registry, is_open=settings.metrics_open),
     ]
     app = application(endpoints, guard, metrics.http)

@@ -134,8 +134,9 @@ def page(
     wanted_labels: dict[str, str],
     before: int | None,
     limit: int,
+    oldest_first: bool = False,
 ) -> Sequence[GenerationRow]:
-    """Up to `limit` rows, newest first, older than the position `before`."""
+    """Up to `limit` rows, newest first, that come before the position `before`; or oldest first, behind it."""
     query = select(generations).where(generations.c.tenant == tenant)
     if states:
         query = query.where(generations.c.state.in_(states))
@@ -144,9 +145,10 @@ def page(
     for key, value in wanted_labels.items():
         mine = and_(labels.c.generation == generations.c.id, labels.c.key == key)
         query = query.where(exists().where(mine, labels.c.value == value))
+    position = generations.c.position
     if before is not None:
-        query = query.where(generations.c.position < before)
-    return tx.execute(query.order_by(generations.c.position.desc()).limit(limit)).all()
+        query = query.where(position > before if oldest_first else position < before)
+    return tx.execute(query.order_by(position if oldest_first else position.desc()).limit(limit)).all()
 
 
 def last_origin(tx: Transaction, row: GenerationRow) -> Row[Any] | None:
