@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import ssl
 import subprocess
@@ -34,6 +35,7 @@ class Component:
         port: int,
         health: str,
         tls: ssl.SSLContext | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.program = program
         self.log = log
@@ -41,6 +43,7 @@ class Component:
         self._port = port
         self._health = health
         self._tls = tls
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,7 +56,12 @@ class Component:
         command = [str(self.program), *(f"--{name}={value}" for name, value in self.flags.items())]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                bound_to_parent(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.log.parent
+                bound_to_parent(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.log.parent,
+                env={**os.environ, **self._environment},
             )
 
     def wait_until_ready(self, seconds: float = 90.0) -> None:

@@ -20,6 +20,8 @@ SERVER_HOSTS = (
     *("localhost", "127.0.0.1", "10.96.0.1"),
     *("kubernetes", "kubernetes.default", "kubernetes.default.svc"),
 )
+PINGS = {"HTTP2_READ_IDLE_TIMEOUT_SECONDS": "3", "HTTP2_PING_TIMEOUT_SECONDS": "2"}
+"""The controller-manager takes no node-monitor-grace-period at or below their sum."""
 ISSUER = "https://kubernetes.default.svc"
 
 
@@ -156,4 +158,5 @@ class ControlPlane:
         self, name: str, flags: dict[str, object], *, port: int, health: str, tls: ssl.SSLContext | None
     ) -> Component:
         log = self.folder / f"{name}.log"
-        return Component(self._programs.path(name), log, flags, port=port, health=health, tls=tls)
+        program = self._programs.path(name)
+        return Component(program, log, flags, port=port, health=health, tls=tls, environment=PINGS)
