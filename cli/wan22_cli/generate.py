@@ -139,7 +139,7 @@ def generate(
             try:
                 await _follow(client, creation, None if detach else output, json=json)
             except asyncio.CancelledError:
-                await _cancel(client, creation)
+                await cancel_created(client, creation)
                 raise
 
     failures.run(command())
@@ -259,7 +259,8 @@ def end_unless_succeeded(generation: Generation) -> None:
     raise typer.Exit(failures.FAILED)
 
 
-async def _cancel(client: Client, creation: asyncio.Task[Generation]) -> None:
+async def cancel_created(client: Client, creation: asyncio.Task[Generation]) -> None:
+    """Cancels what an interrupted command has made, or is just making, and says so."""
     try:
         async with asyncio.timeout(CANCEL_SECONDS):
             created = await creation

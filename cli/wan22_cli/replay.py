@@ -17,7 +17,7 @@ from wan22.mp4_boxes import read_recipe, video_digest
 from wan22.recipe import Recipe, differences
 from wan22.v1.generation_pb2 import Generation
 from wan22_cli import failures, options
-from wan22_cli.generate import check_output, end_unless_succeeded
+from wan22_cli.generate import cancel_created, check_output, end_unless_succeeded
 from wan22_cli.progress import ProgressBar
 from wan22_cli.terminal import note, notes, out, print_json
 
@@ -45,7 +45,10 @@ def replay(
     endpoint: options.Endpoint = None,
     json: options.Json = False,
 ) -> None:
-    """Makes a video again from its recipe. Ends with 0 when the bytes are the same, else with 1 and what differs."""
+    """Makes a video again from its recipe. Ends with 0 when the bytes are the same, else with 1 and what differs.
+
+    Ctrl-C cancels it.
+    """
     if output is not None:
         check_output(output)
 
@@ -102,11 +105,16 @@ async def _make(client: Client, recipe: Recipe, pool: str) -> Generation:
         raise FailedPrecondition(
             f"{text}serve that version, or name a pool of it by --pool.", reason=Reason.WRONG_VERSION
         )
-    with ProgressBar(notes) as bar:
-        created = await client.create(variant=recipe.variant, pool=would_be.pool, **parameters)
-        async for event in client.watch(created.name):
-            bar.show(event)
-    return await client.get(created.name)
+    creation = asyncio.create_task(client.create(variant=recipe.variant, pool=would_be.pool, **parameters))
+    try:
+        with ProgressBar(notes) as bar:
+            created = await asyncio.shield(creation)
+            async for event in client.watch(created.name):
+                bar.show(event)
+            return await client.get(created.name)
+    except asyncio.CancelledError:
+        await cancel_created(client, creation)
+        raise
 
 
 class Likeness(StrEnum):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from wan22.mp4_boxes import append_boxes
 from wan22.recipe import Recipe
+from wan22.v1.generation_pb2 import Generation
 from wan22_testing.memory_gateway_servicer import MemoryGateway
 from wan22_testing.wan22_command import Wan22Command
 
@@ -56,6 +59,23 @@ async def test_other_bytes_end_with_1_and_what_differs(
     assert (wan22.folder / "new.mp4").read_bytes() == other
     make_file(wan22.folder, recipe)
     assert "The numerics are equal" in (await wan22("replay", "old.mp4")).err
+
+
+async def test_ctrl_c_cancels_what_it_was_making(wan22: Wan22Command, gateway: MemoryGateway, recipe: Recipe) -> None:
+    make_file(wan22.folder, recipe)
+    created = asyncio.Event()
+
+    async def stay_queued(name: str) -> None:
+        created.set()
+
+    gateway.worker = stay_queued
+    process = await wan22.start("replay", "old.mp4")
+    await asyncio.wait_for(created.wait(), 30)
+    process.send_signal(signal.SIGINT)
+    result = await wan22.finish(process)
+    (record,) = gateway.records.values()
+    assert (result.exit_code, record.generation.state) == (130, Generation.CANCELLED)
+    assert result.err.splitlines()[-1] == f"Cancelled {record.generation.name}."
 
 
 async def test_equal_frames_beside_another_recipe_are_told(
