@@ -79,7 +79,7 @@ def add_generation(
         start_by_time=start_by_time,
         media=media,
     )
-    generations.insert_generation(tx, new)
+    generations.insert(tx, [new])
     return generation
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from wan22_gateway.identity.caller import ADMIN, OPERATOR, USER, Caller, caller
 from wan22_gateway.store import keys as key_store
 from wan22_gateway.store import tenants
 from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.keys import Holder
 from wan22_gateway.store.schema import keys as key_table
 from wan22_gateway.store.tenants import Limits
 
@@ -111,8 +113,9 @@ async def test_a_file_declares_tenants_and_keys_and_what_leaves_it_ends(database
     for _ in range(2):
         await database.write(declared.apply, whole)
     assert await database.read(tenants.limits_of, "alice") == Limits(3.0, 5)
-    assert await database.read(key_store.find, keys.digest(first)) == Caller("alice", frozenset({OPERATOR}))
-    assert await database.read(key_store.find, keys.digest(second)) == Caller("alice", frozenset({USER}))
+    for key, role in ((first, OPERATOR), (second, USER)):
+        holder = await database.read(key_store.find, keys.digest(key))
+        assert holder == Holder(Caller("alice", frozenset({role})), math.inf)
     with pytest.raises(FailedPrecondition, match="change it there"):
         await database.write(tenants.apply, "alice", Limits())
     with pytest.raises(FailedPrecondition, match="take it out there"):

@@ -23,6 +23,10 @@ from . import rows
 LOW, NORMAL, HIGH = Generation.LOW, Generation.NORMAL, Generation.HIGH
 
 
+def take(tx: Transaction, tenant: str, count: int, predicted_seconds: float) -> None:
+    tenants.Quotas(tx).take(tenant, count, predicted_seconds)
+
+
 def claim(tx: Transaction) -> Claim | None:
     return claims.claim_next(tx, "owner", 15.0, 60.0)
 
@@ -139,13 +143,13 @@ async def test_a_quota_refuses_the_third(database: Database, limit: dict[str, fl
     await database.write(prepare)
     await database.write(lambda tx: rows.set_limits(tx, "default", **limit))
     for _ in range(2):
-        await database.write(tenants.check_quota, "default", 1, 10.0)
+        await database.write(take, "default", 1, 10.0)
         await database.write(rows.add_generation)
     with pytest.raises(ResourceExhausted) as caught:
-        await database.write(tenants.check_quota, "default", 1, 10.0)
+        await database.write(take, "default", 1, 10.0)
     assert (caught.value.reason, caught.value.metadata) == (Reason.QUOTA_EXCEEDED, {"quota": quota})
     assert caught.value.retry_after is not None
-    await database.write(tenants.check_quota, "other", 1, 10.0)
+    await database.write(take, "other", 1, 10.0)
 
 
 async def test_a_deadline_that_cannot_be_made_any_more_fails_before_a_worker_is_given(database: Database) -> None:

@@ -38,8 +38,16 @@ def configure_logging(service: str) -> None:
     )
 
 
-def refuse_unknown_fields(message: Message, path: str = "") -> None:
+def refuse_unknown_fields(message: Message) -> None:
     """Raises InvalidRequest naming by number the first field that this version does not know, at any depth."""
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    if known.ByteSize() != message.ByteSize():
+        _refuse_unknown_fields(message, "")
+
+
+def _refuse_unknown_fields(message: Message, path: str) -> None:
     unknown = UnknownFieldSet(message)
     if len(unknown):
         field = f"{path or message.DESCRIPTOR.name}.{unknown[0].field_number}"
@@ -50,7 +58,7 @@ def refuse_unknown_fields(message: Message, path: str = "") -> None:
         if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
             continue
         for item in value if descriptor.is_repeated else [value]:
-            refuse_unknown_fields(item, f"{path}.{descriptor.name}".lstrip("."))
+            _refuse_unknown_fields(item, f"{path}.{descriptor.name}".lstrip("."))
 
 
 Guard = Callable[[str, Sequence[tuple[str, str | bytes]]], Awaitable[None]]
@@ -64,16 +72,24 @@ class _Errors(grpc.aio.ServerInterceptor):
         self._strict = strict
         self._peers = peers
         self._guard = guard
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        """By method."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
         method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         behaviour = cast("Any", handler)
         coders = (handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:

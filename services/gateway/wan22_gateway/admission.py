@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, ResourceExhausted, Violation
+from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, Violation, Wan22Error
 from wan22.loras import MAX_LORAS
+from wan22.memory_model import Holdings
 from wan22.names import check_pool
 from wan22.parameter_messages import from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve
@@ -18,20 +20,23 @@ from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
 from wan22_gateway import lifecycle, reuse
 from wan22_gateway.adapters import Adapters
 from wan22_gateway.cost import CostModel, work
-from wan22_gateway.memory import Fit, fit
+from wan22_gateway.generation_messages import generation_message
+from wan22_gateway.intake import Intake
+from wan22_gateway.memory import Fit, fit, roomiest
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.queue_view import view
 from wan22_gateway.retention import Retention
 from wan22_gateway.scheduling.shares import Priority
-from wan22_gateway.store import generations, media, pools, quarantine
+from wan22_gateway.store import generations, media, pools
 from wan22_gateway.store.database import Database, Transaction
-from wan22_gateway.store.generations import GenerationRow, NewGeneration
+from wan22_gateway.store.generations import NewGeneration
 from wan22_gateway.store.pools import PoolRow
-from wan22_gateway.store.tenants import check_quota
+from wan22_gateway.store.recall import Recall
 
 MAX_LABELS = 32
 MAX_COUNT = 4
 MAX_FINISH_SECONDS = 366 * 24 * 3600
+REMEMBERED_PLACES, REMEMBERED_SECONDS = 256, 5.0
 REQUEST_FIELDS = frozenset({"variant", "pool", "parameters", "labels", "priority", "deadline"})
 
 
@@ -62,7 +67,15 @@ class Admitted:
     deadline: int | None
     start_by_time: int | None
     """The latest start that makes the deadline; the deadline itself while too little is known of the pool's speed."""
-    turn: Turn
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is known of the pool that would take a request."""
+
+    pool: PoolRow
+    cost: CostModel
+    roomiest: Holdings | None
 
 
 class Admission:
@@ -73,17 +86,18 @@ class Admission:
         database: Database,
         prompts: PromptLengths,
         adapters: Adapters,
-        queue_limit: int,
+        intake: Intake,
         retention: Retention,
     ) -> None:
         self._database = database
         self._retention = retention
         self._prompts = prompts
         self._adapters = adapters
-        self._queue_limit = queue_limit
+        self._intake = intake
+        self._places: Recall[_Place] = Recall(database, REMEMBERED_PLACES, REMEMBERED_SECONDS)
 
-    async def create(self, tenant: str, request: generation_pb2.CreateGenerationRequest) -> str:
-        """Returns the id of the (first) generation, which is durable; that of the first call when a request id repeats.
+    async def create(self, tenant: str, request: generation_pb2.CreateGenerationRequest) -> generation_pb2.Generation:
+        """Returns the (first) generation, which is durable; that of the first call when a request id repeats.
 
         Raises InvalidRequest, NotFound (VARIANT_NOT_SERVED), AlreadyExists, ResourceExhausted (QUEUE_FULL),
         FailedPrecondition (QUARANTINED and others).
@@ -92,11 +106,20 @@ class Admission:
         asked.CopyFrom(request)
         asked.ClearField("request_id")
         digest = hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()
+        try:
+            new = await self._new(tenant, request, digest)
+        except Wan22Error:
+            # What the first call has made is told whatever has changed since, or was wrong with this one.
+            known = await self._database.read(_known, tenant, request.request_id, digest)
+            if known is None:
+                raise
+            return known
+        return await self._intake.add(new, reusing=request.reuse)
+
+    async def _new(
+        self, tenant: str, request: generation_pb2.CreateGenerationRequest, digest: str
+    ) -> Sequence[NewGeneration]:
         _check_request(request)
-        if request.request_id:
-            known = await self._database.read(generations.find_request, tenant, request.request_id, digest)
-            if known is not None:
-                return known
         wanted = generation_pb2.Generation()
         wanted.CopyFrom(request.generation)
         if request.HasField("finish_within"):
@@ -133,16 +156,18 @@ class Admission:
             )
             for index, (generation, parameters) in enumerate(zip(ids, seeded, strict=True))
         ]
-        if not request.reuse or None in await self._database.read(_answers, new):
-            _check_deadline(admitted)
+        if not request.reuse or None in await self._database.read(reuse.answers, new):
+            if admitted.deadline is not None:
+                _check_deadline(admitted, await self.turn(tenant, admitted))
             if admitted.fit is not None and not admitted.fit.fits:
                 raise _does_not_fit(admitted.pool, admitted.fit)
-        return await self._database.write(self._insert, new, reusing=request.reuse)
+        return new
 
     async def check(self, tenant: str, generation: generation_pb2.Generation) -> Admitted:
         """Resolves a request without queueing it. Raises InvalidRequest, NotFound or FailedPrecondition."""
         _check_fields(generation)
-        pool = await self._database.read(_find_pool, generation)
+        place = await self._place(generation.pool, generation.variant)
+        pool = place.pool
         variant = VARIANTS[pool.variant]
         requested = from_message(generation.parameters)
         if len(requested.loras) > MAX_LORAS:
@@ -159,14 +184,20 @@ class Admission:
         if too_long and not parameters.cut_prompt:
             raise _refuse_texts(too_long)
         _check_profile(pool, variant, parameters, found.distilled)
-        model, wanted = CostModel.from_json(pool.cost_model), work(variant, parameters)
-        seconds = model.seconds(wanted)
-        fitting = await self._database.read(fit, pool.name, variant, parameters)
+        wanted = work(variant, parameters)
+        seconds = place.cost.seconds(wanted)
+        fitting = None if place.roomiest is None else fit(place.roomiest, variant, parameters)
         deadline = generation.deadline.ToMicroseconds() if generation.HasField("deadline") else None
-        start_by = None if deadline is None else deadline - round(model.at_least(wanted) * 1_000_000)
+        start_by = None if deadline is None else deadline - round(place.cost.at_least(wanted) * 1_000_000)
         priority = Priority(generation.priority or Priority.NORMAL)
-        turn = await self._database.read(_turn, pool, tenant, priority)
-        return Admitted(variant, pool, parameters, too_long, fitting, seconds, priority, deadline, start_by, turn)
+        return Admitted(variant, pool, parameters, too_long, fitting, seconds, priority, deadline, start_by)
+
+    async def turn(self, tenant: str, admitted: Admitted) -> Turn:
+        """Where the request would stand, if it were queued now."""
+        return await self._database.read(_turn, admitted.pool, tenant, admitted.priority)
+
+    async def _place(self, pool: str, variant: str) -> _Place:
+        return await self._places.get((pool, variant), ["pools", "speeds", "memory"], _find_place, pool, variant)
 
     async def _image_size(self, tenant: str, requested: RequestedParameters) -> Size | None:
         size = None
@@ -181,35 +212,11 @@ class Admission:
             size = (row.width, row.height)
         return size if requested.image else None
 
-    def _insert(self, tx: Transaction, new: list[NewGeneration], *, reusing: bool) -> str:
-        first = new[0]
-        if first.request_id:  # looked up again, now that nobody else writes
-            known = generations.find_request(tx, first.tenant, first.request_id, first.request_digest)
-            if known is not None:
-                return known
-        answers = _answers(tx, new) if reusing else [None] * len(new)
-        count = answers.count(None)
-        if count:
-            quarantine.check(tx, first.tenant, first.model_version, first.parameters)
-            self._check_room(tx, first, count)
-        for generation, made in zip(new, answers, strict=True):
-            if made is None:
-                generations.insert_generation(tx, generation)
-            else:
-                generations.insert_answered(tx, generation, made)
-        return first.id
 
-    def _check_room(self, tx: Transaction, first: NewGeneration, count: int) -> None:
-        queued = generations.count_queued(tx)
-        if queued + count > self._queue_limit:
-            text = f"The queue is full: {queued} generations wait, the limit is {self._queue_limit}. Try again later."
-            raise ResourceExhausted(text, reason=Reason.QUEUE_FULL, retry_after=max(1.0, first.predicted_seconds))
-        check_quota(tx, first.tenant, count, first.predicted_seconds)
-
-
-def _answers(tx: Transaction, new: list[NewGeneration]) -> list[GenerationRow | None]:
-    """Which earlier generation answers each of these, if any."""
-    return [reuse.find(tx, generation) for generation in new]
+def _known(tx: Transaction, tenant: str, request_id: str, digest: str) -> generation_pb2.Generation | None:
+    """What an earlier call with this request id has made."""
+    known = generations.find_request(tx, tenant, request_id, digest) if request_id else None
+    return None if known is None else generation_message(tx, generations.get(tx, tenant, known))
 
 
 def _media_ids(parameters: Parameters) -> tuple[str, ...]:
@@ -248,11 +255,11 @@ def _turn(tx: Transaction, pool: PoolRow, tenant: str, priority: Priority) -> Tu
     return Turn(place.position, start, start if queue.plan.workers >= pool.max_workers else tx.now)
 
 
-def _check_deadline(admitted: Admitted) -> None:
+def _check_deadline(admitted: Admitted, turn: Turn) -> None:
     """Refuses what cannot end in time, as far as can be said now."""
     if admitted.start_by_time is None or admitted.deadline is None:
         return
-    start = admitted.turn.earliest_start
+    start = turn.earliest_start
     if start > admitted.start_by_time:
         at, deadline = (lifecycle.timestamp(time).ToJsonString() for time in (start, admitted.deadline))
         text = f"The deadline is {deadline}, but it would start at {at} and is predicted to take "
@@ -321,17 +328,22 @@ def _check_fields(generation: generation_pb2.Generation) -> None:
         check_pool(generation.pool, "generation.pool")
 
 
-def _find_pool(tx: Transaction, generation: generation_pb2.Generation) -> PoolRow:
-    if generation.pool:
-        pool = pools.get(tx, generation.pool)
-        if pool.variant != generation.variant:
-            text = f"{pool.name} serves {pool.variant}, not {generation.variant}: name another pool, or none."
+def _find_place(tx: Transaction, pool: str, variant: str) -> _Place:
+    row = _find_pool(tx, pool, variant)
+    return _Place(row, CostModel.from_json(row.cost_model), roomiest(tx, row.name))
+
+
+def _find_pool(tx: Transaction, name: str, variant: str) -> PoolRow:
+    if name:
+        pool = pools.get(tx, name)
+        if pool.variant != variant:
+            text = f"{pool.name} serves {pool.variant}, not {variant}: name another pool, or none."
             raise InvalidRequest(text, field="generation.pool")
         if pool.max_workers > 0:
             return pool
     serving = pools.serving(tx)
-    if generation.variant not in serving:
+    if variant not in serving:
         served = ", ".join(sorted(serving)) or "none"
-        text = f"Variant {generation.variant!r} is not served here; served are: {served}."
+        text = f"Variant {variant!r} is not served here; served are: {served}."
         raise NotFound(text, reason=Reason.VARIANT_NOT_SERVED, metadata={"served": served})
-    return serving[generation.variant]
+    return serving[variant]

@@ -29,6 +29,7 @@ from wan22_gateway.identity.access import Access, let_everybody_in
 from wan22_gateway.identity.declared import apply, follow
 from wan22_gateway.identity.declared import read as read_declared
 from wan22_gateway.identity.tokens import Issuer, Tokens
+from wan22_gateway.intake import Intake
 from wan22_gateway.keda_servicer import KedaServicer
 from wan22_gateway.local_folder import LocalFolder
 from wan22_gateway.media import MediaLibrary
@@ -93,7 +94,8 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         lease_seconds=settings.lease_seconds,
         resume_wait=settings.resume_wait_seconds,
     )
-    admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), settings.queue_limit, retention)
+    intake = Intake(database, settings.queue_limit)
+    admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), intake, retention)
     generations = GenerationServicer(database, admission, results, media, urls)
     pools = PoolServicer(database, prompts, discovery)
     keda_servicer = KedaServicer(database, discovery.complete)
@@ -121,7 +123,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
             await database.write(apply, declared)
         await results.check()
         http = serving_http(settings, database, generations, urls, server, guard, metrics)
-        async with AsyncExitStack() as stack, server, http as http_port, asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as stack, intake, server, http as http_port, asyncio.TaskGroup() as group:
             urls.base = _public_url(settings, http_port)
             if settings.keda_port is not None:
                 keda = await stack.enter_async_context(keda_server(settings, keda_servicer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from google.rpc import status_pb2
 
@@ -96,22 +97,22 @@ def waiting_for(tx: Transaction, row: GenerationRow) -> str:
     if row.cancel_requested_time is not None:
         return "its cancellation"
     if row.claimed_worker is not None:
-        prepared = any(worker.prepared == row.id for worker in pools.workers_of(tx, row.pool))
+        prepared = any(worker.prepared == row.id for worker in _workers(tx, row.pool))
         return f"its turn on {row.claimed_worker}" if prepared else f"{row.claimed_worker} to start it"
-    allowed = limits_of(tx, row.tenant).max_running
-    if allowed is not None and turns.running(tx).get(row.tenant, 0) >= allowed:
+    allowed = tx.once(("limits", row.tenant), lambda: limits_of(tx, row.tenant)).max_running
+    if allowed is not None and tx.once("running", lambda: turns.running(tx)).get(row.tenant, 0) >= allowed:
         return f"another generation of its tenant: {allowed} may run at once"
     return _missing_worker(tx, row) or "its turn"
 
 
 def _missing_worker(tx: Transaction, row: GenerationRow) -> str:
     """Which worker a generation waits for; empty when one that fits only has to be free."""
-    workers = pools.workers_of(tx, row.pool)
+    workers = _workers(tx, row.pool)
     alive = [worker for worker in workers if worker.lease_expire_time > tx.now]
     if not alive:
         return f"a worker: none of {row.pool} answers yet"
     ready = [worker for worker in alive if worker.state in {"IDLE", "BUSY"} and not is_drained(tx, worker)]
-    made = checkpoints.newest(tx, row.id)
+    made = checkpoints.newest(tx, row.id) if row.attempt_count else None
     if ready and made and all(worker.numerics_digest != made[0].numerics_digest for worker in ready):
         return f"a worker of the same numerics, to go on from step {made[0].step}"
     if ready:
@@ -124,6 +125,10 @@ def _missing_worker(tx: Transaction, row: GenerationRow) -> str:
     if broken is not None:
         return f"a working worker: {broken.name} is broken: {broken.error}"
     return f"a worker: all of {row.pool} are draining"
+
+
+def _workers(tx: Transaction, pool: str) -> Sequence[WorkerRow]:
+    return tx.once(("workers", pool), lambda: pools.workers_of(tx, pool))
 
 
 def is_drained(tx: Transaction, worker: WorkerRow) -> bool:

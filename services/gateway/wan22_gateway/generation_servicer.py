@@ -26,12 +26,15 @@ from wan22_gateway.results import Results, recipe_key
 from wan22_gateway.store import generations, pools
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
+from wan22_gateway.store.recall import Recall
 from wan22_gateway.store.schema import identity
 from wan22_gateway.usage_messages import quota_message, usage_message
 from wan22_gateway.variant_messages import variant_message
 from wan22_gateway.watch import watch
 
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
+SHOWN, SHOWN_SECONDS = 4096, 1.0
+"""Generations that are shown again without being read, and for how long what is predicted of them is."""
 Context = grpc.aio.ServicerContext[Any, Any] | None
 """None where the HTTP port calls: nothing here may need it."""
 
@@ -47,18 +50,20 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self._results = results
         self._media = media
         self._urls = urls
+        self._shown: Recall[generation_pb2.Generation] = Recall(database, SHOWN, SHOWN_SECONDS)
 
     async def CreateGeneration(
         self, request: generation_pb2.CreateGenerationRequest, context: Context
     ) -> generation_pb2.Generation:
         """Admits; answers after the commit."""
-        return await self._get(await self._admission.create(caller().tenant, request))
+        return await self._admission.create(caller().tenant, request)
 
     async def EstimateGeneration(
         self, request: generation_pb2.EstimateGenerationRequest, context: Context
     ) -> generation_pb2.Estimate:
         """Admits without queueing."""
         admitted = await self._admission.check(caller().tenant, request.generation)
+        turn = await self._admission.turn(caller().tenant, admitted)
         pool = admitted.pool
         would_be = generation_pb2.Generation(
             variant=admitted.variant.name,
@@ -74,9 +79,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         estimate = generation_pb2.Estimate(
             generation=would_be,
             predicted_seconds=admitted.predicted_seconds,
-            queue_position=admitted.turn.position,
+            queue_position=turn.position,
         )
-        if (start := admitted.turn.start_time) is not None:
+        if (start := turn.start_time) is not None:
             estimate.predicted_start_time.CopyFrom(lifecycle.timestamp(start))
         if (fit := admitted.fit) is not None:
             estimate.fits, estimate.peak_bytes, estimate.advice = fit.fits, fit.peak_bytes, fit.advice
@@ -208,7 +213,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def _get(self, generation: str) -> generation_pb2.Generation:
         tenant = caller().tenant
-        return await self._database.read(lambda tx: generation_message(tx, generations.get(tx, tenant, generation)))
+        topics = [f"generation/{generation}", "queue"]
+        return await self._shown.get((tenant, generation), topics, _show, tenant, generation)
+
+
+def _show(tx: Transaction, tenant: str, generation: str) -> generation_pb2.Generation:
+    return generation_message(tx, generations.get(tx, tenant, generation))
 
 
 def _id(name: str) -> str:

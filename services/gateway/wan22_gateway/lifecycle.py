@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -86,9 +86,19 @@ def append_event(tx: Transaction, generation: str, **event: Any) -> None:
     tx.notify(f"generation/{generation}")
 
 
-def accepted(tx: Transaction, generation: str) -> None:
-    """Records the birth of a row that was just inserted as QUEUED."""
-    append_event(tx, generation, state_change=generation_pb2.StateChange(state=generation_pb2.Generation.QUEUED))
+FIRST_SEQUENCE = 1
+"""`last_sequence` of a row that is inserted: its first event's."""
+
+
+def accepted(tx: Transaction, born: Sequence[str]) -> None:
+    """Records the birth of rows that were just inserted as QUEUED: their first events."""
+    change = generation_pb2.StateChange(state=generation_pb2.Generation.QUEUED)
+    event = generation_pb2.GenerationEvent(
+        sequence=FIRST_SEQUENCE, event_time=timestamp(tx.now), state_change=change
+    ).SerializeToString()
+    tx.execute(events.insert(), [{"generation": name, "sequence": FIRST_SEQUENCE, "message": event} for name in born])
+    for name in born:
+        tx.notify(f"generation/{name}")
     tx.notify("queue")
 
 

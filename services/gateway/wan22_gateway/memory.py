@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wan22.economy import EMPTY, Economy
 from wan22.memory_messages import holdings_from_message
-from wan22.memory_model import economise, what_fits
+from wan22.memory_model import Holdings, economise, what_fits
 from wan22.parameters import Parameters
 from wan22.v1 import inference_pb2
 from wan22.variants import Variant
@@ -26,13 +26,17 @@ class Fit:
     """Where it does not fit: what would, in words."""
 
 
-def fit(tx: Transaction, pool: str, variant: Variant, parameters: Parameters) -> Fit | None:
-    """The best of a pool's workers; None while none of them has said what it has, or nothing bounds its memory."""
+def roomiest(tx: Transaction, pool: str) -> Holdings | None:
+    """What the worker of a pool with the most memory holds; None while none has said so, or nothing bounds it."""
     known = [worker.memory for worker in pools.workers_of(tx, pool)]
     if not known or None in known:
         return None
     held = [holdings_from_message(inference_pb2.Worker.Memory.FromString(memory)) for memory in known]
-    best = max(held, key=lambda holdings: holdings.limit)
+    return max(held, key=lambda holdings: holdings.limit)
+
+
+def fit(best: Holdings, variant: Variant, parameters: Parameters) -> Fit:
+    """How a generation would fit there."""
     economy, prediction = economise(variant, parameters, best, EMPTY)
     advice = "" if prediction.fits else what_fits(variant, parameters, best)
     return Fit(prediction.fits, prediction.peak, best.limit, economy, advice)

@@ -17,6 +17,8 @@ from wan22.tls import Tls
 from wan22.variants import MAX_PROMPT_TOKENS
 
 log = logging.getLogger(__name__)
+REMEMBERED_COUNTS = 256
+"""Texts of at most 10,000 characters."""
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 
 
@@ -29,6 +31,7 @@ class PromptLengths:
         self._registry = registry
         self._tls = tls
         self._loaded: dict[str, Tokenizer] = {}
+        self._counts: dict[tuple[str, str], int] = {}
         self._lock = asyncio.Lock()
 
     async def prepare(self, model_version: str) -> None:
@@ -41,9 +44,20 @@ class PromptLengths:
 
     async def too_long(self, model_version: str, texts: dict[str, str]) -> dict[str, int]:
         """The tokens, end token counted, of each text (by field) that has more than 512."""
-        tokenizer = await self._tokenizer(model_version)
-        counts = {field: len(tokenizer.encode(clean(text)).ids) for field, text in texts.items()}
+        tokenizer = self._loaded.get(model_version) or await self._tokenizer(model_version)
+        counts = {field: self._count(model_version, tokenizer, text) for field, text in texts.items()}
         return {field: count for field, count in counts.items() if count > MAX_PROMPT_TOKENS}
+
+    def _count(self, model_version: str, tokenizer: Tokenizer, text: str) -> int:
+        """Texts come again: everybody's default negative prompt, and prompts with other seeds."""
+        key = (model_version, text)
+        count = self._counts.pop(key, None)
+        if count is None:
+            count = len(tokenizer.encode(clean(text)).ids)
+        self._counts[key] = count  # as the last one used
+        if len(self._counts) > REMEMBERED_COUNTS:
+            del self._counts[next(iter(self._counts))]
+        return count
 
     async def _tokenizer(self, model_version: str) -> Tokenizer:
         async with self._lock:

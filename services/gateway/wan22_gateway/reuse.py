@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from sqlalchemy import and_, or_, select
 
@@ -44,3 +45,8 @@ def find(tx: Transaction, new: NewGeneration) -> GenerationRow | None:
     if present:
         query = query.where(generations.c.numerics_digest.in_(present))
     return tx.execute(query.order_by(generations.c.position.desc()).limit(1)).one_or_none()
+
+
+def answers(tx: Transaction, new: Sequence[NewGeneration]) -> list[GenerationRow | None]:
+    """Which earlier generation answers each of these, if any."""
+    return [find(tx, generation) for generation in new]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from wan22.errors import Reason, Unauthenticated
@@ -10,7 +11,12 @@ from wan22_gateway.identity.keys import PREFIX, digest, is_well_formed
 from wan22_gateway.identity.tokens import Tokens
 from wan22_gateway.store import keys, tenants
 from wan22_gateway.store.database import Database
+from wan22_gateway.store.keys import Holder
+from wan22_gateway.store.recall import Recall
 
+REMEMBERED_KEYS = 4096
+REMEMBERED_SECONDS = 60.0
+"""A key's end counts at once, however long it is remembered."""
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
@@ -25,6 +31,7 @@ class Access:
     def __init__(self, database: Database, tokens: Tokens | None) -> None:
         self._database = database
         self._tokens = tokens
+        self._holders: Recall[Holder | None] = Recall(database, REMEMBERED_KEYS, REMEMBERED_SECONDS)
 
     async def guard(self, method: str, metadata: Metadata) -> None:
         """Raises Unauthenticated, or PermissionDenied where the role is missing."""
@@ -34,11 +41,11 @@ class Access:
 
     async def _caller(self, credential: str) -> Caller:
         if credential.startswith(PREFIX):
-            found = await self._database.read(keys.find, digest(credential)) if is_well_formed(credential) else None
-            if found is None:
+            holder = await self._holder(credential)
+            if holder is None or holder.end <= time.monotonic():
                 text = "The API key is not known here, is revoked or has expired: ask an administrator for one."
                 raise Unauthenticated(text, reason=Reason.BAD_CREDENTIALS)
-            return found
+            return holder.caller
         if self._tokens is None:
             text = f"The credentials are no API key of this gateway ({PREFIX}…), and it takes no tokens: use a key."
             raise Unauthenticated(text, reason=Reason.BAD_CREDENTIALS)
@@ -47,6 +54,12 @@ class Access:
             text = f"The token's tenant {who.tenant!r} is not known here: an administrator makes it."
             raise Unauthenticated(text, reason=Reason.BAD_CREDENTIALS)
         return who
+
+    async def _holder(self, key: str) -> Holder | None:
+        if not is_well_formed(key):
+            return None
+        found = digest(key)
+        return await self._holders.get(found, ["keys"], keys.find, found)
 
 
 def _bearer(metadata: Metadata) -> str:

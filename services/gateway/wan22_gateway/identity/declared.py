@@ -98,6 +98,7 @@ def apply(tx: Transaction, declared: Declared) -> None:
     for tenant in declared.tenants:
         tenants.apply(tx, tenant.name, Limits(**tenant.model_dump(exclude={"name"})), declared=True)
     tx.execute(delete(key_table).where(key_table.c.declared))
+    tx.notify("keys")
     for key in declared.keys:
         found = key.sha256 or digest(key.key or "")
         if tx.execute(select(key_table.c.id).where(key_table.c.digest == found)).one_or_none() is not None:

@@ -41,6 +41,7 @@ class Transaction:
         self._memory = memory
         self._history = history
         self.topics: set[str] = set()
+        self._made: dict[Hashable, Any] = {}
 
     @cached_property
     def now(self) -> int:
@@ -65,6 +66,15 @@ class Transaction:
         if self._memory is None or self._history is None:
             return make()
         return self._memory.get(key, topic, self._history, make, good)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns; a read, which sees one state of the store throughout, makes it once for each key."""
+        if self._memory is None:
+            return make()
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
     def notify(self, topic: str) -> None:
         """Wakes whoever listens to the topic, once the transaction is durable."""
@@ -110,6 +120,13 @@ class Database(ABC):
         Raises Unavailable when the store cannot be reached.
         """
         return await self._loop.run_in_executor(self._readers, self._read, lambda tx: function(tx, *args, **kwargs))
+
+    def watermark(self, topics: Sequence[str]) -> Hashable | None:  # noqa: ARG002  # for those that can tell
+        """Something that changes with every commit that notifies one of the topics, told without asking the store.
+
+        None where that cannot be told, since other processes write, and while such a commit is under way.
+        """
+        return None
 
     @contextmanager
     def listen(self, *topics: str) -> Iterator[asyncio.Event]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, or_, select, update
 
 from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
 from wan22.v1 import generation_pb2
@@ -53,27 +53,57 @@ class NewGeneration:
     media: tuple[str, ...] = ()
     """Ids of the images that it starts from."""
 
+    @property
+    def request(self) -> tuple[str, str]:
+        """Tenant and request id, which together are unique where there is an id."""
+        return self.tenant, self.request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What an earlier call with a request id has made."""
+
+    generation: str
+    digest: str
+    """Of that call's request."""
+
+    def repeated(self, request_id: str, digest: str) -> str:
+        """The generation, for a call that asks for the same. Raises AlreadyExists for any other."""
+        if self.digest == digest:
+            return self.generation
+        text = f"request_id {request_id!r} was used for another request (generations/{self.generation}): use a new id."
+        raise AlreadyExists(text, reason=Reason.REQUEST_ID_REUSED, metadata={"generation": self.generation})
+
 
 def find_request(tx: Transaction, tenant: str, request_id: str, digest: str) -> str | None:
     """The generation that an earlier call with this request id made, or None.
 
     Raises AlreadyExists when that call asked for something else.
     """
-    key = and_(requests.c.tenant == tenant, requests.c.request_id == request_id)
-    row = tx.execute(select(requests).where(key)).one_or_none()
-    if row is None:
-        return None
-    if row.digest != digest:
-        text = f"request_id {request_id!r} was used for another request (generations/{row.generation}): use a new id."
-        raise AlreadyExists(text, reason=Reason.REQUEST_ID_REUSED, metadata={"generation": row.generation})
-    return str(row.generation)
+    made = find_requests(tx, [(tenant, request_id)]).get((tenant, request_id))
+    return None if made is None else made.repeated(request_id, digest)
 
 
-def insert_generation(tx: Transaction, new: NewGeneration) -> None:
-    """Adds a QUEUED generation and takes its request id."""
-    turns.queue_up(tx, new.pool, new.tenant)
-    _insert(tx, new, state=State.QUEUED)
-    lifecycle.accepted(tx, new.id)
+def find_requests(tx: Transaction, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
+    """What earlier calls with these tenants and request ids have made."""
+    found: dict[tuple[str, str], Made] = {}
+    for tenant in {tenant for tenant, _ in keys}:
+        ids = [request_id for owner, request_id in keys if owner == tenant]
+        query = select(requests).where(requests.c.tenant == tenant, requests.c.request_id.in_(ids))
+        found |= {(tenant, row.request_id): Made(row.generation, row.digest) for row in tx.execute(query)}
+    return found
+
+
+def insert(tx: Transaction, new: Sequence[NewGeneration]) -> None:
+    """Adds QUEUED generations, each with its first event, and takes their request ids."""
+    if not new:
+        return
+    for pool, tenant in dict.fromkeys((generation.pool, generation.tenant) for generation in new):
+        turns.queue_up(tx, pool, tenant)
+    born = {"state": State.QUEUED, "last_sequence": lifecycle.FIRST_SEQUENCE}
+    tx.execute(_INSERT, [{**_row(generation, tx.now), **born} for generation in new])
+    _refer(tx, new)
+    lifecycle.accepted(tx, [generation.id for generation in new])
 
 
 def insert_answered(tx: Transaction, new: NewGeneration, made: GenerationRow) -> None:
@@ -82,13 +112,43 @@ def insert_answered(tx: Transaction, new: NewGeneration, made: GenerationRow) ->
     expire_time = None if new.keep_for is None else tx.now + new.keep_for
     origin = made.reused_from or made.id
     ends = {"end_time": tx.now, "video_expire_time": expire_time, "reused_from": origin}
-    _insert(tx, new, state=State.SUCCEEDED, **result, **ends)
+    tx.execute(_INSERT, {**_row(new, tx.now), "state": State.SUCCEEDED, **result, **ends})
+    _refer(tx, [new])
     lifecycle.answered(tx, get(tx, new.tenant, new.id))
     usage.add(tx, new.tenant, new.variant, generations=1, succeeded=1, reused=1)
 
 
-def _insert(tx: Transaction, new: NewGeneration, **more: Any) -> None:
-    row = {
+_INSERT = generations.insert()
+
+
+def _refer(tx: Transaction, new: Sequence[NewGeneration]) -> None:
+    """Takes the request ids of rows that were just inserted, and adds their labels and what images they refer to."""
+    taken = [
+        {
+            "tenant": generation.tenant,
+            "request_id": generation.request_id,
+            "generation": generation.id,
+            "digest": generation.request_digest,
+            "create_time": tx.now,
+        }
+        for generation in new
+        if generation.request_id
+    ]
+    if taken:
+        tx.execute(requests.insert(), taken)
+    labelled = [
+        {"generation": generation.id, "key": key, "value": value}
+        for generation in new
+        for key, value in generation.labels.items()
+    ]
+    if labelled:
+        tx.execute(labels.insert(), labelled)
+    for generation in new:
+        media.refer(tx, generation.tenant, generation.id, generation.media)
+
+
+def _row(new: NewGeneration, now: int) -> dict[str, Any]:
+    return {
         "id": new.id,
         "tenant": new.tenant,
         "variant": new.variant,
@@ -99,21 +159,13 @@ def _insert(tx: Transaction, new: NewGeneration, **more: Any) -> None:
         "cut_texts": json.dumps(new.cut_texts, sort_keys=True),
         "siblings": json.dumps(new.siblings),
         "predicted_seconds": new.predicted_seconds,
-        "create_time": tx.now,
+        "create_time": now,
         "priority": new.priority,
         "deadline": new.deadline,
         "start_by_time": new.start_by_time,
         "keep_for": new.keep_for,
         "inputs_digest": new.inputs_digest,
     }
-    tx.execute(insert(generations).values(**row, **more))
-    if new.labels:
-        each = [{"generation": new.id, "key": key, "value": value} for key, value in new.labels.items()]
-        tx.execute(insert(labels), each)
-    media.refer(tx, new.tenant, new.id, new.media)
-    if new.request_id:
-        request = {"tenant": new.tenant, "request_id": new.request_id, "generation": new.id}
-        tx.execute(insert(requests).values(**request, digest=new.request_digest, create_time=tx.now))
 
 
 def get(tx: Transaction, tenant: str, generation: str) -> GenerationRow:
@@ -121,8 +173,18 @@ def get(tx: Transaction, tenant: str, generation: str) -> GenerationRow:
     mine = and_(generations.c.id == generation, generations.c.tenant == tenant)
     row = tx.execute(select(generations).where(mine)).one_or_none()
     if row is None:
-        raise NotFound(f"generations/{generation} does not exist: it was never made here, or it was deleted.")
+        raise missing(generation)
     return row
+
+
+def missing(generation: str) -> NotFound:
+    """What is said of a generation that is not there, or is another tenant's."""
+    return NotFound(f"generations/{generation} does not exist: it was never made here, or it was deleted.")
+
+
+def get_many(tx: Transaction, ids: Sequence[str]) -> Sequence[GenerationRow]:
+    """Those of these that there are, of whatever tenant, in any order."""
+    return tx.execute(select(generations).where(generations.c.id.in_(ids))).all() if ids else ()
 
 
 def page(

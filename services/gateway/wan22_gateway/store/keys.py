@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, insert, or_, select, update
@@ -16,12 +19,24 @@ from wan22_gateway.store.schema import keys
 KeyRow = Row[Any]
 
 
-def find(tx: Transaction, digest: str) -> Caller | None:
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a key, and until when."""
+
+    caller: Caller
+    end: float
+    """By this process's monotonic clock; infinite for a key that does not expire."""
+
+
+def find(tx: Transaction, digest: str) -> Holder | None:
     """Who has the key of a digest; None when there is none, or it has ended."""
     alive = or_(keys.c.expire_time.is_(None), keys.c.expire_time > tx.now)
-    query = select(keys.c.tenant, keys.c.roles).where(keys.c.digest == digest, keys.c.revoke_time.is_(None), alive)
-    row = tx.execute(query).one_or_none()
-    return None if row is None else Caller(row.tenant, frozenset(json.loads(row.roles)))
+    columns = (keys.c.tenant, keys.c.roles, keys.c.expire_time)
+    row = tx.execute(select(*columns).where(keys.c.digest == digest, keys.c.revoke_time.is_(None), alive)).one_or_none()
+    if row is None:
+        return None
+    end = math.inf if row.expire_time is None else time.monotonic() + (row.expire_time - tx.now) / 1_000_000
+    return Holder(Caller(row.tenant, frozenset(json.loads(row.roles))), end)
 
 
 def add(
@@ -47,6 +62,7 @@ def add(
         "declared": declared,
     }
     tx.execute(insert(keys).values(values))
+    tx.notify("keys")
     return get(tx, key_id)
 
 
@@ -70,4 +86,5 @@ def revoke(tx: Transaction, key_id: str) -> KeyRow:
         raise FailedPrecondition(f"keys/{key_id} is one of the gateway's file of keys: take it out there.")
     mine = update(keys).where(keys.c.id == key_id, keys.c.revoke_time.is_(None))
     tx.execute(mine.values(revoke_time=tx.now))
+    tx.notify("keys")
     return get(tx, key_id)

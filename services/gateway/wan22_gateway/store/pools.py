@@ -79,6 +79,7 @@ def learn(tx: Transaction, pool: str, work: Work, seconds: float) -> None:
     if known is not None:
         model = CostModel.from_json(known.cost_model).learned(work, seconds)
         tx.execute(update(pools).where(pools.c.name == pool).values(cost_model=model.to_json()))
+        tx.notify("speeds")
 
 
 def workers_of(tx: Transaction, pool: str) -> Sequence[WorkerRow]:
@@ -113,6 +114,7 @@ def heard_from(tx: Transaction, worker: inference_pb2.Worker, address: str, leas
     statement = tx.upsert(workers).values(name=worker.name, **spec)
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=spec))
     tx.notify("queue")
+    tx.notify("memory")
     tx.notify(worker.name)
 
 

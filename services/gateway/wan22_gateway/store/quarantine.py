@@ -98,6 +98,12 @@ def likeness(model_version: str, parameters: bytes) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def tenants(tx: Transaction) -> set[str]:
+    """Those that have anything in quarantine; for all others there is nothing to check."""
+    query = select(quarantine.c.tenant).where(quarantine.c.release_time.is_(None)).distinct()
+    return set(tx.execute(query).scalars())
+
+
 def check(tx: Transaction, tenant: str, model_version: str, parameters: bytes) -> None:
     """Raises FailedPrecondition (QUARANTINED) when the like of a request is in quarantine."""
     like = and_(quarantine.c.tenant == tenant, quarantine.c.likeness == likeness(model_version, parameters))

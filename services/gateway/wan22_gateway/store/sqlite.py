@@ -19,6 +19,7 @@ from sqlalchemy.pool import QueuePool
 from wan22.errors import ResourceExhausted, Unavailable, Wan22Error
 from wan22.folder_lock import lock_folder
 from wan22_gateway.store import migrate
+from wan22_gateway.store.commit_counts import CommitCounts
 from wan22_gateway.store.database import READERS, Database, Transaction, fail_group, run_group
 from wan22_gateway.store.group_writer import Write
 from wan22_gateway.store.remembered import TOPICS
@@ -44,6 +45,7 @@ class SqliteDatabase(Database):
         migrate.upgrade(self._writer_engine)
         self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN")
         self._versions: Counter[str] = Counter()
+        self._counts = CommitCounts()
         super().__init__()
 
     async def erase(self) -> bool:
@@ -60,6 +62,10 @@ class SqliteDatabase(Database):
         self._reader_engine.dispose()
         os.close(self._lock)
 
+    def watermark(self, topics: Sequence[str]) -> Hashable | None:
+        """As in Database: all commits are made here."""
+        return self._counts.watermark(topics)
+
     def _read(self, function: Callable[[Transaction], T]) -> T:
         with self._reader_engine.begin() as connection:
             return function(Transaction(connection, _clock, self._memory, _Count(dict(self._versions))))
@@ -68,11 +74,13 @@ class SqliteDatabase(Database):
         try:
             with self._writer_engine.begin() as connection:
                 topics = run_group(connection, group, lambda: Transaction(connection, _clock))
+                self._counts.begin(topics)
         except OperationalError as error:
             fail_group(group, _explain(error))
             topics = set()
         for topic in topics & TOPICS:
             self._versions[topic] += 1  # before anybody is told, so that whoever reads then sees it
+        self._counts.end()
         self._tell(group, topics)
 
 

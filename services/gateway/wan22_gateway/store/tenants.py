@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row, delete, func, select
@@ -81,6 +81,7 @@ def remove(tx: Transaction, name: str) -> None:
         text = f"tenants/{name} has generations: delete them first."
         raise FailedPrecondition(text, reason=Reason.TENANT_IN_USE)
     tx.execute(delete(keys).where(keys.c.tenant == name))
+    tx.notify("keys")
     tx.execute(delete(quarantine).where(quarantine.c.tenant == name))
     tx.execute(delete(tenants).where(tenants.c.name == name))
 
@@ -113,12 +114,31 @@ def present(tx: Transaction, tenant: str) -> Present:
     return Present(counts["QUEUED"], counts["RUNNING"], seconds, tx.execute(used).scalar_one())
 
 
-def check_quota(tx: Transaction, tenant: str, count: int, predicted_seconds: float) -> None:
-    """Raises ResourceExhausted (QUOTA_EXCEEDED) when so many more generations are more than a tenant may have."""
-    allowed = limits_of(tx, tenant)
-    if allowed.max_queued is None and allowed.gpu_seconds_per_day is None:
-        return
-    now = present(tx, tenant)
+class Quotas:
+    """What tenants may still have, while requests are taken in one transaction."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self._limits: dict[str, Limits] = {}
+        self._present: dict[str, Present] = {}
+
+    def take(self, tenant: str, count: int, predicted_seconds: float) -> None:
+        """Takes note of so many more generations.
+
+        Raises ResourceExhausted (QUOTA_EXCEEDED) when they are more than the tenant may have.
+        """
+        allowed = self._limits.get(tenant)
+        if allowed is None:
+            allowed = self._limits[tenant] = limits_of(self._tx, tenant)
+        if allowed.max_queued is None and allowed.gpu_seconds_per_day is None:
+            return
+        now = self._present.get(tenant) or present(self._tx, tenant)
+        _check(tenant, allowed, now, count, predicted_seconds, self._tx.now)
+        seconds = now.predicted_seconds + count * predicted_seconds
+        self._present[tenant] = replace(now, queued=now.queued + count, predicted_seconds=seconds)
+
+
+def _check(tenant: str, allowed: Limits, now: Present, count: int, predicted_seconds: float, time: int) -> None:
     if allowed.max_queued is not None and now.queued + count > allowed.max_queued:
         text = f"Tenant {tenant} has {now.queued} generations queued and may have {allowed.max_queued}: "
         text += "wait for some, or cancel them."
@@ -130,5 +150,5 @@ def check_quota(tx: Transaction, tenant: str, count: int, predicted_seconds: flo
             f"more are under way; {count * predicted_seconds:.0f} on top would pass its "
             f"{allowed.gpu_seconds_per_day:.0f} a day. The next day begins at 00:00 UTC."
         )
-        left = (DAY - tx.now % DAY) / 1_000_000
+        left = (DAY - time % DAY) / 1_000_000
         raise ResourceExhausted(text, reason=Reason.QUOTA_EXCEEDED, metadata={"quota": "day"}, retry_after=left)

@@ -1,0 +1,95 @@
+"""The processes that are measured: a gateway as it is installed, with keys and telemetry on, and the echo server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import grpc
+
+from wan22.channels import open_channel
+from wan22.v1 import generation_pb2_grpc, pool_pb2, pool_pb2_grpc
+from wan22_gateway.identity.keys import new_secret
+from wan22_testing import tiny_tokenizer
+from wan22_testing.service_process import ServiceProcess
+
+VARIANT = "t2v-a14b"
+VERSION = f"models/wan2.2-{VARIANT}/versions/sha256:{'5' * 64}"
+POOL = f"pools/bench.{VARIANT}"
+QUEUE_LIMIT = 1_000_000
+"""No goal is about refusals."""
+Metadata = Sequence[tuple[str, str]]
+
+
+class MeasuredGateway:
+    """One gateway process on a store of its own, that takes one key."""
+
+    def __init__(self, folder: Path) -> None:
+        key = new_secret()
+        self.metadata: Metadata = [("authorization", f"Bearer {key}")]
+        folder.mkdir(parents=True)
+        tenants = folder / "tenants.json"
+        tenants.write_text(
+            json.dumps({"tenants": [{"name": "bench"}], "keys": [{"tenant": "bench", "roles": ["admin"], "key": key}]})
+        )
+        tokenizers = folder / "gateway" / "tokenizers"
+        tokenizers.mkdir(parents=True)
+        tiny_tokenizer.build().save(str(tokenizers / f"{'5' * 64}.json"))  # in place of a registry
+        self.process = ServiceProcess(
+            "wan22_gateway",
+            folder / "gateway.log",
+            store=folder / "gateway",
+            results=folder / "videos",
+            registry="localhost:1",
+            tenants_file=tenants,
+            queue_limit=QUEUE_LIMIT,
+        )
+
+    async def apply_pool(self, targets: Sequence[str] = ()) -> None:
+        """Declares the pool, with these workers."""
+        pool = pool_pb2.Pool(
+            name=POOL,
+            variant=VARIANT,
+            model_version=VERSION,
+            max_workers=max(1, len(targets)),
+            default_for_variant=True,
+            worker_targets=targets,
+        )
+        async with open_channel(self.process.address) as channel:
+            request = pool_pb2.ApplyPoolRequest(pool=pool)
+            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, metadata=self.metadata, timeout=30.0)
+
+
+@asynccontextmanager
+async def running_gateway(folder: Path) -> AsyncIterator[MeasuredGateway]:
+    """A gateway that is ready and has the pool, without a worker."""
+    gateway = MeasuredGateway(folder)
+    gateway.process.start()
+    try:
+        await gateway.process.until()
+        await gateway.apply_pool()
+        yield gateway
+    finally:
+        gateway.process.kill()
+
+
+@contextmanager
+def running_echo() -> Iterator[str]:
+    """host:port of an echo server."""
+    command = [sys.executable, "-m", "wan22_bench.gateway.echo"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            if process.stdout is None:
+                raise RuntimeError("the echo server has no output")
+            yield f"127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
+def stub_of(channel: grpc.aio.Channel) -> generation_pb2_grpc.GenerationServiceAsyncStub:
+    """GenerationService over a channel."""
+    return generation_pb2_grpc.GenerationServiceStub(channel)

@@ -1,0 +1,59 @@
+"""What was read, kept as long as nothing that it was read from has changed: the event loop asks it without a thread."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from wan22_gateway.store.database import Database, Transaction
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Generic[T]):
+    value: T
+    watermark: Hashable
+    time: float
+
+
+class Recall(Generic[T]):
+    """Values by key, those used last.
+
+    A value is never older than a write that was answered before it was asked for: it counts only while the watermark of
+    its topics stands, and that is taken before the read. Where the store tells no watermark, each call reads.
+    """
+
+    def __init__(self, database: Database, size: int, seconds: float) -> None:
+        """Keeps so many values for so many seconds at most: what is computed from the time gets on meanwhile."""
+        self._database = database
+        self._size = size
+        self._seconds = seconds
+        self._kept: OrderedDict[Hashable, _Kept[T]] = OrderedDict()
+
+    async def get(self, key: Hashable, topics: Sequence[str], read: Callable[..., T], *arguments: Any) -> T:
+        """The result of `read(transaction, *arguments)`, which depends on these topics; shared, so not to be changed.
+
+        Raises what `read` raises, which is not kept.
+        """
+        watermark = self._database.watermark(topics)
+        now = time.monotonic()
+        if watermark is not None:
+            kept = self._kept.get(key)
+            if kept is not None and kept.watermark == watermark and now - kept.time < self._seconds:
+                self._kept.move_to_end(key)
+                return kept.value
+
+        def do(tx: Transaction) -> T:
+            return read(tx, *arguments)
+
+        value = await self._database.read(do)
+        if watermark is not None:
+            self._kept[key] = _Kept(value, watermark, now)
+            self._kept.move_to_end(key)
+            if len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return value
