@@ -37,3 +37,11 @@ def scaling(context: typer.Context) -> None:
     from wan22_bench.scaling.command import main  # noqa: PLC0415  # imports matplotlib
 
     main(context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def gateway(context: typer.Context) -> None:
+    """Measures the gateway's throughput beside a bare server's; `--help` tells the options."""
+    from wan22_bench.gateway.command import main  # noqa: PLC0415  # imports the gateway
+
+    main(context.args)

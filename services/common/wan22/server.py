@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Self, cast
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc_status import rpc_status
 
@@ -91,15 +91,14 @@ class _Errors(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         behaviour = cast("Any", handler)
-        coders = (handler.request_deserializer, handler.response_serializer)
+        coders = (_lenient(handler.request_deserializer), handler.response_serializer)
         if handler.response_streaming:
             inner = behaviour.stream_stream if handler.request_streaming else behaviour.unary_stream
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 try:
                     await self._admit(method, context)
-                    self._check(request)
-                    async for response in inner(request, context):
+                    async for response in inner(self._checked(request), context):
                         yield response
                 except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
                     await _read_out(request)
@@ -116,8 +115,7 @@ class _Errors(grpc.aio.ServerInterceptor):
         async def unary(request: Any, context: Any) -> Any:
             try:
                 await self._admit(method, context)
-                self._check(request)
-                return await inner(request, context)
+                return await inner(self._checked(request), context)
             except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
                 await _read_out(request)
                 await _abort(context, error, method)
@@ -133,9 +131,44 @@ class _Errors(grpc.aio.ServerInterceptor):
         if self._guard is not None:
             await self._guard(method, context.invocation_metadata() or ())
 
-    def _check(self, request: object) -> None:
-        if self._strict and isinstance(request, Message):
+    def _checked(self, request: Any) -> Any:
+        """What is handed on: a message in order, or a stream that raises at one that is not."""
+        if isinstance(request, AsyncIterable):
+            return _only_messages(request)
+        if isinstance(request, _Malformed):
+            raise request.error()
+        if self._strict:
             refuse_unknown_fields(request)
+        return request
+
+
+class _Malformed:
+    """Stands for bytes that are no message of their kind, which gRPC itself would call a fault of the server."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def error(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"The request is not a message of this method ({self._reason}): use the published protos."
+        )
+
+
+def _lenient(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        try:
+            return data if deserialize is None else deserialize(data)
+        except DecodeError as error:
+            return _Malformed(str(error))
+
+    return read
+
+
+async def _only_messages(requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, _Malformed):
+            raise request.error()
+        yield request
 
 
 async def _read_out(request: object) -> None:

@@ -105,6 +105,9 @@ class Discovery:
             worker = await stub.GetWorker(inference_pb2.GetWorkerRequest(), timeout=ANSWER_SECONDS)
         except grpc.aio.AioRpcError:
             return False  # a missing answer removes nobody; the lease runs on
+        if worker.state not in inference_pb2.Worker.State.values():
+            self._note_stranger(place, f"{worker.name} in state {worker.state}, which this version does not know")
+            return False
         if worker.pool != place.pool or worker.model_version != place.model_version:
             self._note_stranger(place, f"{worker.name} of {worker.pool} with {worker.model_version or 'no model yet'}")
             return False

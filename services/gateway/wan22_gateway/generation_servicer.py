@@ -103,7 +103,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             raise InvalidRequest(text, field="page_size")
         size = request.page_size or DEFAULT_PAGE
         tenant = caller().tenant
-        states = [State(generation_pb2.Generation.State.Name(state)) for state in request.states]
+        states = [_state(value) for value in request.states]
 
         def read(tx: Transaction) -> generation_pb2.ListGenerationsResponse:
             key = tx.execute(select(identity.c.page_key)).scalar_one()
@@ -219,6 +219,14 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
 def _show(tx: Transaction, tenant: str, generation: str) -> generation_pb2.Generation:
     return generation_message(tx, generations.get(tx, tenant, generation))
+
+
+def _state(value: int) -> State:
+    try:
+        return State(generation_pb2.Generation.State.Name(generation_pb2.Generation.State.ValueType(value)))
+    except ValueError:
+        known = ", ".join(f"{state} ({generation_pb2.Generation.State.Value(state)})" for state in State)
+        raise InvalidRequest(f"states has {value}: use some of {known}.", field="states") from None
 
 
 def _id(name: str) -> str:
