@@ -74,7 +74,7 @@ class PostgresDatabase(Database):
         """Connects when it is needed. See `open_postgres`, which waits for the schema."""
         self._writers = connections.engine(2, WRITING)
         self._read_engine = connections.engine(READERS, READING)
-        self._swept = 0.0
+        self._swept = time.monotonic()
         self._name = secrets.token_hex(8)
         super().__init__()
         self._own = GroupWriter("store-own-writer", self._commit_own)
@@ -176,8 +176,8 @@ class _Commit:
     def _is_committed(self) -> bool:
         with self._engine.connect() as connection, connection.begin() as transaction:
             values = {"id": self._id, "time": 0, "is_topical": False, "transaction_number": 0}
-            again = insert(commits).values(values).on_conflict_do_nothing()
-            found = connection.execute(again).rowcount == 0
+            again = insert(commits).values(values).on_conflict_do_nothing().returning(commits.c.id)
+            found = connection.execute(again).one_or_none() is None
             transaction.rollback()
         if found:
             log.warning("A commit was answered by a broken connection: it had taken place.")
