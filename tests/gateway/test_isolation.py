@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
@@ -25,7 +26,7 @@ from wan22.v1 import admin_pb2, generation_pb2, pool_pb2
 from wan22.v1.generation_pb2 import Generation
 from wan22_gateway.identity.keys import new_secret
 
-from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with
+from .scripted_worker import T2V, ScriptedWorkerServicer, place_with
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALICE, BOB, OPERATOR = new_secret(), new_secret(), new_secret()
@@ -49,8 +50,11 @@ METHODS = [(service.full_name, method) for service in SERVICES for method in ser
 class Place:
     """A gateway where alice has a finished and a waiting generation and an image; bob has nothing."""
 
-    def __init__(self, target: str, done: Generation, waiting: Generation, media: str, page_token: str) -> None:
+    def __init__(
+        self, target: str, http: str, done: Generation, waiting: Generation, media: str, page_token: str
+    ) -> None:
         self.target = target
+        self.http = http
         self.done = done
         self.waiting = waiting
         self.media = media
@@ -72,14 +76,14 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
     terms: dict[str, Any] = {"auth": "on", "tenants_file": folder / "tenants.json", "reflection": True}
     worker = ScriptedWorkerServicer()
     async with (
-        gateway_with(folder, worker, api_key=OPERATOR, **terms) as client,
-        Client(client.endpoint, ALICE) as alice,
+        place_with(folder, worker, api_key=OPERATOR, **terms) as served,
+        Client(served.client.endpoint, ALICE) as alice,
     ):
         made = await alice.create(variant=T2V, prompt=PROMPT, request_id="same", labels={"k": "alice"})
         done = await alice.wait(made.name)
         assert done.state == Generation.SUCCEEDED
         metadata = [("authorization", f"Bearer {OPERATOR}")]
-        async with open_channel(client.endpoint) as channel:
+        async with open_channel(served.client.endpoint) as channel:
             drain = pool_pb2.DrainWorkerRequest(name="workers/w1")
             drain.lease.seconds = 3600
             call = channel.unary_unary(
@@ -106,7 +110,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
             )
             request = generation_pb2.ListGenerationsRequest(page_size=1)
             page = await listing(request, metadata=[("authorization", f"Bearer {ALICE}")])
-        yield Place(client.endpoint, done, waiting, media, page.next_page_token)
+        yield Place(served.client.endpoint, served.http, done, waiting, media, page.next_page_token)
 
 
 def message_class(descriptor: Any) -> type[Message]:
@@ -167,6 +171,27 @@ WITHOUT_NAME = {
     "ListUsage",
 }
 """The others; each has a test below."""
+CLOSED_ROUTES = [
+    ("GET", "/models"),
+    ("POST", "/generate"),
+    ("POST", "/media"),
+    ("GET", "/generations/{generation}"),
+    ("DELETE", "/generations/{generation}"),
+    ("POST", "/generations/{generation}/cancel"),
+    ("GET", "/generations/{generation}/events"),
+    ("GET", "/generations/{generation}/video"),
+    ("GET", "/generations/{generation}/recipe"),
+    ("POST", "/v1/videos"),
+    ("GET", "/v1/videos"),
+    ("GET", "/v1/videos/{generation}"),
+    ("DELETE", "/v1/videos/{generation}"),
+    ("GET", "/v1/videos/{generation}/content"),
+    ("GET", "/metrics"),
+]
+OPEN_ROUTES = [("GET", "/health"), ("GET", "/ready"), ("GET", "/openapi.json"), ("GET", "/videos/{generation}.mp4")]
+"""The last one takes a signature in its query: test_signed_video.py."""
+NAMED_ROUTES = [route for route in CLOSED_ROUTES if "{" in route[1]]
+NEVER = "00000000-0000-4000-8000-000000000000"
 
 
 async def test_the_table_has_every_rpc_of_the_service() -> None:
@@ -271,3 +296,66 @@ async def test_no_answer_to_another_tenant_speaks_of_the_first(place: Place) -> 
         text = " ".join(str(answer) for answer in answers)
         assert "alice" not in text
         assert place.done.name not in text
+
+
+async def test_the_table_has_every_route_of_the_document(place: Place) -> None:
+    async with httpx.AsyncClient(base_url=place.http) as http:
+        paths = (await http.get("/openapi.json")).json()["paths"]
+    declared = {
+        (method.upper(), path): bool(operation["security"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    listed = {**dict.fromkeys(CLOSED_ROUTES, True), **dict.fromkeys(OPEN_ROUTES, False)}
+    assert {route: closed for route, closed in listed.items() if route[1] != "/openapi.json"} == declared
+
+
+@pytest.mark.parametrize("route", CLOSED_ROUTES, ids=" ".join)
+async def test_no_route_is_open(place: Place, route: tuple[str, str]) -> None:
+    method, path = route[0], route[1].format(generation=place.done.name.removeprefix("generations/"))
+    role_missing = ALICE if path == "/metrics" else OPERATOR
+    bad = [(None, 401), ("nonsense", 401), (new_secret(), 401), (ALICE[:-1], 401), (role_missing, 403)]
+    async with httpx.AsyncClient(base_url=place.http) as http:
+        for key, status in bad:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            answer = await http.request(method, path, headers=headers)
+            assert answer.status_code == status
+            assert place.done.name not in answer.text
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(NAMED_ROUTES), st.sampled_from([0, 1]), st.booleans())
+async def test_another_tenants_generation_is_not_found_by_any_route(
+    place: Place, route: tuple[str, str], which: int, force: bool
+) -> None:
+    method, path = route
+    query = {"force": "true"} if force and route == ("DELETE", "/generations/{generation}") else {}
+    headers = {"Authorization": f"Bearer {BOB}", "X-Request-Id": "same"}
+    name = names(place)[which]
+    found = []
+    async with httpx.AsyncClient(base_url=place.http, headers=headers) as http:
+        for identity in (name.removeprefix("generations/"), NEVER):
+            answer = await http.request(method, path.format(generation=identity), params=query)
+            assert answer.status_code == 404
+            found.append(answer.text.replace(identity, NEVER))
+        if path == "/v1/videos/{generation}":
+            behind = await http.get("/v1/videos", params={"after": name.removeprefix("generations/")})
+            assert behind.status_code == 404
+    assert found[0] == found[1]
+    async with Client(place.target, ALICE) as alice:  # and nothing has happened to it
+        assert (await alice.get(name)).state == [Generation.SUCCEEDED, Generation.QUEUED][which]
+
+
+async def test_no_route_lists_or_uses_what_is_another_tenants(place: Place) -> None:
+    headers = {"Authorization": f"Bearer {BOB}"}
+    asked = {"variant": T2V, "prompt": "x", "detach": True}
+    async with httpx.AsyncClient(base_url=place.http, headers=headers) as http:
+        for order in ("asc", "desc"):
+            page = await http.get("/v1/videos", params={"order": order, "limit": 100})
+            assert (page.json()["data"], page.json()["has_more"]) == ([], False)
+        assert (await http.post("/generate", json={**asked, "image": place.media})).status_code == 400
+        again = await http.post("/generate", json=asked)
+        assert again.status_code == 202
+        assert again.json()["name"] not in names(place)
+        assert (await http.delete(f"/{again.json()['name']}", params={"force": True})).status_code == 204
+        assert "alice" not in (await http.get("/models")).text

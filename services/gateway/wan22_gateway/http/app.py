@@ -18,9 +18,12 @@ from wan22_gateway.http.openapi import document
 from wan22_gateway.http.resource import Resource
 
 
-def application(endpoints: Sequence[Endpoint], guard: Guard, observe: Observe) -> ASGIApp:
-    """Everything behind the port; `guard` is asked before each endpoint that stands for an RPC."""
-    described = document(endpoints)
+def application(endpoints: Sequence[Endpoint], guard: Guard, observe: Observe, *, is_open: bool) -> ASGIApp:
+    """Everything behind the port; `guard` is asked before each endpoint that stands for an RPC.
+
+    `is_open` says that it lets everybody in, and so does the document then.
+    """
+    described = document(endpoints, is_open=is_open)
 
     async def openapi(_call: Call) -> Response:
         return JSONResponse(described)

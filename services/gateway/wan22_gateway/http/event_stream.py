@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from wan22.errors import Wan22Error
@@ -19,6 +20,7 @@ from wan22_gateway.generation_servicer import GenerationServicer
 from wan22_gateway.http.failure import problem
 from wan22_gateway.http.hang_up import HungUp, Stopping, while_connected
 from wan22_gateway.http.message_model import to_json
+from wan22_gateway.http.model import Model
 
 HEARTBEAT_SECONDS = 15.0
 """A comment is sent at least so often: proxies close what is silent, and a dead caller shows itself."""
@@ -31,6 +33,17 @@ NAMES = {
     "queue": "queue",
 }
 """Events by the field of GenerationEvent that they are in; others are named as their field."""
+
+
+class SentEvent(Model):
+    """One event of a stream."""
+
+    event: str = Field(examples=[*NAMES.values(), "done", "resume", "error"])
+    data: str
+    """JSON: a GenerationEvent, with predicted_end_time where that can be said; of `done` the generation and where its
+    video is; of `resume` where to go on; of `error` what an error's body has."""
+    id: str | None = None
+    """The number of the event, for Last-Event-ID; absent where it has none."""
 
 
 class EventStream:

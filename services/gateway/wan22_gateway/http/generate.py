@@ -19,7 +19,7 @@ from wan22.v1.generation_pb2 import Generation
 from wan22_gateway.admission import REQUEST_FIELDS
 from wan22_gateway.generation_servicer import GenerationServicer
 from wan22_gateway.http.endpoint import Answer, Call, Endpoint, json_answer, rpc
-from wan22_gateway.http.event_stream import EventStream
+from wan22_gateway.http.event_stream import EventStream, SentEvent
 from wan22_gateway.http.failure import HttpRefusal
 from wan22_gateway.http.hang_up import HungUp, Stopping, while_connected
 from wan22_gateway.http.images import media_of
@@ -152,7 +152,7 @@ def endpoints(servicer: GenerationServicer, stopping: Event) -> Sequence[Endpoin
             body=WantedVideo,
             files=IMAGES,
             answers={
-                200: Answer("The MP4, or the events.", {MP4: None, EVENTS: None}, HEADERS),
+                200: Answer("The MP4, or the events.", {MP4: None, EVENTS: SentEvent}, HEADERS),
                 202: json_answer(answered, "Accepted; it is durable.", Location="Where it is: /generations/{uuid}."),
             },
             rpc=rpc("GenerationService", "CreateGeneration"),

@@ -14,7 +14,7 @@ from wan22.v1 import generation_pb2
 from wan22.v1.generation_pb2 import Generation
 from wan22_gateway.generation_servicer import GenerationServicer
 from wan22_gateway.http.endpoint import Answer, Call, Endpoint, json_answer, rpc
-from wan22_gateway.http.event_stream import EventStream
+from wan22_gateway.http.event_stream import EventStream, SentEvent
 from wan22_gateway.http.message_model import answer_model, to_json
 from wan22_gateway.http.model import Query
 from wan22_gateway.http.video_content import ANSWERS, video_response
@@ -88,7 +88,7 @@ def endpoints(servicer: GenerationServicer, stopping: asyncio.Event) -> Sequence
     """/generations/{generation} and what is below it."""
     does = Generations(servicer, stopping)
     one = json_answer(answer_model(Generation.DESCRIPTOR), "The generation.")
-    stream = Answer("Events, `done` last. After a break send Last-Event-ID.", {"text/event-stream": None})
+    stream = Answer("Events, `done` last. After a break send Last-Event-ID.", {"text/event-stream": SentEvent})
     return [
         Endpoint("GET", PATH, "Returns a generation", does.get, {200: one}, rpc(SERVICE, "GetGeneration")),
         Endpoint(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncIterator
 
 from starlette.datastructures import FormData, UploadFile
@@ -48,6 +47,6 @@ def decoded(field: str, text: str) -> bytes:
         raise InvalidRequest(f"{field} is an address: this gateway fetches none, send the image itself.", field=field)
     try:
         return base64.b64decode(body, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one, too
         what_to_do = "use media/{media}, a data URL, or the file in base64"
         raise InvalidRequest(f"{field} is neither a name nor base64 ({error}): {what_to_do}.", field=field) from None

@@ -103,22 +103,27 @@ async def check_form(
         form = await MultiPartParser(headers, whole(), max_files=len(files), max_part_size=SMALL_BYTES).parse()
     except MultiPartException as error:
         raise InvalidRequest(f"The multipart body cannot be read: {error.message}") from None
-    uploads = {name: part for name, part in form.multi_items() if isinstance(part, UploadFile)}
-    unknown = sorted(uploads.keys() - set(files))
+    try:
+        return _checked(form, model, files), FormData([item for item in form.multi_items() if item[0] in files])
+    except InvalidRequest:
+        await form.close()
+        raise
+
+
+def _checked(form: FormData, model: type[BaseModel], files: tuple[str, ...]) -> BaseModel:
+    uploads = {name for name, part in form.multi_items() if isinstance(part, UploadFile)}
+    unknown = sorted(uploads - set(files))
     if unknown:
         raise InvalidRequest(f"{unknown[0]} is a file, but no file has that name here.", field=unknown[0])
     texts = {name: part for name, part in form.multi_items() if isinstance(part, str)}
     if len(texts) + len(uploads) < len(form.multi_items()):
         raise InvalidRequest("A part of the form is given more than once: give it once.")
-    schema = model.model_json_schema()["properties"]
     try:
-        given = _fields(texts, schema)
-    except ValueError as error:
-        raise InvalidRequest(f"A part of the form that is no text must be JSON: {error}.") from None
-    try:
-        return model.model_validate(given), FormData(list(uploads.items()))
+        return model.model_validate(_fields(texts, model.model_json_schema()["properties"]))
     except ValidationError as error:
         raise invalid(error) from None
+    except ValueError as error:
+        raise InvalidRequest(f"A part of the form that is no text must be JSON: {error}.") from None
 
 
 def invalid(error: ValidationError) -> InvalidRequest:

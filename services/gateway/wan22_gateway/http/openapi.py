@@ -36,13 +36,13 @@ PATH_PARAMETER = re.compile(r"{([a-z_]+)(?::[a-z]+)?}")
 Mode = Literal["validation", "serialization"]
 
 
-def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The whole document, OpenAPI 3.1."""
+def document(endpoints: Sequence[Endpoint], *, is_open: bool) -> dict[str, Any]:
+    """The whole document, OpenAPI 3.1; an open gateway asks for no credentials."""
     references, schemas = models_json_schema(list(_models(endpoints)), ref_template="#/components/schemas/{model}")
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = PATH_PARAMETER.sub(r"{\1}", endpoint.path)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, references)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, references, is_open=is_open)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -73,7 +73,7 @@ def _models(endpoints: Sequence[Endpoint]) -> Iterator[tuple[type[BaseModel], Mo
                     yield model, "serialization"
 
 
-def _operation(endpoint: Endpoint, references: Any) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, references: Any, *, is_open: bool) -> dict[str, Any]:
     answers = {str(status): _answer(answer, references) for status, answer in endpoint.answers.items()}
     error = OpenAIErrorBody if endpoint.path.startswith(OPENAI_PREFIX) else ErrorBody
     for status in _error_statuses(endpoint):
@@ -83,7 +83,7 @@ def _operation(endpoint: Endpoint, references: Any) -> dict[str, Any]:
         "summary": endpoint.summary,
         "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint)],
         "responses": dict(sorted(answers.items())),
-        "security": [] if endpoint.rpc is None else [{"bearer": []}],
+        "security": [] if is_open or endpoint.rpc is None else [{"bearer": []}],
     }
     if endpoint.description:
         operation["description"] = endpoint.description
@@ -120,7 +120,7 @@ def _body(endpoint: Endpoint, references: Any) -> dict[str, Any]:
 
 def _answer(answer: Answer, references: Any) -> dict[str, Any]:
     content = {
-        kind: {"schema": {"type": "string"} if model is None else references[model, "serialization"]}
+        kind: {"schema": _untyped(kind) if model is None else references[model, "serialization"]}
         for kind, model in answer.content.items()
     }
     found: dict[str, Any] = {"description": answer.description}
@@ -129,6 +129,10 @@ def _answer(answer: Answer, references: Any) -> dict[str, Any]:
     if answer.headers:
         found["headers"] = {name: _header(text) for name, text in answer.headers.items()}
     return found
+
+
+def _untyped(kind: str) -> dict[str, Any]:
+    return {"type": "object" if kind == "application/json" else "string"}
 
 
 def _error(status: int, reference: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ async def serving_http(
         *videos.endpoints(servicer, database),
         *metrics_page.endpoints(database, metrics.registry, is_open=settings.metrics_open),
     ]
-    app = application(endpoints, guard, metrics.http)
+    app = application(endpoints, guard, metrics.http, is_open=settings.auth == "off")
     tls = None if settings.tls is None else server_context(settings.tls)
     async with HttpServer(app, host=settings.host, port=settings.http_port, stopping=stopping, tls=tls) as http:
         log.info("HTTP is at %s.", http.address)
