@@ -89,6 +89,14 @@ class ServiceProcess:
                 await asyncio.sleep(0.05)
         raise AssertionError(f"{self.module} is not {service} after {seconds} s:\n{self.log.read_text()[-4000:]}")
 
+    async def until_logged(self, text: str, *, seconds: float = 60.0) -> None:
+        """Returns when its log has the text. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while True:
+                if self.log.exists() and text in self.log.read_text():
+                    return
+                await asyncio.sleep(0.05)  # a log has no events to wait for
+
     def kill(self) -> None:
         """SIGKILL, and waits for the end."""
         self._signal(signal.SIGKILL)
@@ -105,6 +113,10 @@ class ServiceProcess:
     def stop(self, timeout: float = 30.0) -> int:
         """SIGTERM, and waits for the exit code. Raises subprocess.TimeoutExpired."""
         self._signal(signal.SIGTERM)
+        return self._wait(timeout)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """The exit code, once it has ended by itself. Raises subprocess.TimeoutExpired."""
         return self._wait(timeout)
 
     @property

@@ -12,7 +12,6 @@ import sys
 from wan22.errors import InvalidRequest
 from wan22.program import run_service
 from wan22_gateway.settings import GatewaySettings
-from wan22_gateway.store.migrate import newest
 from wan22_gateway.store.opening import check_psycopg
 
 log = logging.getLogger(__name__)
@@ -29,8 +28,8 @@ async def run(settings: GatewaySettings) -> None:
     check_psycopg()
     from wan22_gateway.store.postgres import migrate_postgres  # noqa: PLC0415  # it needs psycopg, which is an extra
 
-    await asyncio.to_thread(migrate_postgres, settings.store, settings.store_password_file)
-    log.info("The store has schema %s.", newest())
+    schema = await asyncio.to_thread(migrate_postgres, settings.store, settings.store_password_file)
+    log.info("The store has schema %s.", schema)
 
 
 def main() -> int:

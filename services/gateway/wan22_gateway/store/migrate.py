@@ -22,8 +22,8 @@ from wan22_gateway.store.schema import identity
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def upgrade(engine: Engine, scripts: Path = SCRIPTS) -> None:
-    """Runs the migrations that a store lacks, in one transaction, while no other process does.
+def upgrade(engine: Engine, scripts: Path = SCRIPTS) -> str:
+    """Runs the migrations that a store lacks, in one transaction, while no other process does; returns its schema.
 
     Raises FailedPrecondition (STORE_TOO_NEW) when it has one more than this version can serve.
     """
@@ -36,6 +36,7 @@ def upgrade(engine: Engine, scripts: Path = SCRIPTS) -> None:
             command.upgrade(config, "head")
         if connection.execute(select(identity)).one_or_none() is None:
             connection.execute(insert(identity).values(store_epoch=str(uuid.uuid4()), page_key=os.urandom(32)))
+        return revision(connection)
 
 
 def is_current(connection: Connection, scripts: Path = SCRIPTS) -> bool:

@@ -232,13 +232,13 @@ async def open_postgres(url: str, password_file: Path | None) -> PostgresDatabas
     return database
 
 
-def migrate_postgres(url: str, password_file: Path | None, scripts: Path = migrate.SCRIPTS) -> None:
-    """Brings a database to the newest schema of the scripts, while others use it.
+def migrate_postgres(url: str, password_file: Path | None, scripts: Path = migrate.SCRIPTS) -> str:
+    """Brings a database to the newest schema of the scripts, while others use it; returns the number that it has.
 
     Raises FailedPrecondition (STORE_TOO_NEW), Unavailable.
     """
     engine = Connections(url, password_file).engine(1, MIGRATING)
     try:
-        ride_out(lambda: migrate.upgrade(engine, scripts))
+        return ride_out(lambda: migrate.upgrade(engine, scripts))
     finally:
         engine.dispose()
