@@ -65,11 +65,38 @@ Guard = Callable[[str, Sequence[tuple[str, str | bytes]]], Awaitable[None]]
 """Raises unless a method may be called by who sent these metadata; what it sets in the context, the servicer sees."""
 
 
+Observe = Callable[[str, str, float], None]
+"""Is told of each call that has ended its method, its canonical code by name, and its seconds."""
+
+
+def observe_nothing(method: str, code: str, seconds: float) -> None:
+    """Looks away."""
+
+
+class _Outcome:
+    """How one call ends."""
+
+    def __init__(self, method: str, observe: Observe) -> None:
+        self.method = method
+        self.code = "OK"
+        self._observe = observe
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):  # the caller has gone, or the server stops
+            self.code = "CANCELLED"
+        self._observe(self.method, self.code, time.monotonic() - self._began)
+
+
 class _Errors(grpc.aio.ServerInterceptor):
     """Asks the guard, turns raised domain errors into statuses, anything else into INTERNAL with a log entry."""
 
-    def __init__(self, *, strict: bool, guard: Guard | None, peers: frozenset[str] | None) -> None:
+    def __init__(self, *, strict: bool, guard: Guard | None, peers: frozenset[str] | None, observe: Observe) -> None:
         self._strict = strict
+        self._observe = observe
         self._peers = peers
         self._guard = guard
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -96,13 +123,14 @@ class _Errors(grpc.aio.ServerInterceptor):
             inner = behaviour.stream_stream if handler.request_streaming else behaviour.unary_stream
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                try:
-                    await self._admit(method, context)
-                    async for response in inner(self._checked(request), context):
-                        yield response
-                except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
-                    await _read_out(request)
-                    await _abort(context, error, method)
+                with _Outcome(method, self._observe) as outcome:
+                    try:
+                        await self._admit(method, context)
+                        async for response in inner(self._checked(request), context):
+                            yield response
+                    except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
+                        await _read_out(request)
+                        await _abort(context, error, outcome)
 
             make = (
                 grpc.stream_stream_rpc_method_handler
@@ -113,12 +141,13 @@ class _Errors(grpc.aio.ServerInterceptor):
         inner = behaviour.stream_unary if handler.request_streaming else behaviour.unary_unary
 
         async def unary(request: Any, context: Any) -> Any:
-            try:
-                await self._admit(method, context)
-                return await inner(self._checked(request), context)
-            except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
-                await _read_out(request)
-                await _abort(context, error, method)
+            with _Outcome(method, self._observe) as outcome:
+                try:
+                    await self._admit(method, context)
+                    return await inner(self._checked(request), context)
+                except Exception as error:  # noqa: BLE001  # the boundary: each error becomes a status
+                    await _read_out(request)
+                    await _abort(context, error, outcome)
 
         make_unary = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
@@ -181,10 +210,12 @@ async def _read_out(request: object) -> None:
                 pass
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, outcome: _Outcome) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    await context.abort_with_status(rpc_status.to_status(to_status(explained(error, method))))
+    known = explained(error, outcome.method)
+    outcome.code = known.code.name
+    await context.abort_with_status(rpc_status.to_status(to_status(known)))
 
 
 def explained(error: Exception, method: str) -> Wan22Error:
@@ -219,8 +250,10 @@ class Server:
         guard: Guard | None = None,
         tls: Tls | None = None,
         peers: Sequence[str] = (),
+        observe: Observe = observe_nothing,
     ) -> None:
         self._register = register
+        self._observe = observe
         self._address = (host, port)
         self._strict = strict
         self._reflected = reflected
@@ -232,7 +265,7 @@ class Server:
         self.port = port
 
     async def __aenter__(self) -> Self:
-        errors = _Errors(strict=self._strict, guard=self._guard, peers=self._peers)
+        errors = _Errors(strict=self._strict, guard=self._guard, peers=self._peers, observe=self._observe)
         self._server = grpc.aio.server(interceptors=[errors], options=SERVER_OPTIONS)
         for add in self._register:
             add(self._server)

@@ -101,6 +101,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
     keda_servicer = KedaServicer(database, discovery.complete)
     guard = _guard(settings, database)
     metrics = GatewayMetrics(process_metrics())
+    database.observe = metrics.stored
     server = Server(
         [
             partial(generation_pb2_grpc.add_GenerationServiceServicer_to_server, generations),
@@ -116,6 +117,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         stop_grace=STOP_GRACE,
         tls=settings.tls,
         guard=guard,
+        observe=metrics.rpc,
     )
     try:
         # A fault in the work ends the group, hence the process: a gateway that only seems to serve is worse than none.

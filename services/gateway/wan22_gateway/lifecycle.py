@@ -16,6 +16,7 @@ from wan22.status import to_status
 from wan22.v1 import generation_pb2
 from wan22_gateway.store import checkpoints, turns
 from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.facts import AttemptLost, Ended, Started
 from wan22_gateway.store.schema import attempts, events, generations, workers
 
 
@@ -86,6 +87,14 @@ def append_event(tx: Transaction, generation: str, **event: Any) -> None:
     tx.notify(f"generation/{generation}")
 
 
+TOLD = (
+    generations.c.id,
+    generations.c.variant,
+    generations.c.pool,
+    generations.c.create_time,
+    generations.c.start_time,
+)
+"""What a move tells of a row."""
 FIRST_SEQUENCE = 1
 """`last_sequence` of a row that is inserted: its first event's."""
 
@@ -105,6 +114,7 @@ def accepted(tx: Transaction, born: Sequence[str]) -> None:
 def answered(tx: Transaction, row: Row[Any]) -> None:
     """Records the birth of a row that was just inserted as SUCCEEDED: an earlier video is its result."""
     append_event(tx, row.id, state_change=_success(row.video_size, row.video_digest, row.video_expire_time))
+    tx.note(Ended(row.variant, row.pool, State.SUCCEEDED.value, None))
 
 
 def _success(size_bytes: int, digest: str, expire_time: int | None) -> generation_pb2.StateChange:
@@ -124,14 +134,22 @@ def _move(
     """Moves one row, if the condition holds and the move is allowed from where it is. Returns its id if it moved."""
     sources = [source for source, targets in NEXT.items() if state in targets]
     statement = update(generations).where(condition, generations.c.state.in_(sources)).values(state=state, **values)
-    moved: str | None = tx.execute(statement.returning(generations.c.id)).scalar_one_or_none()
-    if moved is not None:
+    row = tx.execute(statement.returning(*TOLD)).one_or_none()
+    moved: str | None = None
+    if row is not None:
+        moved = row.id
         if state in FINAL:
-            checkpoints.drop_all(tx, moved)
-            turns.settle(tx, moved)
+            checkpoints.drop_all(tx, row.id)
+            turns.settle(tx, row.id)
+            ran = None if row.start_time is None else (tx.now - row.start_time) / 1_000_000
+            tx.note(Ended(row.variant, row.pool, state.value, ran))
+        elif state == State.QUEUED:
+            tx.note(AttemptLost(row.variant, row.pool))
+        elif row.start_time == tx.now:
+            tx.note(Started(row.variant, row.pool, (tx.now - row.create_time) / 1_000_000))
         change = change or generation_pb2.StateChange()
         change.state = generation_pb2.Generation.State.Value(state)
-        append_event(tx, moved, state_change=change)
+        append_event(tx, row.id, state_change=change)
         tx.notify("queue")
     return moved
 

@@ -15,9 +15,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway import rows
-from tests.gateway.scripted_worker import Place, ScriptedWorkerServicer, place_with
+from tests.gateway.scripted_worker import T2V, Place, ScriptedWorkerServicer, Start, accepted, place_with
 
-from wan22.errors import FailedPrecondition
+from wan22.errors import FailedPrecondition, NotFound, Reason, Wan22Error
+from wan22.v1.inference_pb2 import GenerateEvent
 from wan22_gateway.gateway import serve
 from wan22_gateway.http import connection
 from wan22_gateway.identity.keys import new_secret
@@ -57,22 +58,64 @@ async def test_what_is_not_there_is_said_in_json(http: httpx.AsyncClient) -> Non
     assert odd.json()["error"]["violations"][0]["field"] == "vairant"
 
 
+async def scrape(http: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
+    """Name and sorted label values of each of our samples -> value."""
+    text = (await http.get("/metrics")).text
+    return {
+        (sample.name.removeprefix("wan22_gateway_"), *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@module
+async def test_metrics_count_what_becomes_of_generations(http: httpx.AsyncClient, place: Place) -> None:
+    of = (rows.POOL, "ti2v-5b-tiny")
+    before = await scrape(http)
+    made = await place.client.create(variant="ti2v-5b-tiny", prompt="x")
+    await place.client.wait(made.name)
+    with pytest.raises(NotFound):
+        await place.client.get("generations/00000000-0000-4000-8000-000000000000")
+    after = await scrape(http)
+
+    def more(*key: str) -> float:
+        return after[key] - before.get(key, 0)
+
+    assert more("generations_accepted_total", *of) == 1
+    assert more("generations_ended_total", "SUCCEEDED", *of) == 1
+    assert more("queue_wait_seconds_count", *of) == 1
+    assert more("run_seconds_count", "SUCCEEDED", *of) == 1
+    assert more("store_write_seconds_count") >= 3
+    assert after["store_write_failures_total",] == 0
+    assert more("grpc_calls_total", "/wan22.v1.GenerationService/CreateGeneration", "OK") == 1
+    assert more("grpc_calls_total", "/wan22.v1.GenerationService/GetGeneration", "NOT_FOUND") == 1
+    assert after["workers", "IDLE", rows.POOL] + after.get(("workers", "BUSY", rows.POOL), 0) == 1
+
+
+async def test_metrics_count_attempts_whose_worker_was_lost(tmp_path: Path) -> None:
+    def gone(start: Start) -> list[GenerateEvent | Wan22Error]:
+        return [accepted(start), FailedPrecondition("forgotten", reason=Reason.ATTEMPT_RELEASED)]
+
+    async with (
+        place_with(tmp_path, ScriptedWorkerServicer(gone)) as place,
+        httpx.AsyncClient(base_url=place.http) as http,
+    ):
+        made = await place.client.create(variant=T2V, prompt="x")
+        done = await place.client.wait(made.name)
+        assert (await scrape(http))["attempts_lost_total", rows.POOL, T2V] == done.attempt_count - 1 == 1
+
+
 @module
 async def test_metrics_count_requests_by_declared_route(http: httpx.AsyncClient) -> None:
     await http.get("/models")
     await http.get("/no/such/1")
     await http.get("/no/such/2")
-    text = (await http.get("/metrics")).text
-    found = {
-        (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-    assert found["wan22_gateway_http_requests_total", "/models", "200", "GET"] >= 1
-    assert found["wan22_gateway_http_requests_total", "404", "GET", "none"] >= 2
-    assert found["wan22_gateway_generations", "QUEUED", rows.POOL, "ti2v-5b-tiny"] == 0
+    found = await scrape(http)
+    assert found["http_requests_total", "/models", "200", "GET"] >= 1
+    assert found["http_requests_total", "404", "GET", "none"] >= 2
+    assert found["generations", "QUEUED", rows.POOL, "ti2v-5b-tiny"] == 0
     assert found["process_resident_memory_bytes",] > 1e7
-    assert "/no/such" not in text
+    assert not any("/no/such" in part for key in found for part in key)
 
 
 async def test_a_taken_port_is_said_and_http_can_be_off(tmp_path: Path) -> None:

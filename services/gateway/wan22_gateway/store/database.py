@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from wan22.errors import Wan22Error
+from wan22_gateway.store.facts import Fact
 from wan22_gateway.store.group_writer import GroupWriter, Write
 from wan22_gateway.store.remembered import History, Memory
 
@@ -41,6 +42,7 @@ class Transaction:
         self._memory = memory
         self._history = history
         self.topics: set[str] = set()
+        self.facts: list[Fact] = []
         self._made: dict[Hashable, Any] = {}
 
     @cached_property
@@ -76,6 +78,10 @@ class Transaction:
         made: T = self._made[key]
         return made
 
+    def note(self, fact: Fact) -> None:
+        """Tells a fact to `Database.observe`, once the transaction is durable."""
+        self.facts.append(fact)
+
     def notify(self, topic: str) -> None:
         """Wakes whoever listens to the topic, once the transaction is durable."""
         self.topics.add(topic)
@@ -95,6 +101,8 @@ class Database(ABC):
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._memory = Memory()
+        self.observe: Callable[[Fact], None] = lambda _: None
+        """Is told on the event loop what this process has written."""
         self._writer = GroupWriter("store-writer", self._commit)
 
     async def write(self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -180,6 +188,8 @@ class Database(ABC):
     def _settle(self, group: Sequence[Write], topics: set[str]) -> None:
         for item in group:
             item.settle()
+            for fact in item.facts:
+                self.observe(fact)
         self._wake(topics)
 
     def _wake(self, topics: set[str]) -> None:
@@ -196,6 +206,7 @@ def run_group(connection: Connection, group: Sequence[Write], begin: Callable[[]
     topics: set[str] = set()
     for item in group:
         item.result = item.error = first = None
+        item.noted = ()
         transaction = begin()
         try:
             with connection.begin_nested():
@@ -205,6 +216,7 @@ def run_group(connection: Connection, group: Sequence[Write], begin: Callable[[]
                     first = error
                     raise
             topics |= transaction.topics
+            item.noted = transaction.facts
         except DBAPIError as error:
             # The store may have rolled all back by itself, so that undoing the savepoint failed too: tell of the first.
             fault = first or error
@@ -220,4 +232,4 @@ def fail_group(group: Sequence[Write], failure: Wan22Error) -> None:
     """Fails every write of a group."""
     log.warning("A commit of %d writes failed: %s", len(group), failure.message)
     for item in group:
-        item.result, item.error = None, failure
+        item.result, item.error, item.noted = None, failure, ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.results import recipe_key
 from wan22_gateway.store import media, objects, turns, usage
 from wan22_gateway.store.database import Transaction
+from wan22_gateway.store.facts import Accepted
 from wan22_gateway.store.schema import attempts, events, generations, labels, requests, workers
 
 GenerationRow = Row[Any]
@@ -104,6 +106,8 @@ def insert(tx: Transaction, new: Sequence[NewGeneration]) -> None:
     tx.execute(_INSERT, [{**_row(generation, tx.now), **born} for generation in new])
     _refer(tx, new)
     lifecycle.accepted(tx, [generation.id for generation in new])
+    for (variant, pool), count in Counter((generation.variant, generation.pool) for generation in new).items():
+        tx.note(Accepted(variant, pool, count))
 
 
 def insert_answered(tx: Transaction, new: NewGeneration, made: GenerationRow) -> None:

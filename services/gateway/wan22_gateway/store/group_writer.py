@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from wan22_gateway.store.facts import Fact, Written
 
 if TYPE_CHECKING:
     from wan22_gateway.store.database import Transaction  # which stands on this module
@@ -22,7 +25,15 @@ class Write:
         self.function = function
         self.result: Any = None
         self.error: Exception | None = None
+        self.noted: Sequence[Fact] = ()
         self._future = future
+        self._asked = time.monotonic()
+
+    @property
+    def facts(self) -> Iterator[Fact]:
+        """What there is to tell once it is settled."""
+        yield Written(time.monotonic() - self._asked, failed=self.error is not None)
+        yield from self.noted
 
     def settle(self) -> None:
         """Tells whoever waits; on the event loop."""
