@@ -6,25 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wan22.v1 import pool_pb2
+from wan22_operator.avoiding import avoiding, loads_left, obstacle_of
+from wan22_operator.deciding import decision_of
 from wan22_operator.memory import Memory
 from wan22_operator.names import WORKER_PORT, ordinal_of
 from wan22_operator.observed import Observed
-from wan22_operator.record import READY, Avoided, Load, Record, State, WorkerRecord
-from wan22_operator.replacing import failed, patient, replaced, stalled
-from wan22_operator.revision import is_current, revision
-from wan22_operator.scaling.decision import Decision, decide, load_seconds
-from wan22_operator.scaling.history import History
-from wan22_operator.scaling.snapshot import Snapshot
-from wan22_operator.scaling.tuning import Tuning, tuning_for
+from wan22_operator.record import READY, Load, Record, State, WorkerRecord
+from wan22_operator.replacing import outdated, patient, replaced
+from wan22_operator.revision import revision
+from wan22_operator.scaling.decision import Decision
 from wan22_operator.settings import OperatorSettings
 from wan22_operator.snapshot import snapshot_of
 from wan22_operator.spec import PoolSpec
 from wan22_operator.workers import Seen, see
-
-AVOID_SECONDS = 60.0
-LONGEST_AVOID_SECONDS = 3600.0
-FORGIVE_SECONDS = 3600.0
-"""After so long without a failure a node counts as new."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,20 +55,20 @@ def plan(
     declared = _declared(observed, settings, record, workers)
     if spec.paused or not record.model_version:
         return Plan(record=record, workers=tuple(workers), declared=declared, decision=None)
-    record, bad = _avoiding(record, workers, memory, settings, now)
+    record, bad = avoiding(record, workers, memory, settings, now)
     victims = _still_leaving(spec, record, workers)
     victims += [seen.name for seen in bad if seen.name not in victims]
     seen_now = replace(record, victims=tuple(victims))
     snapshot = snapshot_of(
         spec, seen_now, workers, observed.view, budget=budget, resync_seconds=settings.resync_seconds, now=now
     )
-    decision = _decision(observed, snapshot, record)
+    decision = decision_of(observed, snapshot, record)
     victims += decision.remove
+    wanted = min(decision.workers + _being_replaced(workers, record, victims), max(decision.workers, spec.maximum))
     if observed.told:
-        wanted = decision.workers
         victims += replaced(spec, workers, record.revision, wanted, victims)
-    obstacle = memory.refused or _obstacle(observed, record, workers)
-    start = 0 if obstacle and decision.start else decision.start
+    obstacle = memory.refused or obstacle_of(observed, record, workers)
+    start = 0 if obstacle else min(decision.start, loads_left(observed, workers, settings.loads_per_node))
     started, ordinal = [], record.next_ordinal
     for _ in range(start):
         name = spec.key.worker(ordinal)
@@ -82,13 +76,13 @@ def plan(
         ordinal += 1
     dropped = {seen.name for seen in workers if seen.pod is None and seen.name in victims}
     remaining = [worker for worker in record.workers if worker.name not in dropped]
-    changed = decision.workers != record.desired or set(victims) - set(record.victims) or start
+    changed = wanted != record.desired or set(victims) - set(record.victims) or start
     record = replace(
         record,
         workers=(*remaining, *started),
         next_ordinal=ordinal,
         victims=tuple(name for name in victims if name not in dropped),
-        desired=decision.workers,
+        desired=wanted,
         decision_time=now if changed else record.decision_time,
         decision_reason=decision.reason if changed else record.decision_reason,
         history=decision.history,
@@ -100,10 +94,16 @@ def plan(
         declared=declared,
         decision=decision,
         blocked=obstacle if decision.start or memory.refused else "",
-        events=(("Normal", _verb(observed.record.desired, decision.workers), decision.reason),)
-        if decision.workers != (observed.record.desired or 0)
+        events=(("Normal", _verb(observed.record.desired, wanted), decision.reason),)
+        if wanted != (observed.record.desired or 0)
         else (),
     )
+
+
+def _being_replaced(workers: Sequence[Seen], record: Record, victims: Sequence[str]) -> int:
+    """Workers that leave because they are outdated: they are wanted, if not as they are."""
+    leaving = [seen for seen in outdated(workers, record.revision) if seen.name in victims or seen.deleted]
+    return sum(seen.state is not State.LOST for seen in leaving)
 
 
 def _verb(before: int | None, after: int) -> str:
@@ -169,45 +169,6 @@ def _declared(
     )
 
 
-def _decision(observed: Observed, snapshot: Snapshot, record: Record) -> Decision:
-    spec = observed.spec
-    decision = (
-        _external(observed, snapshot) if spec.external else decide(snapshot, record.history, _tuning(spec, record))
-    )
-    if decision.remove and not observed.told:  # whatever decided it: nobody knows what these workers do
-        kept = decision.workers + len(decision.remove)
-        text = f"Stays at {kept} workers: the gateway's figures are not fresh, so none is removed."
-        return replace(decision, workers=kept, remove=(), reason=text)
-    return decision
-
-
-def _tuning(spec: PoolSpec, record: Record) -> Tuning | None:
-    """The one found for such loads, with the hold of the spec where it has one."""
-    if spec.idle_hold_seconds is None:
-        return None
-    loads = max(load_seconds([load.seconds for load in record.loads]), 1.0)
-    return replace(tuning_for(loads, spec.objective_seconds), hold_loads=spec.idle_hold_seconds / loads)
-
-
-def _external(observed: Observed, snapshot: Snapshot) -> Decision:
-    """As many workers as `spec.replicas` says; the longest idle and the newest that load leave first."""
-    spec = observed.spec
-    wanted = spec.external_replicas
-    if snapshot.limits.budget is not None:
-        wanted = min(wanted, snapshot.limits.budget)
-    leaving = {worker.name for worker in snapshot.workers if worker.state.value == "leaving"}
-    staying = [worker for worker in snapshot.workers if worker.name not in leaving]
-    surplus = len(staying) - wanted
-    order = {"idle": 0, "loading": 1, "busy": 2}
-    removable = [worker for worker in staying if worker.state.value in order]
-    removable.sort(key=lambda w: (order[w.state.value], -w.since if w.state.value == "loading" else w.since))
-    remove = tuple(worker.name for worker in removable[: max(0, surplus)])
-    start = 0 if snapshot.unschedulable else max(0, min(-surplus, spec.maximum - len(snapshot.workers)))
-    change = f"{len(staying)} -> {wanted} workers" if surplus else f"Stays at {wanted} workers"
-    why = f"{change}: spec.replicas asks for {spec.replicas if spec.replicas is not None else 'the minimum'}."
-    return Decision(workers=wanted, start=start, remove=remove, reason=why, history=History())
-
-
 def _still_leaving(spec: PoolSpec, record: Record, workers: Sequence[Seen]) -> list[str]:
     """Victims of earlier rounds that are still here.
 
@@ -217,44 +178,3 @@ def _still_leaving(spec: PoolSpec, record: Record, workers: Sequence[Seen]) -> l
     waiting = patient(spec, list(here.values()), record.revision)
     busy = {name for name, seen in here.items() if seen.state is State.BUSY and name not in waiting}
     return [name for name in record.victims if name in here and name not in busy]
-
-
-def _avoiding(
-    record: Record,
-    workers: Sequence[Seen],
-    memory: Memory,
-    settings: OperatorSettings,
-    now: float,
-) -> tuple[Record, list[Seen]]:
-    """Which workers have failed, and the nodes that are avoided because of them."""
-    new = [
-        (seen, f"A load stood still for {settings.stall_seconds:g} s.")
-        for seen in stalled(workers, memory.progress, settings.stall_seconds, now)
-    ]
-    new += [(seen, seen.record.reason or "A load failed.") for seen in failed(workers)]
-    avoided = {node.node: node for node in record.avoided if now < node.until + FORGIVE_SECONDS}
-    for seen, why in new:
-        if seen.name in record.victims or not seen.record.node:
-            continue
-        failures = 1 if (known := avoided.get(seen.record.node)) is None else known.failures + 1
-        until = now + min(AVOID_SECONDS * 2 ** (failures - 1), LONGEST_AVOID_SECONDS)
-        avoided[seen.record.node] = Avoided(seen.record.node, until, failures, why[:1000])
-    lost = [seen for seen in workers if seen.state is State.LOST and not seen.deleted]
-    return replace(record, avoided=tuple(avoided.values())), [*(seen for seen, _ in new), *lost]
-
-
-def _obstacle(observed: Observed, record: Record, workers: Sequence[Seen]) -> str:
-    """Why a worker would not help now, if it would not."""
-    ours = [seen for seen in workers if is_current(seen.record.revision, record.revision)]
-    if any(seen.state in READY for seen in ours):
-        return ""
-    broken = [seen for seen in ours if seen.state is State.BROKEN]
-    if broken:
-        return f"{broken[0].name} is broken: {broken[0].record.reason}"
-    waits = {node.node: node.until for node in record.avoided if node.until > observed.now}
-    suited = [
-        node.name for node in observed.nodes.values() if node.suits(observed.spec.scheduling.get("nodeSelector", {}))
-    ]
-    if waits and all(name in waits for name in suited):
-        return f"Loads have failed on every node: the next try is in {min(waits.values()) - observed.now:.0f} s."
-    return ""

@@ -61,3 +61,5 @@ class OperatorSettings(ServerSettings):
     """How often a pool's tag is looked up again."""
     stall_seconds: float = Field(120.0, gt=0)
     """A load without progress for so long is given up, and its node is avoided for a while."""
+    loads_per_node: int = Field(4, ge=1)
+    """Most workers of a pool that load at a time, for each node that suits it: a cold page cache serves few at once."""

@@ -1,0 +1,313 @@
+"""The operator with nodes that run its pods: generations are made, workers come, leave, fail and are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from wan22.client import Client
+from wan22.errors import Wan22Error
+from wan22.v1.generation_pb2 import Generation
+from wan22_testing.cluster.control_plane import ControlPlane
+from wan22_testing.cluster.kubectl import Kubectl
+from wan22_testing.installation import Installation
+from wan22_testing.process_kubelet.images import Image
+from wan22_testing.process_kubelet.kubelet import ProcessKubelet
+from wan22_testing.process_kubelet.node import NodeSpec
+from wan22_testing.service_process import ServiceProcess
+from wan22_testing.tiny_models import shared_folder
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+T2V = "t2v-a14b-tiny"
+MODEL = "wan2.2-t2v-a14b-tiny"
+NAMESPACE = "operator-nodes"
+SIMULATED = ("python", "-m", "wan22_testing.simulated_worker", "--variant", T2V)
+IMAGES = {
+    "wan22/worker": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "0.01")),
+    "wan22/slow": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "1")),
+    "wan22/crash": Image(("python", "-c", "raise SystemExit(3)", "--")),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
+    async with Installation(tmp_path_factory.mktemp("installation"), worker_lease_seconds=4) as running:
+        await running.push(T2V, shared_folder(T2V))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kubectl(node_plane: ControlPlane) -> Kubectl:
+    return node_plane.kubectl()
+
+
+@pytest.fixture(scope="module")
+def kubelet(
+    node_plane: ControlPlane, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessKubelet]:
+    nodes = [NodeSpec("one", gpus=2), NodeSpec("two", gpus=2)]
+    with ProcessKubelet(node_plane.kubeconfig, tmp_path_factory.mktemp("nodes"), nodes=nodes, images=IMAGES) as running:
+        kubectl("wait", "--for=condition=Ready", "node/one", "node/two", "--timeout=60s")
+        yield running
+    kubectl("delete", "node", "one", "two")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def operator(
+    kubectl: Kubectl, node_plane: ControlPlane, kubelet: ProcessKubelet, installation: Installation
+) -> AsyncIterator[ServiceProcess]:
+    kubectl("create", "namespace", NAMESPACE)
+    process = ServiceProcess(
+        "wan22_operator",
+        installation.folder / "operator.log",
+        serves=False,
+        kubeconfig=node_plane.kubeconfig,
+        namespaces=NAMESPACE,
+        namespace=NAMESPACE,
+        gateway=installation.gateway.address,
+        registry=installation.registry.address,
+        worker_image="wan22/worker:1",
+        worker_discovery="addresses",
+        resync_seconds=2,
+        resolve_seconds=1,
+        lease_seconds=3,
+    )
+    process.start()
+    await process.until()
+    yield process
+    if process.running:
+        process.kill()
+
+
+def pool(name: str, **spec: Any) -> dict[str, Any]:
+    given = {"model": MODEL, "engine": {"gpusPerWorker": 1}, "drainSeconds": 20, "cache": {"size": "1Gi"}, **spec}
+    return {
+        "apiVersion": "wan22.dev/v1alpha1",
+        "kind": "WanPool",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": given,
+    }
+
+
+async def until(find: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 40.0) -> Any:
+    """What is found, once it is good."""
+    found = None
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                found = await asyncio.to_thread(find)
+                if good(found):
+                    return found
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"after {seconds} s it is {found}") from None
+
+
+def condition(status: dict[str, Any], kind: str) -> tuple[str, str, str]:
+    found = {one["type"]: one for one in status["conditions"]}.get(kind)
+    return ("", "", "") if found is None else (found["status"], found["reason"], found["message"])
+
+
+class Cluster:
+    """What tests do and look at."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        self._kubectl = kubectl
+
+    def apply(self, name: str, **spec: Any) -> None:
+        self._kubectl.apply(pool(name, **spec))
+
+    def get(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._kubectl.get("wanpool", name, "--namespace", NAMESPACE)
+        return found
+
+    def status(self, name: str) -> dict[str, Any]:
+        return {"workers": [], "conditions": [], **self.get(name).get("status", {})}
+
+    def states(self, name: str) -> dict[str, str]:
+        return {worker["name"]: worker["state"] for worker in self.status(name)["workers"]}
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        selector = f"wan22.dev/pool={name}"
+        found = self._kubectl.get("pods", "--namespace", NAMESPACE, "--selector", selector)
+        pods: list[dict[str, Any]] = found["items"]
+        return pods
+
+    def remove(self, name: str) -> None:
+        self._kubectl("delete", "wanpool", name, "--namespace", NAMESPACE, "--wait=true")
+
+
+@pytest.fixture
+def cluster(kubectl: Kubectl, operator: ServiceProcess) -> Cluster:
+    return Cluster(kubectl)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(installation: Installation) -> AsyncIterator[Client]:
+    async with installation.client() as opened:
+        yield opened
+
+
+async def create(client: Client, pool_name: str, steps: int = 4) -> Generation:
+    return await client.create(
+        variant=T2V,
+        prompt="a red circle",
+        num_frames=5,
+        num_inference_steps=steps,
+        pool=f"pools/{NAMESPACE}.{pool_name}",
+    )
+
+
+async def test_from_zero_to_a_video_and_back_to_zero(cluster: Cluster, client: Client) -> None:
+    cluster.apply("zero", scaling={"maxReplicas": 2, "idleHoldSeconds": 3})
+    await until(lambda: cluster.status("zero"), lambda found: condition(found, "Declared")[0] == "True")
+    queued = await create(client, "zero")
+    async with asyncio.timeout(60):
+        done = await client.wait(queued.name)
+    assert done.state == Generation.SUCCEEDED
+    status = await until(lambda: cluster.status("zero"), lambda found: found.get("loads"))
+    assert status["loads"][0]["seconds"] < 30
+    await until(lambda: cluster.pods("zero"), lambda found: not found)
+    assert cluster.status("zero")["desiredReplicas"] == 0
+    cluster.remove("zero")
+
+
+@pytest.mark.long
+async def test_at_rest_nothing_is_written_and_a_killed_operator_goes_on_without_touching_a_worker(
+    cluster: Cluster, operator: ServiceProcess
+) -> None:
+    cluster.apply("rest", scaling={"minReplicas": 2, "maxReplicas": 2})
+    await until(lambda: cluster.states("rest"), lambda found: list(found.values()) == ["Idle", "Idle"])
+    await until(lambda: cluster.status("rest"), lambda found: found["readyReplicas"] == 2)
+    await asyncio.sleep(3)  # two rounds
+    before, pods = cluster.get("rest"), cluster.pods("rest")
+    await asyncio.sleep(5)
+    assert cluster.get("rest")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    operator.kill()
+    operator.start()
+    await operator.until()
+    await asyncio.sleep(6)
+    assert [pod["metadata"]["uid"] for pod in cluster.pods("rest")] == [pod["metadata"]["uid"] for pod in pods]
+    assert cluster.get("rest")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    cluster.remove("rest")
+
+
+async def test_a_rolling_update_ends_what_runs_and_keeps_capacity(cluster: Cluster, client: Client) -> None:
+    scaling = {"minReplicas": 2, "maxReplicas": 2}
+    rolling = {"trigger": "Rolling", "maxUnavailable": 1}
+    cluster.apply("roll", scaling=scaling, update=rolling, image="wan22/slow:1")
+    await until(lambda: cluster.states("roll"), lambda found: list(found.values()) == ["Idle", "Idle"])
+    work = [await create(client, "roll", 10) for _ in range(4)]
+    await until(lambda: cluster.states("roll"), lambda found: list(found.values()) == ["Busy", "Busy"])
+    cluster.apply("roll", scaling=scaling, update=rolling, image="wan22/worker:2")
+    fewest = 2
+
+    def images() -> list[str]:
+        nonlocal fewest
+        present = [pod for pod in cluster.pods("roll") if "deletionTimestamp" not in pod["metadata"]]
+        fewest = min(fewest, len(present))
+        return [pod["spec"]["containers"][0]["image"] for pod in present]
+
+    await until(images, lambda found: found == ["wan22/worker:2"] * 2, 90)
+    async with asyncio.timeout(60):
+        ends = [await client.wait(one.name) for one in work]
+    assert [end.state for end in ends] == [Generation.SUCCEEDED] * 4
+    assert [end.attempt_count for end in ends] == [1] * 4
+    assert fewest == 1
+    cluster.remove("roll")
+
+
+@pytest.mark.long
+async def test_an_external_scaler_sets_replicas_and_the_operator_drains_who_leaves(
+    cluster: Cluster, client: Client, kubectl: Kubectl
+) -> None:
+    cluster.apply("outside", scaling={"mode": "External", "maxReplicas": 3}, image="wan22/slow:1")
+    scale = ("scale", "wanpool/outside", "--namespace", NAMESPACE)
+    kubectl(*scale, "--replicas=2")
+    await until(lambda: cluster.states("outside"), lambda found: list(found.values()) == ["Idle", "Idle"])
+    work = [await create(client, "outside", 10) for _ in range(3)]
+    await until(lambda: cluster.states("outside"), lambda found: list(found.values()) == ["Busy", "Busy"])
+    kubectl(*scale, "--replicas=1")
+    await until(lambda: cluster.pods("outside"), lambda found: len(found) == 1, 60)
+    async with asyncio.timeout(60):
+        ends = [await client.wait(one.name) for one in work]
+    assert [(end.state, end.attempt_count) for end in ends] == [(Generation.SUCCEEDED, 1)] * 3
+    assert cluster.get("outside")["spec"]["replicas"] == 1
+    cluster.remove("outside")
+
+
+@pytest.mark.long
+async def test_a_worker_on_a_lost_node_is_replaced_elsewhere_and_its_name_not_used_again(
+    cluster: Cluster, client: Client, kubelet: ProcessKubelet
+) -> None:
+    cluster.apply("lost", scaling={"minReplicas": 1, "maxReplicas": 1})
+    status = await until(lambda: cluster.status("lost"), lambda found: found.get("readyReplicas") == 1)
+    node = status["workers"][0]["node"]
+    kubelet.kill_node(node)
+    try:
+        ready = await until(
+            lambda: cluster.status("lost"), lambda found: found.get("readyReplicas") == 1 and "lost-1" in str(found), 90
+        )
+        states = {worker["name"]: (worker["state"], worker.get("node")) for worker in ready["workers"]}
+        assert states["lost-0"] == ("Lost", node)
+        assert states["lost-1"][0] == "Idle"
+        assert states["lost-1"][1] != node
+    finally:
+        kubelet.restore_node(node)
+    await until(lambda: cluster.states("lost"), lambda found: list(found) == ["lost-1"], 60)
+    cluster.remove("lost")
+
+
+@pytest.mark.long
+async def test_drift_is_repaired_and_a_deleted_pod_replaced(cluster: Cluster, kubectl: Kubectl) -> None:
+    cluster.apply("drift", scaling={"minReplicas": 1, "maxReplicas": 1})
+    await until(lambda: cluster.status("drift"), lambda found: found.get("readyReplicas") == 1)
+    inside = ("--namespace", NAMESPACE)
+    kubectl("delete", "networkpolicy", "drift-workers", *inside)
+    change = '{"spec": {"publishNotReadyAddresses": false}}'
+    kubectl("patch", "service", "drift-workers", *inside, "--type=merge", "--patch", change)
+    get = lambda: kubectl.get("service", "drift-workers", *inside)["spec"]["publishNotReadyAddresses"]  # noqa: E731
+    await until(get, bool)
+    await until(
+        lambda: kubectl("get", "networkpolicy", *inside, "--output=name"), lambda found: "drift-workers" in found
+    )
+    kubectl("delete", "pod", "drift-0", *inside, "--wait=false")
+    await until(lambda: cluster.states("drift"), lambda found: found == {"drift-1": "Idle"}, 60)
+    cluster.remove("drift")
+
+
+async def test_a_deleted_pool_lets_its_workers_end_what_they_do_and_leaves_the_gateway(
+    cluster: Cluster, client: Client, kubectl: Kubectl
+) -> None:
+    cluster.apply("ends", scaling={"minReplicas": 1, "maxReplicas": 1}, image="wan22/slow:1")
+    await until(lambda: cluster.status("ends"), lambda found: found.get("readyReplicas") == 1)
+    running = await create(client, "ends", 10)
+    await until(lambda: cluster.states("ends"), lambda found: list(found.values()) == ["Busy"])
+    cluster.remove("ends")
+    async with asyncio.timeout(60):
+        done = await client.wait(running.name)
+    assert done.state == Generation.SUCCEEDED
+    await until(lambda: cluster.pods("ends"), lambda found: not found)
+    kinds = "services,serviceaccounts,networkpolicies"
+    children = lambda: kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name")  # noqa: E731
+    await until(children, lambda found: "ends-workers" not in found)
+    with pytest.raises(Wan22Error, match="ends"):
+        await create(client, "ends")
+
+
+@pytest.mark.long
+async def test_an_image_that_crashes_is_a_condition_and_no_crowd_of_pods(cluster: Cluster) -> None:
+    cluster.apply("crash", scaling={"minReplicas": 2, "maxReplicas": 3}, image="wan22/crash:1")
+    broken = await until(
+        lambda: cluster.status("crash"), lambda found: condition(found, "Healthy")[1] == "WorkerBroken"
+    )
+    assert "CrashLoopBackOff" in condition(broken, "Healthy")[2]
+    await asyncio.sleep(5)
+    assert len(cluster.pods("crash")) == 2
+    cluster.apply("crash", scaling={"minReplicas": 2, "maxReplicas": 3}, image="wan22/worker:1")
+    await until(lambda: cluster.status("crash"), lambda found: found.get("readyReplicas") == 2, 60)
+    cluster.remove("crash")
