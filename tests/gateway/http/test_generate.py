@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from wan22.v1.generation_pb2 import Generation
 from wan22_gateway.http import event_stream
 
 from .paced_worker import PacedWorkerServicer
-from .server_events import events_of
+from .server_events import ServerEvent, events_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 VARIANT = "ti2v-5b-tiny"
@@ -38,6 +39,14 @@ async def detached(http: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
     assert answer.status_code == 202, answer.text
     made: dict[str, Any] = answer.json()
     return made
+
+
+async def until(name: str, events: AsyncIterator[ServerEvent]) -> AsyncIterator[ServerEvent]:
+    """The events up to the first one of a name."""
+    async for event in events:
+        yield event
+        if event.name == name:
+            return
 
 
 async def test_a_request_waits_and_returns_the_mp4_with_its_digest(http: httpx.AsyncClient, place: Place) -> None:
@@ -93,7 +102,8 @@ async def test_a_broken_stream_goes_on_behind_the_last_event_seen(
 ) -> None:
     worker.go.clear()
     blocking = await detached(http)
-    await worker.running.wait()
+    async with http.stream("GET", f"/{blocking['name']}/events") as stream:
+        assert "attempt" in [event.name async for event in until("attempt", events_of(stream))]
     made = await detached(http)
     async with http.stream("GET", f"/{made['name']}/events") as stream:
         events = events_of(stream)
