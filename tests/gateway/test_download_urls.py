@@ -201,6 +201,11 @@ async def test_a_folders_video_is_fetched_without_credentials_by_its_url_alone(
         ours = [record.getMessage() for record in caplog.records if record.name.startswith("wan22")]
         assert any(f"GET /videos/{done.name.removeprefix('generations/')}.mp4 200" in line for line in ours)
         assert not any(parse_qs(query)["signature"][0] in line for line in ours)
+        browser.headers["Authorization"] = f"Bearer {key}"
+        again = (await browser.post(f"{place.http}/{done.name}/download_url", json={"valid_for": "60s"})).json()
+        del browser.headers["Authorization"]
+        assert (await browser.get(again["url"])).content == VIDEO
+        assert again["video"]["digest"] == done.video.digest
         await alice.delete(done.name)
         gone = await browser.get(made.url)
         assert gone.status_code == 404

@@ -54,8 +54,7 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clie
 def fill(tx: Transaction, made: list[dict[str, str]]) -> list[str]:
     tx.execute(delete(table))
     ids = [str(uuid.uuid4()) for _ in made]
-    for generation, labels in zip(ids, made, strict=True):
-        generations.insert_generation(tx, replace(NEW, id=generation, labels=labels))
+    generations.insert(tx, [replace(NEW, id=each, labels=labels) for each, labels in zip(ids, made, strict=True)])
     return ids
 
 

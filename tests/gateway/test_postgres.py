@@ -112,7 +112,7 @@ async def test_a_quota_holds_though_all_ask_at_once(replicas: list[Database]) ->
     await first.write(lambda tx: rows.set_limits(tx, "default", max_queued=7))
 
     def create(tx: Transaction) -> str:
-        tenants.check_quota(tx, "default", 1, 10.0)
+        tenants.Quotas(tx).take("default", 1, 10.0)
         return rows.add_generation(tx)
 
     answers = await asyncio.gather(

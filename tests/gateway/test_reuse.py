@@ -166,6 +166,16 @@ async def test_no_other_tenants_video_answers(place: Place) -> None:
     assert (await place.again(place.bob, seed=4)).state == Generation.QUEUED
 
 
+async def test_an_image_is_kept_once_for_each_tenant_that_has_it(place: Place) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(data, "PNG")
+    for _ in range(2):
+        names = {(await client.upload_media(data.getvalue())).name for client in (place.alice, place.bob)}
+        assert len(names) == 1
+    for tenant in ("alice", "bob"):
+        assert len(list((place.folder / "videos" / "media" / tenant).iterdir())) == 1
+
+
 async def test_without_being_asked_for_nothing_is_reused(place: Place) -> None:
     await place.make(seed=5)
     assert (await place.again(seed=5, reuse=False)).state == Generation.QUEUED

@@ -61,7 +61,9 @@ class Plan:
 
     def gateway(self) -> ProcessSpec:
         """The gateway, open to everybody on this machine."""
-        arguments = ["--store", str(self.home.gateway), "--results", str(self.home.videos)]
+        arguments = ["--store", str(self.home.gateway)]
+        if "WAN22_GATEWAY_RESULTS" not in os.environ:  # which may name a bucket: the home has but a folder
+            arguments += ["--results", str(self.home.videos)]
         arguments += ["--registry", self.registry_target, "--auth", "off", "--reflection"]
         arguments += ["--http-port", str(self.http_port)]
         return self._spec("gateway", "wan22_gateway", self.port, arguments, http_port=self.http_port)

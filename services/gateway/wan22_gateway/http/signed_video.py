@@ -1,15 +1,17 @@
-"""A video by a signed URL, for whoever has it: the signature stands for the tenant that had it made."""
+"""Signed URLs of videos: made for who may have the video, and then good for whoever has the URL."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from pydantic import Field
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from wan22.v1 import generation_pb2
 from wan22_gateway.download_urls import DownloadUrls
 from wan22_gateway.generation_servicer import GenerationServicer
-from wan22_gateway.http.endpoint import Call, Endpoint
+from wan22_gateway.http.endpoint import Call, Endpoint, json_answer, rpc
+from wan22_gateway.http.message_model import answer_model, from_json, request_model, to_json
 from wan22_gateway.http.model import Query
 from wan22_gateway.http.video_content import ANSWERS, video_response
 from wan22_gateway.identity.caller import USER, Caller, is_called_by
@@ -25,7 +27,13 @@ class Signed(Query):
 
 
 def endpoints(urls: DownloadUrls, servicer: GenerationServicer) -> Sequence[Endpoint]:
-    """/videos."""
+    """/generations/{generation}/download_url, and /videos, to which it leads where videos are in a folder."""
+    wanted = request_model(generation_pb2.CreateDownloadUrlRequest.DESCRIPTOR, frozenset({"name"}))
+
+    async def make(call: Call) -> Response:
+        given = {"name": call.generation, **call.body_as(wanted).model_dump(exclude_none=True)}
+        request = from_json(given, generation_pb2.CreateDownloadUrlRequest())
+        return JSONResponse(to_json(await servicer.CreateDownloadUrl(request, None)))
 
     async def video(call: Call) -> Response:
         signed = call.query_as(Signed)
@@ -36,6 +44,15 @@ def endpoints(urls: DownloadUrls, servicer: GenerationServicer) -> Sequence[Endp
 
     return [
         Endpoint(
+            method="POST",
+            path="/generations/{generation}/download_url",
+            summary="Makes a URL by which anybody can fetch a succeeded generation's MP4 for at most an hour",
+            handler=make,
+            answers={200: json_answer(answer_model(generation_pb2.DownloadUrl.DESCRIPTOR), "The URL.")},
+            rpc=rpc("GenerationService", "CreateDownloadUrl"),
+            body=wanted,
+        ),
+        Endpoint(
             method="GET",
             path="/videos/{generation}.mp4",
             summary="The video of a URL that CreateDownloadUrl has made",
@@ -44,5 +61,6 @@ def endpoints(urls: DownloadUrls, servicer: GenerationServicer) -> Sequence[Endp
             answers=ANSWERS,
             rpc=None,
             query=Signed,
-        )
+            refusals=(416,),
+        ),
     ]
