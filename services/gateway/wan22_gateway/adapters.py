@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wan22.adapter import WEIGHTS_FILE
 from wan22.errors import FailedPrecondition, InvalidRequest, Reason, Violation
 from wan22.loras import Expert, RequestedLora
 from wan22.model_client import ModelClient
 from wan22.names import VersionName, VersionReference
 from wan22.tls import Tls
 from wan22.v1 import model_pb2
-from wan22.variants import Variant
+from wan22.variants import VARIANTS, Variant
 
 _TARGETS = {
     model_pb2.Adapter.HIGH: Expert.HIGH,
@@ -28,6 +29,9 @@ class Found:
     """With every field."""
     distilled: frozenset[int] = frozenset()
     """The experts that one of them distils for profile `turbo`, by index."""
+    device_bytes: int = 0
+    """The most that they take of a device at once, which is one expert's: as they are stored, so that float32 counts
+    double."""
 
 
 class Adapters:
@@ -50,18 +54,22 @@ class Adapters:
             versions = [await _version(client, reference) for reference in references]
         problems: list[Violation] = []
         complete, distilled = [], set[int]()
+        sizes = [0] * variant.experts
         for number, (lora, version) in enumerate(zip(requested, versions, strict=True)):
             fitted = _fitted(variant, lora, version, f"parameters.loras[{number}]", problems)
             complete.append(fitted)
-            if version.adapter.turbo and fitted.expert is not None:
-                distilled.update(fitted.expert.indexes(variant.experts))
+            indexes = fitted.expert.indexes(variant.experts) if fitted.expert is not None else ()
+            for index in indexes:
+                sizes[index] += _weights_bytes(version)
+            if version.adapter.turbo:
+                distilled.update(indexes)
         if problems:
             raise InvalidRequest(" ".join(problem.description for problem in problems), violations=problems)
         for version in versions:
             if not version.adapter.approved:
                 text = f"{version.name} is not approved: have it approved by `wan22 models approve`, or leave it out."
                 raise FailedPrecondition(text, reason=Reason.ADAPTER_NOT_APPROVED)
-        return Found(tuple(complete), frozenset(distilled))
+        return Found(tuple(complete), frozenset(distilled), max(sizes))
 
 
 def _reference(lora: RequestedLora, number: int) -> VersionName | VersionReference:
@@ -73,6 +81,13 @@ async def _version(client: ModelClient, reference: VersionName | VersionReferenc
     if isinstance(reference, VersionName):
         return await client.get_version(str(reference))
     return await client.resolve(str(reference))
+
+
+def _weights_bytes(version: model_pb2.Version) -> int:
+    """Of one expert, of two equal shares where the file has both."""
+    size = sum(file.size_bytes for file in version.files if file.path == WEIGHTS_FILE)
+    both = version.adapter.target_expert == model_pb2.Adapter.BOTH
+    return size // VARIANTS[version.variant].experts if both else size
 
 
 def _fitted(

@@ -186,7 +186,7 @@ class Admission:
         _check_profile(pool, variant, parameters, found.distilled)
         wanted = work(variant, parameters)
         seconds = place.cost.seconds(wanted)
-        fitting = None if place.roomiest is None else fit(place.roomiest, variant, parameters)
+        fitting = None if place.roomiest is None else fit(place.roomiest, variant, parameters, found.device_bytes)
         deadline = generation.deadline.ToMicroseconds() if generation.HasField("deadline") else None
         start_by = None if deadline is None else deadline - round(place.cost.at_least(wanted) * 1_000_000)
         priority = Priority(generation.priority or Priority.NORMAL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wan22.economy import EMPTY, Economy
 from wan22.memory_messages import holdings_from_message
@@ -35,8 +35,9 @@ def roomiest(tx: Transaction, pool: str) -> Holdings | None:
     return max(held, key=lambda holdings: holdings.limit)
 
 
-def fit(best: Holdings, variant: Variant, parameters: Parameters) -> Fit:
-    """How a generation would fit there."""
+def fit(best: Holdings, variant: Variant, parameters: Parameters, adapter_bytes: int = 0) -> Fit:
+    """How a generation would fit there, with LoRA adapters of so many bytes beside the weights."""
+    best = replace(best, overhead=best.overhead + adapter_bytes)
     economy, prediction = economise(variant, parameters, best, EMPTY)
     advice = "" if prediction.fits else what_fits(variant, parameters, best)
     return Fit(prediction.fits, prediction.peak, best.limit, economy, advice)
