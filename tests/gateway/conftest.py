@@ -11,6 +11,7 @@ from wan22_gateway.store.database import Database
 from wan22_gateway.store.opening import open_store
 from wan22_gateway.store.schema import identity, metadata
 from wan22_testing.postgres import PostgresServer
+from wan22_testing.s3_server import BUCKET, S3Server
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,15 @@ async def database(store: Path | str) -> AsyncIterator[Database]:
     opened = await open_store(store, None)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place of its own for each test, of each kind."""
+    if request.param == "folder":
+        return str(tmp_path / "videos")
+    server: S3Server = request.getfixturevalue("s3_server")
+    environment: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    for name, value in server.environment.items():
+        environment.setenv(name, value)
+    return f"s3://{BUCKET}/{tmp_path.name}"

@@ -82,6 +82,7 @@ async def test_a_listing_has_those_that_have_all_labels_newest_first(
     assert await database.read(listed, wanted, [], size) == expected[::-1]
     assert await database.read(listed, wanted, [State.QUEUED, State.FAILED], size) == expected[::-1]
     assert await database.read(listed, wanted, [State.FAILED], size) == []
+    assert await database.read(listed, {**wanted, "\0": ""}, [], size) == []
 
 
 FILTERS = st.builds(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
@@ -12,18 +13,6 @@ from wan22_testing.s3_server import BUCKET, S3Server
 
 KEY = "videos/one/1-1.mp4"
 DATA = bytes(range(256)) * 40_000
-
-
-@pytest.fixture(params=["folder", "s3"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place of its own for each test, of each kind."""
-    if request.param == "folder":
-        return str(tmp_path)
-    server: S3Server = request.getfixturevalue("s3_server")
-    environment: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    for name, value in server.environment.items():
-        environment.setenv(name, value)
-    return f"s3://{BUCKET}/{tmp_path.name}"
 
 
 @pytest.fixture
@@ -113,6 +102,22 @@ async def test_a_url_is_signed_for_the_address_by_which_clients_reach_the_store(
     url = await results.sign(KEY, 60)
     assert url is not None
     assert url.startswith(f"https://videos.example.com/{BUCKET}/signed/{KEY}?")
+
+
+async def test_a_bucket_that_is_not_there_is_told_at_the_start_and_loses_nothing_later(elsewhere: str) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        results = Results(open_place(elsewhere, endpoint=f"http://127.0.0.1:{port}"))
+        with pytest.raises(FailedPrecondition, match="Name a bucket that is there"):
+            await results.check()
+        with pytest.raises(Unavailable, match=f"{KEY} cannot be written to {elsewhere}"):
+            await results.put(KEY, b"x")
 
 
 async def test_a_folder_has_no_urls_of_its_own(tmp_path: Path) -> None:

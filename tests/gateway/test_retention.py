@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from wan22.errors import InvalidRequest, NotFound, Reason
+from wan22.errors import DataLoss, InvalidRequest, NotFound, Reason
 from wan22.v1.generation_pb2 import Generation
 from wan22_gateway.housekeeping import keep_house
 from wan22_gateway.result_places import open_place
@@ -24,6 +24,7 @@ from wan22_gateway.store.schema import events, media_uses, requests
 from wan22_gateway.store.schema import generations as table
 from wan22_gateway.store.schema import media as media_table
 from wan22_gateway.store.schema import objects as objects_table
+from wan22_gateway.store.sqlite import SqliteDatabase
 
 from . import rows
 from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with, until, until_refused
@@ -152,23 +153,30 @@ async def test_of_two_uploads_of_one_image_at_once_one_is_kept(database: Databas
     assert (await database.read(media.get, "default", MEDIA)).key == first
 
 
-async def test_housekeeping_deletes_what_is_over_from_the_store_and_from_its_records(
-    database: Database, tmp_path: Path
-) -> None:
-    await database.write(rows.add_pool)
-    results = Results(open_place(str(tmp_path / "videos")))
-    over = [await database.write(lambda tx: make_video(tx, expires_in=-1)) for _ in range(3)]
-    kept = await database.write(make_video)
-    for generation in (*over, kept):
-        for key in (video_key(generation, 1, 1), recipe_key(video_key(generation, 1, 1))):
-            await results.put(key, b"abc")
-    keeper = asyncio.create_task(keep_house(database, results, Retention(None, None, None)))
+async def test_housekeeping_deletes_what_is_over_and_what_was_never_finished(tmp_path: Path, location: str) -> None:
+    results = Results(open_place(location))
+    database = SqliteDatabase(tmp_path / "store")
     try:
-        async with asyncio.timeout(20):
-            await until(lambda: database.read(lambda tx: len(all_of(objects_table.c.key)(tx)) == 2))
+        await database.write(rows.add_pool)
+        over = await database.write(lambda tx: make_video(tx, expires_in=-1))
+        kept = await database.write(make_video)
+        unfinished = video_key(str(uuid.uuid4()), 1, 1)  # of a process that was killed before its commit
+        await database.write(objects.begin, unfinished)
+        keys = [video_key(over, 1, 1), recipe_key(video_key(over, 1, 1)), unfinished]
+        for key in (*keys, video_key(kept, 1, 1)):
+            await results.put(key, b"abc")
+        keeper = asyncio.create_task(keep_house(database, results, Retention(None, None, None)))
+        try:
+            async with asyncio.timeout(20):
+                await until(lambda: database.read(lambda tx: len(all_of(objects_table.c.key)(tx)) == 2))
+        finally:
+            keeper.cancel()
+        for key in keys:
+            with pytest.raises(DataLoss):
+                await results.size(key)
+        assert await results.size(video_key(kept, 1, 1)) == 3
     finally:
-        keeper.cancel()
-    assert sorted(path.name for path in (tmp_path / "videos" / "videos").iterdir()) == [kept]
+        await database.close()
 
 
 async def test_an_expired_video_is_not_found_and_says_since_when(tmp_path: Path) -> None:

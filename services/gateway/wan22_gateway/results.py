@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError
 
 from wan22.channels import CHUNK_BYTES
-from wan22.errors import DataLoss
+from wan22.errors import DataLoss, Unavailable
 from wan22_gateway.result_places import Place
 
 READ_BYTES = 4 << 20
@@ -58,7 +58,12 @@ class Results:
         Raises ResourceExhausted when the disk is full, Unavailable on another error of the store, OSError.
         """
         with self._explained(key):
-            await self._place.put(key, content)
+            try:
+                await self._place.put(key, content)
+            except FileNotFoundError as error:  # the bucket, or the folder, which somebody may put back
+                problem = str(error).partition("\n")[0]
+                text = f"{key} cannot be written to {self._place.name}: {problem}."
+                raise Unavailable(text, retry_after=1) from error
 
     async def read(self, key: str, size: int, offset: int = 0) -> AsyncIterator[bytes]:
         """Yields an object of a known size from an offset, in chunks of at most 1 MiB.

@@ -203,6 +203,8 @@ def page(
     oldest_first: bool = False,
 ) -> Sequence[GenerationRow]:
     """Up to `limit` rows, newest first, that come before the position `before`; or oldest first, behind it."""
+    if "\0" in variant or any("\0" in key + value for key, value in wanted_labels.items()):
+        return []  # no row has such a text, and PostgreSQL does not take it
     query = select(generations).where(generations.c.tenant == tenant)
     if states:
         query = query.where(generations.c.state.in_(states))
