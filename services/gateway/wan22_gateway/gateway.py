@@ -124,6 +124,8 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         if declared is not None:
             await database.write(apply, declared)
         await results.check()
+        if not database.alone and not settings.results.startswith("s3://"):
+            log.warning("Other gateways may share the store: they must share the folder %s, too.", settings.results)
         http = serving_http(settings, database, generations, urls, server, guard, metrics)
         async with AsyncExitStack() as stack, intake, server, http as http_port, asyncio.TaskGroup() as group:
             urls.base = _public_url(settings, http_port)

@@ -2,7 +2,7 @@
 
 What a request decides of its video is in one digest. What the worker decides beside that are its numerics and, where
 memory was short, an economy: a video counts only if it was made without one, by numerics that a present worker of the
-pool has. While the pool has no worker, there are no bits to differ from, and any numerics do: the recipe names them.
+pool has. While no worker there has named its own, there are no bits to differ from, and any do: the recipe names them.
 """
 
 from __future__ import annotations

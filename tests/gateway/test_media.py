@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+
+import pytest
+from PIL import Image
+
+from wan22.errors import DataLoss, NotFound
+from wan22_gateway.media import MediaLibrary
+from wan22_gateway.result_places import open_place
+from wan22_gateway.results import Results
+from wan22_gateway.store import media
+from wan22_gateway.store.database import Database
+
+
+def picture() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 32), (1, 2, 3)).save(data, "PNG")
+    return data.getvalue()
+
+
+async def chunks(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def read(library: MediaLibrary, tenant: str, media_id: str) -> bytes:
+    return b"".join([chunk async for chunk in library.read(tenant, media_id)])
+
+
+@pytest.fixture
+def library(database: Database, location: str) -> MediaLibrary:
+    return MediaLibrary(database, Results(open_place(location)))
+
+
+async def test_an_image_is_kept_once_for_each_tenant_under_a_key_of_its_own(
+    library: MediaLibrary, database: Database
+) -> None:
+    first = await library.add("alice", chunks(picture()))
+    again = await library.add("alice", chunks(picture()))
+    assert (first, first.width, first.height) == (again, 64, 32)
+    key = (await database.read(media.get, "alice", first.id)).key
+    assert key.startswith(f"media/alice/{first.id}-")
+    with pytest.raises(NotFound, match=f"media/{first.id} does not exist"):
+        await read(library, "bob", first.id)
+    other = await library.add("bob", chunks(picture()))
+    assert other.id == first.id
+    assert (await database.read(media.get, "bob", first.id)).key.startswith(f"media/bob/{first.id}-")
+    assert await read(library, "alice", first.id) == await read(library, "bob", first.id)
+
+
+async def test_an_upload_puts_an_image_back_whose_object_was_lost(
+    library: MediaLibrary, database: Database, location: str
+) -> None:
+    stored = await library.add("alice", chunks(picture()))
+    kept = await read(library, "alice", stored.id)
+    key = (await database.read(media.get, "alice", stored.id)).key
+    await Results(open_place(location)).delete(key)
+    with pytest.raises(DataLoss, match=f"{key} is gone"):
+        await read(library, "alice", stored.id)
+    assert await library.add("alice", chunks(picture())) == stored
+    assert await read(library, "alice", stored.id) == kept
