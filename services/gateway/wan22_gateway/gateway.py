@@ -34,6 +34,7 @@ from wan22_gateway.keda_servicer import KedaServicer
 from wan22_gateway.local_folder import LocalFolder
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.metrics import GatewayMetrics
+from wan22_gateway.places import Places
 from wan22_gateway.pool_servicer import PoolServicer
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.result_places import open_place
@@ -94,9 +95,10 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         lease_seconds=settings.lease_seconds,
         resume_wait=settings.resume_wait_seconds,
     )
+    places = Places(database)
     intake = Intake(database, settings.queue_limit)
     admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), intake, retention)
-    generations = GenerationServicer(database, admission, results, media, urls)
+    generations = GenerationServicer(database, admission, results, media, urls, places)
     pools = PoolServicer(database, prompts, discovery)
     keda_servicer = KedaServicer(database, discovery.complete)
     guard = _guard(settings, database)
@@ -134,7 +136,12 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
                 log.info("Serving KEDA on %s:%d.", settings.host, keda.port)
             work = [
                 group.create_task(_keep_going(part))
-                for part in (discovery.run, dispatcher.run, partial(keep_house, database, results, retention))
+                for part in (
+                    discovery.run,
+                    dispatcher.run,
+                    places.run,
+                    partial(keep_house, database, results, retention),
+                )
             ]
             if settings.tenants_file is not None and declared is not None:
                 work.append(group.create_task(follow(database, settings.tenants_file, declared)))

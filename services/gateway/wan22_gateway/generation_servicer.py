@@ -22,6 +22,7 @@ from wan22_gateway.generation_messages import generation_message
 from wan22_gateway.identity.caller import caller
 from wan22_gateway.lifecycle import State
 from wan22_gateway.media import MediaLibrary
+from wan22_gateway.places import Places
 from wan22_gateway.results import Results, recipe_key
 from wan22_gateway.store import generations, pools
 from wan22_gateway.store.database import Database, Transaction
@@ -43,13 +44,20 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     """Validates, queues and streams back generations; it never touches a GPU."""
 
     def __init__(
-        self, database: Database, admission: Admission, results: Results, media: MediaLibrary, urls: DownloadUrls
+        self,
+        database: Database,
+        admission: Admission,
+        results: Results,
+        media: MediaLibrary,
+        urls: DownloadUrls,
+        places: Places,
     ) -> None:
         self._database = database
         self._admission = admission
         self._results = results
         self._media = media
         self._urls = urls
+        self._places = places
         self._shown: Recall[generation_pb2.Generation] = Recall(database, SHOWN, SHOWN_SECONDS)
 
     async def CreateGeneration(
@@ -128,7 +136,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[generation_pb2.GenerationEvent]:
         """Streams events until the final one."""
-        async for event in watch(self._database, caller().tenant, _id(request.name), request.after_sequence):
+        async for event in watch(
+            self._database, self._places, caller().tenant, _id(request.name), request.after_sequence
+        ):
             yield event
 
     async def CancelGeneration(
@@ -149,7 +159,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         generation, tenant = _id(request.name), caller().tenant
         if request.force:
             await self.CancelGeneration(generation_pb2.CancelGenerationRequest(name=request.name), context)
-            async for _ in watch(self._database, tenant, generation, 0):
+            async for _ in watch(self._database, self._places, tenant, generation, 0):
                 pass  # until its final state
         await self._database.write(lambda tx: generations.remove(tx, generations.get(tx, tenant, generation)))
         return Empty()
