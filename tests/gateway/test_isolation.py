@@ -181,6 +181,7 @@ CLOSED_ROUTES = [
     ("GET", "/generations/{generation}/events"),
     ("GET", "/generations/{generation}/video"),
     ("GET", "/generations/{generation}/recipe"),
+    ("POST", "/generations/{generation}/download_url"),
     ("POST", "/v1/videos"),
     ("GET", "/v1/videos"),
     ("GET", "/v1/videos/{generation}"),
@@ -335,7 +336,8 @@ async def test_another_tenants_generation_is_not_found_by_any_route(
     found = []
     async with httpx.AsyncClient(base_url=place.http, headers=headers) as http:
         for identity in (name.removeprefix("generations/"), NEVER):
-            answer = await http.request(method, path.format(generation=identity), params=query)
+            body = {} if path.endswith("download_url") else None
+            answer = await http.request(method, path.format(generation=identity), params=query, json=body)
             assert answer.status_code == 404
             found.append(answer.text.replace(identity, NEVER))
         if path == "/v1/videos/{generation}":
