@@ -15,6 +15,7 @@ from wan22_operator.workers import Seen
 
 AVOID_SECONDS = 60.0
 LONGEST_AVOID_SECONDS = 3600.0
+UNSCHEDULABLE_SECONDS = 30.0
 FORGIVE_SECONDS = 3600.0
 """After so long without a failure a node counts as new."""
 
@@ -32,13 +33,15 @@ def avoiding(
         for seen in stalled(workers, memory.progress, settings.stall_seconds, now)
     ]
     new += [(seen, seen.record.reason or "A load failed.") for seen in failed(workers)]
+    new += [(seen, seen.record.reason) for seen in _misplaced(workers, now)]
     avoided = {node.node: node for node in record.avoided if now < node.until + FORGIVE_SECONDS}
     for seen, why in new:
-        if seen.name in record.victims or not seen.record.node:
+        node = seen.record.node
+        if seen.name in record.victims or not node:
             continue
-        failures = 1 if (known := avoided.get(seen.record.node)) is None else known.failures + 1
+        failures = 1 if (known := avoided.get(node)) is None else known.failures + 1
         until = now + min(AVOID_SECONDS * 2 ** (failures - 1), LONGEST_AVOID_SECONDS)
-        avoided[seen.record.node] = Avoided(seen.record.node, until, failures, why[:1000])
+        avoided[node] = Avoided(node, until, failures, why[:1000])
     lost = [seen for seen in workers if seen.state is State.LOST and not seen.deleted]
     return replace(record, avoided=tuple(avoided.values())), [*(seen for seen, _ in new), *lost]
 
@@ -56,6 +59,15 @@ def obstacle_of(observed: Observed, record: Record, workers: Sequence[Seen]) -> 
     if waits and all(name in waits for name in suited):
         return f"Loads have failed on every node: the next try is in {min(waits.values()) - observed.now:.0f} s."
     return ""
+
+
+def _misplaced(workers: Sequence[Seen], now: float) -> list[Seen]:
+    """Workers whose node, given with its cache, does not take them: somebody else has its GPUs."""
+    return [
+        seen
+        for seen in workers
+        if seen.state is State.UNSCHEDULABLE and seen.record.claim and now - seen.record.since > UNSCHEDULABLE_SECONDS
+    ]
 
 
 def loads_left(observed: Observed, workers: Sequence[Seen], loads_per_node: int) -> int:

@@ -19,6 +19,8 @@ class Memory:
     """Names of pods that are somebody else's."""
     refused: str = ""
     """Why a pod could not be created last, in words."""
+    next_round: float | None = None
+    """Seconds to the next round, where something is soon to be looked at; by itself a round comes in time."""
     children_due: bool = True
     """Its shared objects are to be compared."""
     children_time: float = 0.0

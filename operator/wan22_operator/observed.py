@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wan22.errors import Wan22Error
+from wan22_operator.caches import Caches, NodeCache
 from wan22_operator.cluster import Cluster, Object
 from wan22_operator.gateway import Gateway, PoolView
 from wan22_operator.models import Models, Resolved, waiting_for
-from wan22_operator.names import PoolKey
+from wan22_operator.names import COMPONENT, OURS, WORKER, PoolKey
 from wan22_operator.nodes import Node, Nodes
+from wan22_operator.placing import gpus_in_use, uses_caches
 from wan22_operator.record import Record
 from wan22_operator.resources import POD, WAN_POOL
 from wan22_operator.settings import OperatorSettings
@@ -37,6 +39,10 @@ class Observed:
     """What the gateway said last; None before it said anything of this pool."""
     told: bool
     """That is fresh, and the gateway has looked at every worker."""
+    caches: Sequence[NodeCache] = ()
+    """Node caches whose claims its workers may be given."""
+    gpus_used: Mapping[str, int] = field(default_factory=dict)
+    """By workers of the namespace, by node; known where there are caches."""
     model: Resolved | None
     model_error: str | None
     """In words, where the model could not be resolved."""
@@ -46,12 +52,19 @@ class Sources:
     """Where observations come from; shared by all pools."""
 
     def __init__(
-        self, cluster: Cluster, gateway: Gateway, models: Models, nodes: Nodes, settings: OperatorSettings
+        self,
+        cluster: Cluster,
+        gateway: Gateway,
+        models: Models,
+        nodes: Nodes,
+        caches: Caches,
+        settings: OperatorSettings,
     ) -> None:
         self.cluster = cluster
         self.gateway = gateway
         self.models = models
         self.nodes = nodes
+        self.caches = caches
         self.settings = settings
 
     async def observe(self, key: PoolKey) -> Observed | None:
@@ -62,6 +75,10 @@ class Sources:
         spec, status = PoolSpec.parse(manifest), manifest.get("status", {})
         labelled = await self.cluster.list(POD, key.namespace, labels=key.selector)
         model, error = await self._model(spec)
+        caches = await self.caches.of(key.namespace)
+        used: Mapping[str, int] = {}
+        if uses_caches(spec, caches):
+            used = gpus_in_use(await self.cluster.list(POD, key.namespace, labels=f"{OURS},{COMPONENT}={WORKER}"))
         now = time.time()
         view = self.gateway.views.get(key.pool)
         stale = STALE_ROUNDS * self.settings.resync_seconds
@@ -74,6 +91,8 @@ class Sources:
             nodes=await self.nodes.all(),
             view=view,
             told=view is not None and view.pool.demand.complete and now - view.time < stale,
+            caches=caches,
+            gpus_used=used,
             model=model,
             model_error=error,
         )

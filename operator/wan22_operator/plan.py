@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wan22.v1 import pool_pb2
 from wan22_operator.avoiding import avoiding, loads_left, obstacle_of
+from wan22_operator.caches import NodeCache
 from wan22_operator.deciding import decision_of
 from wan22_operator.memory import Memory
 from wan22_operator.names import WORKER_PORT, ordinal_of
 from wan22_operator.observed import Observed
+from wan22_operator.placing import fetching, places, uses_caches
 from wan22_operator.record import READY, Load, Record, State, WorkerRecord
 from wan22_operator.replacing import outdated, patient, replaced
 from wan22_operator.revision import revision
@@ -44,8 +47,12 @@ def plan(
     memory: Memory,
     *,
     budget: int | None = None,
+    shortage: str = "",
 ) -> Plan:
-    """Decides; `budget` is how many workers the GPU budget leaves. The memory is read only."""
+    """Decides; `budget` is how many workers the GPU budget leaves, and `shortage` says that these are too few.
+
+    The memory is read only.
+    """
     spec, now = observed.spec, observed.now
     record = _resolved(observed, settings)
     known = () if observed.view is None else observed.view.pool.workers
@@ -60,7 +67,14 @@ def plan(
     victims += [seen.name for seen in bad if seen.name not in victims]
     seen_now = replace(record, victims=tuple(victims))
     snapshot = snapshot_of(
-        spec, seen_now, workers, observed.view, budget=budget, resync_seconds=settings.resync_seconds, now=now
+        spec,
+        seen_now,
+        workers,
+        observed.view,
+        budget=budget,
+        resync_seconds=settings.resync_seconds,
+        cached=uses_caches(spec, observed.caches),
+        now=now,
     )
     decision = decision_of(observed, snapshot, record)
     victims += decision.remove
@@ -69,35 +83,68 @@ def plan(
         victims += replaced(spec, workers, record.revision, wanted, victims)
     obstacle = memory.refused or obstacle_of(observed, record, workers)
     start = 0 if obstacle else min(decision.start, loads_left(observed, workers, settings.loads_per_node))
-    started, ordinal = [], record.next_ordinal
-    for _ in range(start):
-        name = spec.key.worker(ordinal)
-        started.append(WorkerRecord(name=name, since=now, revision=record.revision))
-        ordinal += 1
+    started = _started(observed, record, start)
+    if len(started) < start:
+        obstacle = f"No node with a cache has {spec.gpus} GPUs free."
     dropped = {seen.name for seen in workers if seen.pod is None and seen.name in victims}
     remaining = [worker for worker in record.workers if worker.name not in dropped]
     changed = wanted != record.desired or set(victims) - set(record.victims) or start
     record = replace(
         record,
         workers=(*remaining, *started),
-        next_ordinal=ordinal,
+        next_ordinal=record.next_ordinal + len(started),
         victims=tuple(name for name in victims if name not in dropped),
         desired=wanted,
         decision_time=now if changed else record.decision_time,
         decision_reason=decision.reason if changed else record.decision_reason,
         history=decision.history,
     )
+    record = _waiting(observed, record)
     kept = tuple(seen for seen in workers if seen.name not in dropped)
     return Plan(
         record=record,
         workers=kept,
         declared=declared,
         decision=decision,
-        blocked=obstacle if decision.start or memory.refused else "",
+        blocked=(obstacle if decision.start or memory.refused else "") or shortage,
         events=(("Normal", _verb(observed.record.desired, wanted), decision.reason),)
         if wanted != (observed.record.desired or 0)
         else (),
     )
+
+
+def _started(observed: Observed, record: Record, count: int) -> list[WorkerRecord]:
+    """Records of new workers: with a node and its cache's claim, where there are caches and while there is room."""
+    spec = observed.spec
+    homes: list[NodeCache | None] = [None] * count
+    if uses_caches(spec, observed.caches):
+        used = Counter(observed.gpus_used)
+        for worker in record.workers:
+            used[worker.node] += 0 if worker.uid else spec.gpus
+        avoided = {node.node for node in record.avoided if node.until > observed.now}
+        homes = [*places(spec, record.model_version, observed.caches, observed.nodes, used, avoided, count)]
+    return [
+        WorkerRecord(
+            name=spec.key.worker(record.next_ordinal + number),
+            since=observed.now,
+            revision=record.revision,
+            node="" if home is None else home.node,
+            claim="" if home is None else home.claim,
+        )
+        for number, home in enumerate(homes)
+    ]
+
+
+def _waiting(observed: Observed, record: Record) -> Record:
+    """With what those wait for that are not created yet."""
+    caches = {cache.node: cache for cache in observed.caches}
+    workers = [
+        replace(worker, reason=fetching(caches.get(worker.node), record.model_version))
+        if worker.claim and not worker.uid
+        else worker
+        for worker in record.workers
+    ]
+    return replace(record, workers=tuple(workers))
 
 
 def _being_replaced(workers: Sequence[Seen], record: Record, victims: Sequence[str]) -> int:
@@ -138,7 +185,9 @@ def _followed(record: Record, workers: Sequence[Seen], now: float) -> Record:
     before = {worker.name: worker.state for worker in record.workers}
     for seen in workers:
         if seen.state in READY and before.get(seen.name) in {State.LOADING, State.CREATING}:
-            record = record.with_load(Load(now, max(0.0, now - seen.scheduled_time), seen.record.node))
+            record = record.with_load(
+                Load(now, max(0.0, now - seen.scheduled_time), seen.record.node, bool(seen.record.claim))
+            )
     taken = [number for seen in workers if (number := ordinal_of(seen.name)) is not None]
     return replace(
         record,

@@ -108,5 +108,6 @@ class Pools:
                 log.info("%s is gone.", key)
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._resync_seconds * random.uniform(0.8, 1.0)):  # noqa: S311  # spreads
+                pause_until_next = loop.memory.next_round or self._resync_seconds
+                async with asyncio.timeout(pause_until_next * random.uniform(0.8, 1.0)):  # noqa: S311  # spreads
                     await loop.wake.wait()

@@ -8,26 +8,32 @@ from http import HTTPStatus
 from typing import Any
 
 from wan22.errors import Wan22Error
+from wan22_operator.budget import Budget
 from wan22_operator.builders.children import children_of
 from wan22_operator.builders.pod import Placement, pod_of
+from wan22_operator.caches import NodeCache
 from wan22_operator.children import keep
 from wan22_operator.cluster import ApiFailure, Cluster
 from wan22_operator.conditions import same_declaration
+from wan22_operator.lateness import lateness
 from wan22_operator.memory import Memory
 from wan22_operator.metrics import Metrics
 from wan22_operator.names import PoolKey
 from wan22_operator.observed import Observed, Sources
 from wan22_operator.plan import Plan, plan
-from wan22_operator.record import WorkerRecord
+from wan22_operator.record import State, WorkerRecord
 from wan22_operator.recorder import Recorder
 from wan22_operator.replacing import patient
 from wan22_operator.resources import POD, WAN_POOL
 from wan22_operator.retire import retire
+from wan22_operator.snapshot import demand_of
 from wan22_operator.status import changed, manifest_of, status_of
 
 log = logging.getLogger(__name__)
 REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY})
 """Answers that name something wrong with the pod: a quota, Pod Security, a priority class that is not there."""
+FETCH_SECONDS = 2.0
+"""How often a node is looked at that fetches a model for a worker to come."""
 CHILDREN_SECONDS = 300.0
 """How often a pool's shared objects are compared without an event of theirs."""
 
@@ -35,13 +41,14 @@ CHILDREN_SECONDS = 300.0
 class Reconciler:
     """Makes the cluster match the spec; safe to run any number of times, from any state."""
 
-    def __init__(self, sources: Sources, recorder: Recorder, metrics: Metrics) -> None:
+    def __init__(self, sources: Sources, recorder: Recorder, metrics: Metrics, budget: Budget) -> None:
         self._sources = sources
         self._cluster: Cluster = sources.cluster
         self._gateway = sources.gateway
         self._settings = sources.settings
         self._recorder = recorder
         self._metrics = metrics
+        self._budget = budget
 
     async def reconcile(self, key: PoolKey, memory: Memory) -> bool:
         """One round; False where there is no such pool any more.
@@ -51,7 +58,8 @@ class Reconciler:
         observed = await self._sources.observe(key)
         if observed is None:
             return False
-        planned = plan(observed, self._settings, memory)
+        budget, shortage = await self._claimed(observed, memory)
+        planned = plan(observed, self._settings, memory, budget=budget, shortage=shortage)
         memory.note(planned.workers, observed.now)
         states = Counter(worker.state.value for worker in planned.record.workers)
         self._metrics.scaled(key, planned.record.desired, states)
@@ -64,6 +72,22 @@ class Reconciler:
         if await self._declare(observed, planned) and not observed.spec.paused:
             await self._act(observed, planned, memory)
         return True
+
+    async def _claimed(self, observed: Observed, memory: Memory) -> tuple[int | None, str]:
+        """How many workers the GPU budget leaves to the pool, if there is one; and that they are too few, if so."""
+        gpus = observed.spec.gpus
+        if not self._budget.limited or not gpus:
+            return None, ""
+        wish = plan(observed, self._settings, memory)
+        held = sum(seen.state is not State.LOST for seen in wish.workers)
+        wanted = sum(worker.state is not State.LOST for worker in wish.record.workers)
+        demand = None if observed.view is None else demand_of(observed.view)
+        late = lateness(demand, held, gpus, observed.spec.objective_seconds, observed.now)
+        claim = await self._budget.claim(
+            observed.spec.key, held=held * gpus, wants=wanted * gpus, lateness=late, step=gpus
+        )
+        few = f"The GPU budget of {self._settings.gpu_budget} leaves it {claim // gpus} of the {wanted} workers wanted."
+        return claim // gpus, few if claim < wanted * gpus else ""
 
     async def _declare(self, observed: Observed, planned: Plan) -> bool:
         """Tells the gateway of the pool; True when it knows it, or has known it and does not answer now."""
@@ -85,8 +109,15 @@ class Reconciler:
             for sentence in await keep(self._cluster, children_of(spec, self._settings)):
                 await self._record(observed, "Warning", "DriftRepaired", sentence)
             memory.children_due, memory.children_time = False, observed.now
+        memory.next_round = None
+        caches = {cache.node: cache for cache in observed.caches}
         for worker in planned.record.workers:
-            if not worker.uid:
+            if worker.uid:
+                continue
+            if worker.reason and worker.claim:
+                memory.next_round = FETCH_SECONDS
+                await self._fetch(caches[worker.node], planned.record.model_version)
+            else:
                 await self._create(observed, planned, worker, memory)
         leaving = [seen for seen in planned.workers if seen.name in planned.record.victims]
         waiting = patient(spec, leaving, planned.record.revision)
@@ -103,7 +134,7 @@ class Reconciler:
             image=record.image,
             model_version=record.model_version,
             revision=record.revision,
-            placement=Placement(avoided=avoided),
+            placement=Placement(node=worker.node, claim=worker.claim) if worker.claim else Placement(avoided=avoided),
         )
         try:
             await self._cluster.create(POD, spec.key.namespace, manifest)
@@ -118,6 +149,14 @@ class Reconciler:
             raise
         memory.refused = ""
         await self._record(observed, "Normal", "WorkerCreated", f"{worker.name} was created.")
+
+    async def _fetch(self, cache: NodeCache, version: str) -> None:
+        if version in cache.versions:
+            return
+        try:
+            await self._sources.caches.prefetch(cache, version)
+        except Wan22Error as error:
+            log.warning("Node %s is not asked for %s: %s", cache.node, version, error.message)
 
     async def _meet(self, observed: Observed, name: str, memory: Memory) -> None:
         """The pod is there already: ours, by another writer or an earlier life, or somebody else's."""

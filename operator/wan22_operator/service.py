@@ -15,12 +15,15 @@ from wan22.errors import InternalError, Unavailable
 from wan22.health import Health
 from wan22.metrics_server import serving_metrics
 from wan22.model_client import ModelClient
+from wan22_operator.budget import Budget
+from wan22_operator.caches import Caches
 from wan22_operator.cluster import Cluster, load_configuration
 from wan22_operator.gateway import Gateway
 from wan22_operator.handlers import watch
 from wan22_operator.lease import Lease
 from wan22_operator.memory import Memory
 from wan22_operator.metrics import Metrics
+from wan22_operator.model_reconcile import ModelReconciler
 from wan22_operator.models import Models
 from wan22_operator.names import PoolKey
 from wan22_operator.nodes import Node, Nodes
@@ -47,10 +50,16 @@ class Operator:
         self._gateway = gateway
         self._nodes = Nodes(cluster)
         self._ready: dict[str, bool] = {}
-        sources = Sources(cluster, gateway, Models(models, settings.resolve_seconds), self._nodes, settings)
-        self._reconciler = Reconciler(sources, Recorder(cluster, settings.identity), self.metrics)
+        self.caches = Caches(cluster, settings.tls)
+        resolved = Models(models, settings.resolve_seconds)
+        sources = Sources(cluster, gateway, resolved, self._nodes, self.caches, settings)
+        budget = Budget(cluster, settings)
+        recorder = Recorder(cluster, settings.identity)
+        self._reconciler = Reconciler(sources, recorder, self.metrics, budget)
+        self._model_reconciler = ModelReconciler(sources, recorder)
+        self.models = Pools(self._model_reconciler.reconcile, settings.resync_seconds, self.metrics)
         self.pools = Pools(self._round, settings.resync_seconds, self.metrics)
-        self._sweep = Sweep(cluster, gateway, self.pools, settings)
+        self._sweep = Sweep(cluster, gateway, self.pools, self.models, budget, settings)
 
     def pool_event(self, key: PoolKey) -> None:
         """A WanPool, or a pod of it, has changed."""
@@ -62,6 +71,7 @@ class Operator:
 
     def model_event(self, key: PoolKey) -> None:
         """A WanModel has changed."""
+        self.models.wake(key)
 
     def node_event(self, manifest: Mapping[str, Any]) -> None:
         """Of a node only its readiness matters at once."""
@@ -78,7 +88,7 @@ class Operator:
 
     async def run(self, configuration: Configuration) -> None:
         """Works until SIGTERM or SIGINT."""
-        async with asyncio.TaskGroup() as group, self.pools:
+        async with asyncio.TaskGroup() as group, self.pools, self.models:
             running = (self._gateway.run(self.gateway_event), self._sweep.run(), self._watchdog())
             tasks = [group.create_task(part) for part in running]
             await watch(self, configuration, self.settings)
@@ -110,7 +120,9 @@ async def parts(settings: OperatorSettings) -> AsyncIterator[tuple[Operator, Clu
         models = await stack.enter_async_context(registry)
         gateway = Gateway(settings.gateway, settings.tls, settings.api_key.get_secret_value())
         await stack.enter_async_context(gateway)
-        yield Operator(cluster, gateway, models, settings), cluster
+        operator = Operator(cluster, gateway, models, settings)
+        stack.push_async_callback(operator.caches.close)
+        yield operator, cluster
 
 
 async def run(settings: OperatorSettings) -> None:

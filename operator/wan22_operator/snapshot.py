@@ -33,9 +33,10 @@ def snapshot_of(
     *,
     budget: int | None,
     resync_seconds: float,
+    cached: bool,
     now: float,
 ) -> Snapshot:
-    """One pool now; `budget` is in workers."""
+    """One pool now; `budget` is in workers, and new ones find their files on their node if `cached`."""
     limits = Limits(
         minimum=spec.minimum,
         maximum=spec.maximum,
@@ -54,9 +55,15 @@ def snapshot_of(
             if seen.state is not State.LOST
         ),
         workers_time=None if view is None else view.time,
-        load_times=tuple(load.seconds for load in record.loads),
+        load_times=_load_times(record, cached=cached),
         unschedulable=sum(seen.state is State.UNSCHEDULABLE for seen in workers),
     )
+
+
+def _load_times(record: Record, *, cached: bool) -> tuple[float, ...]:
+    """Of loads like the next one, where there was one; of all, else."""
+    alike = [load.seconds for load in record.loads if load.cached is cached]
+    return tuple(alike or [load.seconds for load in record.loads])
 
 
 def demand_of(view: PoolView) -> Demand:

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 
 from wan22.errors import FailedPrecondition, Wan22Error
 from wan22.v1 import pool_pb2
+from wan22_operator.budget import Budget
 from wan22_operator.cluster import ApiFailure, Cluster, Object
 from wan22_operator.gateway import Gateway
 from wan22_operator.names import PoolKey
 from wan22_operator.pools import Pools
-from wan22_operator.resources import WAN_POOL, Resource
+from wan22_operator.resources import POD, WAN_MODEL, WAN_POOL, Resource
 from wan22_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,20 @@ log = logging.getLogger(__name__)
 class Sweep:
     """Compares lists, at the start and now and then."""
 
-    def __init__(self, cluster: Cluster, gateway: Gateway, pools: Pools, settings: OperatorSettings) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        gateway: Gateway,
+        pools: Pools,
+        models: Pools,
+        budget: Budget,
+        settings: OperatorSettings,
+    ) -> None:
         self._cluster = cluster
         self._gateway = gateway
         self._pools = pools
+        self._models = models
+        self._budget = budget
         self._settings = settings
         self.due = asyncio.Event()
         """Set to have it done now."""
@@ -34,18 +45,27 @@ class Sweep:
         while True:
             self.due.clear()
             try:
-                keys = {PoolKey.of(manifest) for manifest in await list_all(self._cluster, WAN_POOL, self._settings)}
+                await self._sweep()
             except ApiFailure as failure:
                 log.warning("The pools cannot be listed: %s", failure.message)
-            else:
-                for key in keys - self._pools.keys:
-                    self._pools.wake(key)
-                await self._undeclare(keys)
             try:
                 async with asyncio.timeout(self._settings.resync_seconds):
                     await self.due.wait()
             except TimeoutError:
                 continue
+
+    async def _sweep(self) -> None:
+        keys = {PoolKey.of(manifest) for manifest in await list_all(self._cluster, WAN_POOL, self._settings)}
+        for key in keys - self._pools.keys:
+            self._pools.wake(key)
+        models = {PoolKey.of(manifest) for manifest in await list_all(self._cluster, WAN_MODEL, self._settings)}
+        for key in models - self._models.keys:
+            self._models.wake(key)
+        await self._undeclare(keys)
+        claimed = await self._budget.claimed()
+        ended = [key for key in claimed - keys if not await self._cluster.list(POD, key.namespace, labels=key.selector)]
+        if ended:
+            await self._budget.keep(claimed - set(ended))
 
     async def _undeclare(self, keys: Iterable[PoolKey]) -> None:
         """Takes from the gateway what was deleted here.

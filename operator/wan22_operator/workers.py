@@ -127,7 +127,7 @@ def _one(
     now_seen = replace(
         record,
         uid=pod["metadata"]["uid"],
-        node=pod["spec"].get("nodeName", ""),
+        node=pod["spec"].get("nodeName") or (record.node if record.claim else ""),
         revision=pod["metadata"].get("labels", {}).get(REVISION, ""),
         state=state,
         reason=reason,

@@ -75,6 +75,7 @@ async def operator(
         resync_seconds=2,
         resolve_seconds=1,
         lease_seconds=3,
+        gpu_budget=3,
     )
     process.start()
     await process.until()
@@ -311,3 +312,22 @@ async def test_an_image_that_crashes_is_a_condition_and_no_crowd_of_pods(cluster
     cluster.apply("crash", scaling={"minReplicas": 2, "maxReplicas": 3}, image="wan22/worker:1")
     await until(lambda: cluster.status("crash"), lambda found: found.get("readyReplicas") == 2, 60)
     cluster.remove("crash")
+
+
+@pytest.mark.long
+async def test_pools_share_a_gpu_budget_and_take_over_what_another_frees(cluster: Cluster) -> None:
+    for name in ("first", "second"):
+        cluster.apply(name, scaling={"minReplicas": 2, "maxReplicas": 2})
+
+    def ready() -> int:
+        return sum(cluster.status(name).get("readyReplicas", 0) for name in ("first", "second"))
+
+    await until(ready, lambda found: found == 3)
+    await asyncio.sleep(5)  # some rounds
+    assert len(cluster.pods("first")) + len(cluster.pods("second")) == 3
+    short, other = sorted(("first", "second"), key=lambda name: len(cluster.pods(name)))
+    text = "The GPU budget of 3 leaves it 1 of the 2 workers wanted."
+    assert condition(cluster.status(short), "ScalingActive") == ("False", "Blocked", text)
+    cluster.remove(other)
+    await until(lambda: cluster.status(short), lambda found: found.get("readyReplicas") == 2)
+    cluster.remove(short)

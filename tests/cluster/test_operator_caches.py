@@ -1,0 +1,157 @@
+"""The operator with node caches: models lie on nodes before workers are there, and workers go where they lie."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from wan22_testing.cluster.control_plane import ControlPlane
+from wan22_testing.cluster.kubectl import Kubectl
+from wan22_testing.installation import Installation
+from wan22_testing.process_kubelet.images import Image
+from wan22_testing.process_kubelet.kubelet import ProcessKubelet
+from wan22_testing.process_kubelet.node import NodeSpec
+from wan22_testing.service_process import ServiceProcess
+from wan22_testing.tiny_models import shared_folder
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+T2V = "t2v-a14b-tiny"
+MODEL = "wan2.2-t2v-a14b-tiny"
+NAMESPACE = "operator-caches"
+LABELS = {"app.kubernetes.io/part-of": "wan22", "app.kubernetes.io/component": "node-cache"}
+IMAGES = {
+    "wan22/worker": Image(
+        ("python", "-m", "wan22_testing.simulated_worker", "--variant", T2V, "--load-seconds", "0.5")
+    ),
+    "wan22/node-cache": Image(("python", "-m", "wan22_registry.node_cache"), {"WAN22_CACHE_HOST": "{pod_ip}"}),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
+    async with Installation(tmp_path_factory.mktemp("installation")) as running:
+        await running.push(T2V, shared_folder(T2V))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kubectl(node_plane: ControlPlane) -> Kubectl:
+    return node_plane.kubectl()
+
+
+@pytest.fixture(scope="module")
+def kubelet(
+    node_plane: ControlPlane, kubectl: Kubectl, installation: Installation, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessKubelet]:
+    nodes = [NodeSpec("left", gpus=2, labels={"side": "left"}), NodeSpec("right", gpus=2, labels={"side": "right"})]
+    with ProcessKubelet(node_plane.kubeconfig, tmp_path_factory.mktemp("nodes"), nodes=nodes, images=IMAGES) as running:
+        kubectl("wait", "--for=condition=Ready", "node/left", "node/right", "--timeout=60s")
+        kubectl("create", "namespace", NAMESPACE)
+        kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", NAMESPACE, "--timeout=60s")
+        for node in ("left", "right"):
+            kubectl.apply(claim(node))
+            kubectl.apply(cache(node, installation.registry.address))
+        kubectl("wait", "--for=condition=Ready", "pods", "--all", "--namespace", NAMESPACE, "--timeout=60s")
+        yield running
+    kubectl("delete", "node", "left", "right")
+
+
+def claim(node: str) -> dict[str, Any]:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": f"cache-{node}", "namespace": NAMESPACE},
+        "spec": spec,
+    }
+
+
+def cache(node: str, registry: str) -> dict[str, Any]:
+    container = {
+        "name": "cache",
+        "image": "wan22/node-cache:1",
+        "args": ["--root=/var/cache/wan22", f"--registry={registry}"],
+        "readinessProbe": {"grpc": {"port": 51053, "service": "ready"}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "cache", "mountPath": "/var/cache/wan22"}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"cache-{node}", "namespace": NAMESPACE, "labels": LABELS},
+        "spec": {
+            "containers": [container],
+            "nodeSelector": {"side": node},
+            "volumes": [{"name": "cache", "persistentVolumeClaim": {"claimName": f"cache-{node}"}}],
+        },
+    }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def operator(
+    kubectl: Kubectl, node_plane: ControlPlane, kubelet: ProcessKubelet, installation: Installation
+) -> AsyncIterator[ServiceProcess]:
+    process = ServiceProcess(
+        "wan22_operator",
+        installation.folder / "operator.log",
+        serves=False,
+        kubeconfig=node_plane.kubeconfig,
+        namespaces=NAMESPACE,
+        namespace=NAMESPACE,
+        gateway=installation.gateway.address,
+        registry=installation.registry.address,
+        worker_image="wan22/worker:1",
+        worker_discovery="addresses",
+        resync_seconds=2,
+    )
+    process.start()
+    await process.until()
+    yield process
+    if process.running:
+        process.kill()
+
+
+async def until(find: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 40.0) -> Any:
+    """What is found, once it is good."""
+    found = None
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                found = await asyncio.to_thread(find)
+                if good(found):
+                    return found
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"after {seconds} s it is {found}") from None
+
+
+def resource(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    meta = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "wan22.dev/v1alpha1", "kind": kind, "metadata": meta, "spec": {"model": MODEL, **spec}}
+
+
+async def test_a_model_lies_where_it_should_and_a_pool_prefers_the_nodes_that_hold_it(
+    kubectl: Kubectl, operator: ServiceProcess
+) -> None:
+    def status(kind: str, name: str) -> Any:
+        return kubectl.get(kind, name, "--namespace", NAMESPACE).get("status", {})
+
+    kubectl.apply(resource("WanModel", "tiny", nodeSelector={"side": "right"}, pinned=True))
+    held = await until(lambda: status("wanmodel", "tiny"), lambda found: found.get("nodesPresent") == 1)
+    assert [(node["name"], node["state"]) for node in held["nodes"]] == [("right", "Present")]
+    assert held["sizeBytes"] > 0
+    scaling = {"minReplicas": 3, "maxReplicas": 3}
+    kubectl.apply(resource("WanPool", "three", scaling=scaling, engine={"gpusPerWorker": 1}))
+    ready = await until(lambda: status("wanpool", "three"), lambda found: found.get("readyReplicas") == 3, 60)
+    where = [(worker["node"], worker["claim"]) for worker in ready["workers"]]
+    assert where == [("right", "cache-right"), ("right", "cache-right"), ("left", "cache-left")]
+    assert all(load["cached"] for load in ready["loads"])
+
+    kubectl("delete", "wanpool", "three", "--namespace", NAMESPACE)
+    kubectl("delete", "wanmodel", "tiny", "--namespace", NAMESPACE)
+    kubectl.apply(resource("WanModel", "absent", model=f"{MODEL}:fp8"))
+    waits = await until(lambda: status("wanmodel", "absent"), lambda found: found.get("conditions"))
+    assert waits["conditions"][0]["message"].startswith(f"Waiting for model {MODEL}:fp8: no such tag.")
