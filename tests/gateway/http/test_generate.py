@@ -205,7 +205,6 @@ async def test_what_is_no_body_at_all_is_refused(http: httpx.AsyncClient) -> Non
     assert (await http.post("/generate", content=b"{", headers=kind)).status_code == 400
     assert (await http.post("/generate", content=b'{"variant": "\\ud800"}', headers=kind)).status_code == 400
     assert (await http.post("/generate", content=b"variant=x")).status_code == 415
-    assert (await http.post("/generate", json=ASKED, headers={"Accept": "image/png"})).status_code == 406
     reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
     head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {65 << 20}\r\n\r\n"
     writer.write(head.encode())

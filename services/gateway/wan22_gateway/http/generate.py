@@ -20,7 +20,6 @@ from wan22_gateway.admission import REQUEST_FIELDS
 from wan22_gateway.generation_servicer import GenerationServicer
 from wan22_gateway.http.endpoint import Answer, Call, Endpoint, json_answer, rpc
 from wan22_gateway.http.event_stream import EventStream, SentEvent
-from wan22_gateway.http.failure import HttpRefusal
 from wan22_gateway.http.hang_up import HungUp, Stopping, while_connected
 from wan22_gateway.http.images import media_of
 from wan22_gateway.http.message_model import answer_model, from_json, request_fields, request_model, to_json
@@ -75,16 +74,13 @@ class Generate:
     async def __call__(self, call: Call) -> Response | ASGIApp:
         """Accepts, then answers as the caller asked."""
         wanted = call.body_as(WantedVideo)
-        accept = call.request.headers.get("accept", "*/*")
-        if not wanted.detach and not any(kind in accept for kind in (EVENTS, MP4, "video/*", "*/*")):
-            raise HttpRefusal(406, f"Accept is {accept[:80]!r}: use {MP4} or {EVENTS}, or detach.")
         request = await self._request(wanted, call)
         await call.drop_body()
         generation = await self._servicer.CreateGeneration(request, None)
         if wanted.detach:
             return JSONResponse(to_json(generation), 202, {"Location": f"/{generation.name}"})
         self._waiting[generation.name] += 1
-        if EVENTS in accept:
+        if EVENTS in call.request.headers.get("accept", ""):
             left = partial(self._left, generation.name)
             return EventStream(self._servicer, generation, 0, self._stopping, left)
         return await self._video(generation, call)
@@ -146,8 +142,8 @@ def endpoints(servicer: GenerationServicer, stopping: Event) -> Sequence[Endpoin
             method="POST",
             path="/generate",
             summary="Makes a video",
-            description="By `Accept`: video/mp4 (the default) waits and returns the MP4; text/event-stream streams "
-            "what happens, `done` last. With `detach` it returns the generation at once.",
+            description="Waits and returns the MP4. With `Accept: text/event-stream` it streams what happens, `done` "
+            "last; with `detach` it returns the generation at once.",
             handler=Generate(servicer, stopping).__call__,
             body=WantedVideo,
             files=IMAGES,
@@ -156,6 +152,6 @@ def endpoints(servicer: GenerationServicer, stopping: Event) -> Sequence[Endpoin
                 202: json_answer(answered, "Accepted; it is durable.", Location="Where it is: /generations/{uuid}."),
             },
             rpc=rpc("GenerationService", "CreateGeneration"),
-            refusals=(406, 499, 504),
+            refusals=(499, 504),
         )
     ]

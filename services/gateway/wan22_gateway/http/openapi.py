@@ -24,7 +24,6 @@ ERRORS = {
     413: "The body is too large.",
     415: "The body has another Content-Type.",
     429: "A queue, a quota or a disk is full.",
-    406: "What Accept asks for is not made here.",
     416: "The range lies beyond the video's end.",
     499: "The generation was cancelled.",
     504: "The generation's deadline was missed.",
