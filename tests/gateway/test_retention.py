@@ -165,6 +165,7 @@ async def test_housekeeping_deletes_what_is_over_and_what_was_never_finished(tmp
         keys = [video_key(over, 1, 1), recipe_key(video_key(over, 1, 1)), unfinished]
         for key in (*keys, video_key(kept, 1, 1)):
             await results.put(key, b"abc")
+        await database.write(objects.abandon_pending)  # as its successor does
         keeper = asyncio.create_task(keep_house(database, results, Retention(None, None, None)))
         try:
             async with asyncio.timeout(20):

@@ -41,6 +41,7 @@ from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
 from wan22_gateway.retention import Retention
 from wan22_gateway.settings import GatewaySettings
+from wan22_gateway.store import objects
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database
 from wan22_gateway.store.opening import open_store
@@ -125,6 +126,8 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         # A fault in the work ends the group, hence the process: a gateway that only seems to serve is worse than none.
         if declared is not None:
             await database.write(apply, declared)
+        if database.alone:
+            await database.write(objects.abandon_pending)  # of an earlier process
         await results.check()
         if not database.alone and not settings.results.startswith("s3://"):
             log.warning("Other gateways may share the store: they must share the folder %s, too.", settings.results)

@@ -21,8 +21,6 @@ DEAD_WORKER_SECONDS = 600.0
 
 async def keep_house(database: Database, results: Results, retention: Retention) -> None:
     """Works for ever: once a minute, and at once after a deletion. Several processes may do the same work twice."""
-    if database.alone:
-        await database.write(objects.abandon_pending)
     with database.listen("garbage") as wake, database.listen("deleted") as deleted:
         deleted.set()  # what an earlier process deleted and did not come to erase
         while True:
@@ -35,6 +33,7 @@ async def keep_house(database: Database, results: Results, retention: Retention)
             await database.write(generations.forget_requests)
             await database.write(turns.forget_idle)
             await database.write(pools.forget_dead, DEAD_WORKER_SECONDS)
+            await database.write(objects.abandon_stale)
             await _collect(database, results)
             if deleted.is_set():
                 deleted.clear()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, exists, insert, select, update
+from sqlalchemy import Row, and_, delete, exists, insert, select
 
 from wan22.v1 import inference_pb2
+from wan22_gateway.store import objects
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import checkpoints, objects
+from wan22_gateway.store.schema import checkpoints
 
 CheckpointRow = Row[Any]
 KEPT = 2
@@ -34,7 +35,7 @@ def add(tx: Transaction, generation: str, attempt: int, key: str, made: inferenc
         "numerics_digest": made.numerics_digest,
     }
     tx.execute(insert(checkpoints).values(row))
-    tx.execute(update(objects).where(objects.c.key == key).values(state="live"))
+    objects.commit(tx, key)
     _drop(tx, [old.key for old in newest(tx, generation)[KEPT:]])
 
 
@@ -57,5 +58,4 @@ def made_in(tx: Transaction, generation: str, attempt: int) -> bool:
 def _drop(tx: Transaction, keys: list[str]) -> None:
     if keys:
         tx.execute(delete(checkpoints).where(checkpoints.c.key.in_(keys)))
-        tx.execute(update(objects).where(objects.c.key.in_(keys)).values(state="garbage"))
-        tx.notify("garbage")
+        objects.drop(tx, keys)
