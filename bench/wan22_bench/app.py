@@ -45,3 +45,11 @@ def gateway(context: typer.Context) -> None:
     from wan22_bench.gateway.command import main  # noqa: PLC0415  # imports the gateway
 
     main(context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def faults(context: typer.Context) -> None:
+    """Kills, pauses and cuts off processes under load, and looks at what became of the work; `--help` tells more."""
+    from wan22_bench.faults.command import main  # noqa: PLC0415  # imports the gateway
+
+    main(context.args)

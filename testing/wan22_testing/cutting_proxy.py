@@ -13,12 +13,14 @@ PIECE_BYTES = 1 << 16
 class CuttingProxy:
     """Passes bytes on to a port of this machine; use as an async context manager.
 
-    `cuts` has, for each of the next connections, after how many bytes from the client, or to it, it breaks.
+    `cuts` has, for each of the next connections, after how many bytes from the client, or to it, it breaks; `cut`
+    breaks all that are open.
     """
 
     def __init__(self, target_port: int, cuts: list[int]) -> None:
         self._target_port = target_port
         self.cuts = deque(cuts)
+        self._ends: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -28,15 +30,30 @@ class CuttingProxy:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
 
+    def cut(self) -> None:
+        """Breaks every connection that is open now."""
+        for end in list(self._ends):
+            end.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         limit = self.cuts.popleft() if self.cuts else None
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        try:
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except ConnectionError:  # nobody listens there now
+            writer.transport.abort()
+            return
+        if to_writer.get_extra_info("sockname") == to_writer.get_extra_info("peername"):
+            to_writer.transport.abort()  # TCP lets a connection to a free port meet itself, and would keep the port
+            writer.transport.abort()
+            return
+        self._ends |= {writer, to_writer}
         ways = [asyncio.create_task(_pass(*way, limit)) for way in ((reader, to_writer), (to_reader, writer))]
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in ways:
             way.cancel()
         for end in (writer, to_writer):
             end.transport.abort()
+            self._ends.discard(end)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:

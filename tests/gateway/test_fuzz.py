@@ -248,7 +248,8 @@ def fuzz_http(target: Target, examples: int) -> None:
         @given(request=http_requests(paths))
         def run(request: tuple[str, str, bytes]) -> None:
             method, path, body = request
-            answer = client.request(method, path, content=body, headers={"content-type": "application/json"})
+            headers = {"content-type": "application/json"}
+            answer = client.request(method, path, content=body, headers=headers)
             assert answer.status_code < 500, f"{method} {path} {body!r}: {answer.status_code} {answer.text}"
 
         run()

@@ -15,7 +15,7 @@ from wan22.channels import open_channel
 from wan22.v1 import generation_pb2_grpc, pool_pb2, pool_pb2_grpc
 from wan22_gateway.identity.keys import new_secret
 from wan22_testing import tiny_tokenizer
-from wan22_testing.service_process import ServiceProcess
+from wan22_testing.service_process import ServiceProcess, free_port
 
 VARIANT = "t2v-a14b"
 VERSION = f"models/wan2.2-{VARIANT}/versions/sha256:{'5' * 64}"
@@ -47,6 +47,7 @@ class MeasuredGateway:
             registry="localhost:1",
             tenants_file=tenants,
             queue_limit=QUEUE_LIMIT,
+            http_port=free_port(),
         )
 
     async def apply_pool(self, targets: Sequence[str] = ()) -> None:

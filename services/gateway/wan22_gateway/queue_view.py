@@ -19,8 +19,8 @@ FRESH_SECONDS = 5.0
 """How long a view of an unchanged queue is shown: what runs gets on meanwhile."""
 BUSY_SHARE = 20.0
 """A view that took long to make is shown for that many times as long although the queue has changed."""
-QUICK_SECONDS = 0.002
-"""What takes less of a processor (some hundred generations) is made anew at each change."""
+SHORT = 256
+"""Generations up to which a view is made anew at each change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def view(tx: Transaction, pool: str) -> QueueView:
         age = time.monotonic() - old.made
         if not changed:
             return age < FRESH_SECONDS
-        return old.took > QUICK_SECONDS and age < BUSY_SHARE * old.took
+        return len(old.rows) > SHORT and age < BUSY_SHARE * old.took
 
     return tx.remember(("queue", pool), "queue", lambda: _make(tx, pool), good)
 

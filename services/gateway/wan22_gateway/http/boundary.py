@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +23,8 @@ from wan22_gateway.identity.caller import tenant_or
 log = logging.getLogger(__name__)
 SEND_SECONDS = 60.0
 """How long a caller may take to accept one piece of an answer, 1 MiB at most; then it is cut off."""
+READ_OUT_BYTES, READ_OUT_SECONDS = 1 << 16, 1.0
+"""Most of a body that is read, and waited for, after its request was refused."""
 REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 OPENAI_PREFIX = "/v1/"
 
@@ -114,9 +117,21 @@ class _Exchange:
             self._unread = False
         return message
 
+    async def _read_out(self) -> None:
+        """Reads what is left of a small body: closing upon unread bytes resets the connection, answer and all."""
+        left = READ_OUT_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READ_OUT_SECONDS):
+                while self._unread and left > 0:
+                    message = await self.receive()
+                    if message["type"] != "http.request":
+                        return
+                    left -= len(message.get("body", b""))
+
     async def send(self, message: Message) -> None:
         """Adds the request's id. Raises when the caller does not take what it asked for."""
         if message["type"] == "http.response.start":
+            await self._read_out()
             self.status = message["status"]
             self._answered = time.monotonic()
             headers = MutableHeaders(scope=message)
