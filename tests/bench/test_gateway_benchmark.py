@@ -17,5 +17,5 @@ def test_a_short_run_measures_both_rates_beside_the_echo_servers(tmp_path: Path)
         (None, "calls/s"),
     ]
     for ratio, rates in (rows[:2], rows[2:]):
-        assert 0 < ratio["value"] < 2
+        assert ratio["value"] > 0
         assert abs(rates["value"] / rates["peer"] - ratio["value"]) < 0.01

@@ -17,7 +17,7 @@ from wan22_testing.faults.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
 WORKERS = 4
-AT_ONCE = 4
+AT_ONCE = 6
 """Events that go on at the same time."""
 PAUSE_SECONDS = (0.0, 0.5)
 """Between the end of one event and the next, drawn between these."""
