@@ -81,10 +81,14 @@ class Gateway:
         """Declares a pool."""
         await self._call(self._stub.ApplyPool, pool_pb2.ApplyPoolRequest(pool=pool))
 
-    async def delete(self, name: str) -> None:
-        """Removes a pool; one that is gone already is removed. Raises FailedPrecondition with unfinished work."""
+    async def delete(self, name: str, *, refuse_queued: bool) -> None:
+        """Removes a pool; one that is gone already is removed. Raises FailedPrecondition with unfinished work.
+
+        With `refuse_queued` what waits in its queue fails, and only what runs is unfinished work.
+        """
+        request = pool_pb2.DeletePoolRequest(name=name, refuse_queued=refuse_queued)
         try:
-            await self._call(self._stub.DeletePool, pool_pb2.DeletePoolRequest(name=name))
+            await self._call(self._stub.DeletePool, request)
         except NotFound:
             return
 

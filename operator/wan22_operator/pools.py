@@ -32,9 +32,10 @@ class _Loop:
 
 
 class Pools:
-    """The loops of all pools; use as an async context manager. A pool's loop begins when it is first woken."""
+    """The loops of all resources of a kind; use as an async context manager. A loop begins when it is first woken."""
 
-    def __init__(self, run_round: Round, resync_seconds: float, metrics: Metrics) -> None:
+    def __init__(self, kind: str, run_round: Round, resync_seconds: float, metrics: Metrics) -> None:
+        self._kind = kind
         self._round = run_round
         self._resync_seconds = resync_seconds
         self._metrics = metrics
@@ -96,15 +97,15 @@ class Pools:
             self.last_round = time.monotonic()
             if failed is not None:
                 pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
-                self._metrics.round_failed(failed)
+                self._metrics.round_failed(self._kind, failed)
                 loop.memory.children_due = True
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads pools
                 continue
             pause = 0.0
-            self._metrics.round_ended(key, self.last_round - began)
+            self._metrics.round_ended(self._kind, key, self.last_round - began)
             if not goes_on and not loop.wake.is_set():
                 del self._loops[key]
-                self._metrics.forget(key)
+                self._metrics.forget(self._kind, key)
                 log.info("%s is gone.", key)
                 return
             with suppress(TimeoutError):

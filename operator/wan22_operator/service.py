@@ -31,6 +31,7 @@ from wan22_operator.observed import Sources
 from wan22_operator.pools import Pools
 from wan22_operator.reconcile import Reconciler
 from wan22_operator.recorder import Recorder
+from wan22_operator.resources import WAN_MODEL, WAN_POOL
 from wan22_operator.settings import OperatorSettings
 from wan22_operator.sweep import Sweep
 
@@ -57,8 +58,8 @@ class Operator:
         recorder = Recorder(cluster, settings.identity)
         self._reconciler = Reconciler(sources, recorder, self.metrics, budget)
         self._model_reconciler = ModelReconciler(sources, recorder)
-        self.models = Pools(self._model_reconciler.reconcile, settings.resync_seconds, self.metrics)
-        self.pools = Pools(self._round, settings.resync_seconds, self.metrics)
+        self.models = Pools(WAN_MODEL.kind, self._model_reconciler.reconcile, settings.resync_seconds, self.metrics)
+        self.pools = Pools(WAN_POOL.kind, self._round, settings.resync_seconds, self.metrics)
         self._sweep = Sweep(cluster, gateway, self.pools, self.models, budget, settings)
 
     def pool_event(self, key: PoolKey) -> None:

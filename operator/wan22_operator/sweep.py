@@ -70,7 +70,8 @@ class Sweep:
     async def _undeclare(self, keys: Iterable[PoolKey]) -> None:
         """Takes from the gateway what was deleted here.
 
-        At first it accepts nothing more, and it goes once what was accepted is done.
+        At first it accepts nothing more. Its workers end what they run; once none answers any more, what still waits in
+        its queue is refused. It goes when everything has come to its end.
         """
         wanted = {key.pool for key in keys}
         for name, view in self._gateway.views.items():
@@ -80,7 +81,8 @@ class Sweep:
             try:
                 if view.pool.max_workers:
                     await self._gateway.apply(_closed(view.pool))
-                await self._gateway.delete(name)
+                alive = any(worker.alive for worker in view.pool.workers)
+                await self._gateway.delete(name, refuse_queued=not alive)
             except FailedPrecondition as error:
                 log.info("%s is not removed yet: %s", name, error.message)
             except Wan22Error as error:

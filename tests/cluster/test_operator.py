@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from wan22_testing.tiny_models import shared_folder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 T2V = "t2v-a14b-tiny"
+CRDS = Path(__file__).parents[2] / "helm/wan22/files/crds"
 MODEL = "wan2.2-t2v-a14b-tiny"
 NAMESPACE = "operator-tests"
 IMAGE = "registry.example/wan22-worker:0.1.0"
@@ -120,3 +123,43 @@ async def test_a_pool_is_declared_before_any_worker_exists_and_grows_when_work_i
     grown = await until(lambda: namespace.pool("grows"), lambda found: found["status"]["workers"][0].get("uid"))
     assert grown["status"]["decision"]["replicas"] == 1
     assert "queued work (1" in grown["status"]["decision"]["reason"]
+    inside = ("--namespace", NAMESPACE)
+    assert "ScaledUp" in kubectl("events", "--for", "wanpool/grows", *inside)
+    why = kubectl("get", "wanpool", "grows", *inside, "-o", "jsonpath={.status.decision.reason}")
+    assert why == grown["status"]["decision"]["reason"]
+
+
+async def test_a_missing_tag_is_said_and_the_pool_goes_on_when_it_is_there(
+    kubectl: Kubectl, operator: ServiceProcess, namespace: Namespace
+) -> None:
+    kubectl.apply(pool("waits", f"{MODEL}:fp8"))
+    found = await until(lambda: namespace.pool("waits"), lambda found: condition(found, "Ready")["status"] == "False")
+    text = f"Waiting for model {MODEL}:fp8: no such tag."
+    assert condition(found, "Ready")["message"].startswith(text)
+    kubectl.apply(pool("waits", f"{MODEL}:latest"))
+    await until(lambda: namespace.pool("waits"), lambda found: condition(found, "Ready")["reason"] == "Idle")
+
+
+async def test_a_newer_crd_changes_nothing(kubectl: Kubectl, operator: ServiceProcess, namespace: Namespace) -> None:
+    """A field that this operator does not know, with a default, and one of the status that somebody newer wrote."""
+    kubectl.apply(pool("newer", scaling={"minReplicas": 1, "maxReplicas": 1}))
+    (pod,) = await until(lambda: namespace.pods("newer"), bool)
+    crd = kubectl.get("crd", "wanpools.wan22.dev")
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    schema["spec"]["properties"]["engine"]["properties"]["overdrive"] = {"type": "boolean", "default": True}
+    schema["status"]["properties"]["horoscope"] = {"type": "string"}
+    path = "/spec/versions/0/schema/openAPIV3Schema"
+    patch = [{"op": "replace", "path": path, "value": crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]}]
+    kubectl("patch", "crd", "wanpools.wan22.dev", "--type=json", "--patch", json.dumps(patch))
+    news = '{"status": {"horoscope": "good"}, "metadata": {"annotations": {"x": "y"}}}'
+    inside = ("--namespace", NAMESPACE)
+    status = ("--subresource=status", "--type=merge", "--patch", news)
+    await until(
+        lambda: kubectl("patch", "wanpool", "newer", *inside, *status, "-o", "json"), lambda found: "good" in found
+    )
+    kubectl("label", "pod", pod["metadata"]["name"], "touched=yes", *inside)
+    await asyncio.sleep(4)  # two rounds
+    (same,) = namespace.pods("newer")
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert namespace.pool("newer")["status"]["horoscope"] == "good"
+    kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRDS))

@@ -29,6 +29,7 @@ SIMULATED = ("python", "-m", "wan22_testing.simulated_worker", "--variant", T2V)
 IMAGES = {
     "wan22/worker": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "0.01")),
     "wan22/slow": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "1")),
+    "wan22/slower": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "6")),
     "wan22/crash": Image(("python", "-c", "raise SystemExit(3)", "--")),
 }
 
@@ -284,14 +285,18 @@ async def test_drift_is_repaired_and_a_deleted_pod_replaced(cluster: Cluster, ku
 async def test_a_deleted_pool_lets_its_workers_end_what_they_do_and_leaves_the_gateway(
     cluster: Cluster, client: Client, kubectl: Kubectl
 ) -> None:
-    cluster.apply("ends", scaling={"minReplicas": 1, "maxReplicas": 1}, image="wan22/slow:1")
+    cluster.apply("ends", scaling={"minReplicas": 1, "maxReplicas": 1}, image="wan22/slower:1")
     await until(lambda: cluster.status("ends"), lambda found: found.get("readyReplicas") == 1)
-    running = await create(client, "ends", 10)
+    running = await create(client, "ends")
     await until(lambda: cluster.states("ends"), lambda found: list(found.values()) == ["Busy"])
+    waiting = [await create(client, "ends") for _ in range(3)]
     cluster.remove("ends")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         done = await client.wait(running.name)
+        refused = [await client.wait(one.name) for one in waiting]
     assert done.state == Generation.SUCCEEDED
+    assert refused[-1].state == Generation.FAILED
+    assert "was deleted while" in refused[-1].error.message
     await until(lambda: cluster.pods("ends"), lambda found: not found)
     kinds = "services,serviceaccounts,networkpolicies"
     children = lambda: kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name")  # noqa: E731

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from google.rpc.status_pb2 import Status
 from sqlalchemy import update
 
 from wan22.errors import AlreadyExists, FailedPrecondition
@@ -141,6 +142,19 @@ async def test_a_pool_with_unfinished_work_is_not_deleted(database: Database) ->
     await database.write(lifecycle.request_cancel, generation)
     await database.write(pools.remove, rows.POOL)
     assert await database.read(pools.list_all) == []
+
+
+async def test_a_deleted_pools_queue_is_refused_and_what_runs_there_goes_on(database: Database) -> None:
+    running = await database.write(prepare)
+    assert await database.write(claim) is not None
+    waiting = await database.write(rows.add_generation)
+    await database.write(pools.refuse_queued, rows.POOL)
+    rows_now = await database.read(lambda tx: {one: generations.get(tx, "default", one) for one in (running, waiting)})
+    assert rows_now[waiting].state == State.FAILED
+    assert Status.FromString(rows_now[waiting].error).message.startswith(f"{rows.POOL} was deleted while")
+    assert rows_now[running].state == State.QUEUED  # it is claimed, and starts
+    with pytest.raises(FailedPrecondition, match="1 unfinished"):
+        await database.write(pools.remove, rows.POOL)
 
 
 async def test_of_two_default_pools_the_one_applied_last_serves(database: Database) -> None:

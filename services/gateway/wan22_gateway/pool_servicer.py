@@ -45,6 +45,8 @@ class PoolServicer(pool_pb2_grpc.PoolServiceServicer):
     async def DeletePool(self, request: pool_pb2.DeletePoolRequest, context: Context) -> Empty:
         """Removes the rows."""
         name = names.check_pool(request.name)
+        if request.refuse_queued:
+            await self._database.write(pools.refuse_queued, name)  # for good, also where something still runs
         await self._database.write(pools.remove, name)
         return Empty()
 

@@ -11,7 +11,7 @@ from sqlalchemy import Row, and_, delete, func, or_, select, update
 from wan22.errors import FailedPrecondition, NotFound, Reason
 from wan22.v1 import inference_pb2, pool_pb2
 from wan22_gateway.cost import CostModel, Work
-from wan22_gateway.lifecycle import UNFINISHED
+from wan22_gateway.lifecycle import UNFINISHED, State, fail_waiting
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import generations, pools, workers
 
@@ -51,6 +51,19 @@ def remove(tx: Transaction, name: str) -> None:
     tx.execute(delete(workers).where(workers.c.pool == name))
     tx.execute(delete(pools).where(pools.c.name == name))
     tx.notify("pools")
+
+
+def refuse_queued(tx: Transaction, name: str) -> None:
+    """Ends what waits in a pool's queue and no worker was claimed for: FAILED with POOL_DELETED. Raises NotFound."""
+    get(tx, name)
+    waits = and_(
+        generations.c.pool == name, generations.c.state == State.QUEUED, generations.c.claimed_worker.is_(None)
+    )
+    for identifier in tx.execute(select(generations.c.id).where(waits)).scalars().all():
+        text = (
+            f"{name} was deleted while generations/{identifier} waited in its queue: create it again for another pool."
+        )
+        fail_waiting(tx, identifier, FailedPrecondition(text, reason=Reason.POOL_DELETED, metadata={"pool": name}))
 
 
 def get(tx: Transaction, name: str) -> PoolRow:
