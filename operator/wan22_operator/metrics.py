@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from wan22.metrics_server import process_metrics
 from wan22_operator.names import PoolKey
-from wan22_operator.resources import WAN_POOL
+from wan22_operator.resources import WAN_MODEL, WAN_POOL
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -17,14 +17,15 @@ class Metrics:
     def __init__(self) -> None:
         self.registry: CollectorRegistry = process_metrics()
         self._rounds = Histogram(
-            "wan22_operator_round_seconds", "Of one round", ["kind"], buckets=BUCKETS, registry=self.registry
+            "wan22_operator_round_seconds", "Of one round", buckets=BUCKETS, registry=self.registry
         )
         self._failures = Counter(
-            "wan22_operator_round_failures", "Rounds that failed, by reason", ["kind", "reason"], registry=self.registry
+            "wan22_operator_round_failures", "Rounds that failed, by reason", ["reason"], registry=self.registry
         )
-        self._resources = Gauge(
-            "wan22_operator_resources", "Resources that are looked after", ["kind"], registry=self.registry
-        )
+        self._counts = {
+            WAN_POOL.kind: Gauge("wan22_operator_pools", "WanPools that are looked after", registry=self.registry),
+            WAN_MODEL.kind: Gauge("wan22_operator_models", "WanModels that are looked after", registry=self.registry),
+        }
         self._desired = Gauge(
             "wan22_operator_desired_workers", "Workers wanted", ["namespace", "pool"], registry=self.registry
         )
@@ -37,14 +38,14 @@ class Metrics:
 
     def round_ended(self, kind: str, key: PoolKey, seconds: float) -> None:
         """A round was done."""
-        self._rounds.labels(kind).observe(seconds)
+        self._rounds.observe(seconds)
         keys = self._looked_after.setdefault(kind, set())
         keys.add(key)
-        self._resources.labels(kind).set(len(keys))
+        self._counts[kind].set(len(keys))
 
-    def round_failed(self, kind: str, reason: str) -> None:
+    def round_failed(self, reason: str) -> None:
         """A round was not done to its end."""
-        self._failures.labels(kind, reason).inc()
+        self._failures.labels(reason).inc()
 
     def scaled(self, key: PoolKey, desired: int | None, states: dict[str, int]) -> None:
         """What a pool has and should have."""
@@ -62,7 +63,7 @@ class Metrics:
         """A resource is gone."""
         keys = self._looked_after.setdefault(kind, set())
         keys.discard(key)
-        self._resources.labels(kind).set(len(keys))
+        self._counts[kind].set(len(keys))
         if kind == WAN_POOL.kind and (states := self._states.pop(key, None)) is not None:
             self._desired.remove(key.namespace, key.name)
             for state in states:

@@ -97,7 +97,7 @@ class Pools:
             self.last_round = time.monotonic()
             if failed is not None:
                 pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
-                self._metrics.round_failed(self._kind, failed)
+                self._metrics.round_failed(failed)
                 loop.memory.children_due = True
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads pools
                 continue
