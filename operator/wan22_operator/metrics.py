@@ -51,7 +51,7 @@ class Metrics:
         """What a pool has and should have."""
         self._desired.labels(key.namespace, key.name).set(desired or 0)
         known = self._states.setdefault(key, set())
-        known |= states.keys()
+        known.update(states)
         for state in known:
             self._workers.labels(key.namespace, key.name, state).set(states.get(state, 0))
 
