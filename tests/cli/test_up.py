@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from wan22_cli.home import Home, Running
@@ -112,6 +113,8 @@ async def test_a_tiny_variant_is_served_from_an_empty_folder_and_survives_kill_9
         assert described.variants == (TINY,)
         assert [process.name for process in described.processes] == [f"worker-{TINY}-0", "gateway", "registry"]
         assert ready["endpoint"] == described.endpoint
+        async with httpx.AsyncClient(base_url=ready["http"]) as http:
+            assert (await http.get("/ready")).json() == {"state": "ready"}
 
         made = await running.command("generate", "a red circle", "-o", "one.mp4", "--seed", "7", "--json")
         assert made.exit_code == 0, made.err

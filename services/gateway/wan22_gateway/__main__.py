@@ -9,9 +9,14 @@ from wan22.server import until_stopped
 from wan22_gateway.gateway import serve
 from wan22_gateway.settings import GatewaySettings
 
+SWITCH_SECONDS = 0.001
+"""How long a thread may keep the interpreter while another one waits for it: the event loop wants it back after each
+look at its sockets, and with Python's own 5 ms every answer takes that long while a reader computes on a long queue."""
+
 
 async def run(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     async with serve(settings):
         await until_stopped()
 

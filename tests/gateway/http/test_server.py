@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 import socket
 import ssl
 import time
@@ -20,7 +22,7 @@ from tests.gateway.scripted_worker import T2V, Place, ScriptedWorkerServicer, St
 from wan22.errors import FailedPrecondition, NotFound, Reason, Wan22Error
 from wan22.v1.inference_pb2 import GenerateEvent
 from wan22_gateway.gateway import serve
-from wan22_gateway.http import connection
+from wan22_gateway.http import connection, intake
 from wan22_gateway.identity.keys import new_secret
 from wan22_gateway.settings import GatewaySettings
 from wan22_testing.authority import Authority
@@ -194,6 +196,53 @@ async def test_a_caller_that_does_not_finish_its_head_is_cut_off(
             assert await reader.read() == b""
         assert 0.1 < time.monotonic() - began < 3
         writer.close()
+
+
+async def test_a_body_that_stops_coming_is_not_waited_for(place_alone: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PIECE_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", place_alone.serving.http_port)
+    writer.write(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+    async with asyncio.timeout(5):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in head.lower()
+    assert json.loads(body)["error"]["code"] == "DEADLINE_EXCEEDED"
+    writer.close()
+
+
+async def test_large_bodies_are_read_a_few_at_a_time(place_alone: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "SMALL_BYTES", 10)
+    monkeypatch.setattr(intake, "BODY_SECONDS", 0.5)
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    held = [await asyncio.open_connection("127.0.0.1", place_alone.serving.http_port) for _ in range(6)]
+    for _, writer in held:
+        writer.write(head + b"{" + b" " * 20)
+    async with asyncio.timeout(5):
+        answers = [await reader.read() for reader, _ in held]  # those that wait for the others run out of time, too
+        for _, writer in held:
+            writer.close()
+        async with httpx.AsyncClient(base_url=place_alone.http) as http:
+            answer = await http.post(
+                "/generate", content=b"{" + b" " * 200, headers={"Content-Type": "application/json"}
+            )
+    assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
+    assert answer.status_code == 400  # all places are free again
+
+
+async def test_each_request_is_one_line_of_the_log_and_probes_are_none(
+    place_alone: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="wan22_gateway.http.boundary")
+    async with httpx.AsyncClient(base_url=place_alone.http, headers={"X-Request-Id": "mine-2"}) as http:
+        await http.get("/health")
+        await http.get("/metrics")
+        await http.get("/models", params={"secret": "x"})
+        await http.get("/a%0Ab")
+    lines = [record.message for record in caplog.records if record.name == "wan22_gateway.http.boundary"]
+    assert [re.sub(r"\d+ ms", "N ms", line) for line in lines] == [
+        "GET /models 400 N ms tenant=default request=mine-2",
+        "GET /a%0Ab 404 N ms tenant=- request=mine-2",
+    ]
 
 
 @pytest.fixture
