@@ -99,4 +99,4 @@ async def test_two_hundred_pools_are_looked_after_at_little_cost(
 
         await asyncio.to_thread(operated.kubectl, "delete", "wanpools", "--all", *operated.inside, "--timeout=50s")
         await until(lambda: scraped(port)["wan22_operator_pools"], lambda found: found == 0)
-        operator.kill()
+        assert operator.stop() == 0
