@@ -16,6 +16,8 @@ from wan22.variants import model_of
 from wan22_testing.authority import Authority
 from wan22_testing.service_process import ServiceProcess, free_port
 
+REAL_WORKER, SIMULATED_WORKER = "wan22_inference", "wan22_testing.simulated_worker"
+
 
 class Installation:
     """One registry, a gateway and any number of workers under a folder; use as an async context manager.
@@ -85,18 +87,24 @@ class Installation:
         return version.name
 
     async def serve(
-        self, variant: str, *worker_names: str, pool: str | None = None, distilled: bool = False, **flags: Any
+        self,
+        variant: str,
+        *worker_names: str,
+        pool: str | None = None,
+        distilled: bool = False,
+        module: str = REAL_WORKER,
+        **flags: Any,
     ) -> None:
         """Declares a pool, by default the variant's, with these workers, as an operator does; none is started yet.
 
-        `flags` are settings of the workers that are named here for the first time. A pool of another name is not the
-        variant's default.
+        `module` is the program of the workers that are named here for the first time, `flags` are their settings. A
+        pool of another name is not the variant's default.
         """
         for name in worker_names:
             if name in self.workers:
                 continue
             self.workers[name] = ServiceProcess(
-                "wan22_inference",
+                module,
                 self.folder / f"{name}.log",
                 name=f"workers/{name}",
                 uid=f"uid-{name}",

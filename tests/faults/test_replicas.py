@@ -14,9 +14,9 @@ from wan22.channels import open_channel
 from wan22.client import Client, ParameterOptions
 from wan22.errors import FailedPrecondition
 from wan22.status import from_rpc_error
-from wan22.v1 import generation_pb2, pool_pb2, pool_pb2_grpc
+from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc, pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
-from wan22_testing.installation import Installation
+from wan22_testing.installation import SIMULATED_WORKER, Installation
 from wan22_testing.postgres import PostgresServer
 from wan22_testing.service_process import ServiceProcess
 from wan22_testing.tiny_models import shared_folder
@@ -39,7 +39,7 @@ async def shared(
         folder, replicas=REPLICAS, store=store, lease_seconds=LEASE, worker_lease_seconds=LEASE
     ) as running:
         await running.push(T2V, shared_folder(T2V))
-        await running.serve(T2V, "w1", "w2")
+        await running.serve(T2V, "w1", "w2", checkpoint_seconds=0)
         await running.start_workers("w1", "w2")
         await running.until_known("w1", "w2")
         yield running
@@ -47,11 +47,13 @@ async def shared(
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def installation(shared: Installation) -> Installation:
-    """All replicas, whatever an earlier test did to them."""
-    for gateway in shared.gateways:
-        if not gateway.running:
-            gateway.start()
-    await asyncio.gather(*(gateway.until() for gateway in shared.gateways))
+    """All replicas and workers, whatever an earlier test did to them."""
+    processes = [*shared.gateways, *shared.workers.values()]
+    for process in processes:
+        if not process.running:
+            process.start()
+    await asyncio.gather(*(process.until() for process in processes))
+    await shared.until_known("w1", "w2")
     return shared
 
 
@@ -61,9 +63,15 @@ async def denoising(client: Client, name: str) -> None:
             return
 
 
-async def until_logged(gateways: list[ServiceProcess], text: str, *, seconds: float = 30.0) -> ServiceProcess:
-    """The replica whose log has the text."""
-    async with asyncio.timeout(seconds):
+async def attempt_of(client: Client, name: str) -> str:
+    """The worker of the first attempt."""
+    starts = (event.attempt_start async for event in client.watch(name) if event.HasField("attempt_start"))
+    return (await anext(aiter(starts))).worker
+
+
+async def until_logged(gateways: list[ServiceProcess], text: str) -> ServiceProcess:
+    """The replica whose log is the first to have the text."""
+    async with asyncio.timeout(30):
         while True:
             for gateway in gateways:
                 if text in gateway.log.read_text():
@@ -161,12 +169,7 @@ async def test_a_claimed_worker_is_drained_by_no_replica(installation: Installat
     async with installation.client() as client:
         name = (await client.create(variant=T2V, prompt="a red circle", **WORK)).name
         await denoising(client, name)
-        events = client.watch(name)
-        worker = ""
-        async for event in events:
-            if event.HasField("attempt_start"):
-                worker = event.attempt_start.worker
-                break
+        worker = await attempt_of(client, name)
         for gateway in installation.gateways:
             async with open_channel(gateway.address) as channel:
                 pools = pool_pb2_grpc.PoolServiceStub(channel)
@@ -177,7 +180,49 @@ async def test_a_claimed_worker_is_drained_by_no_replica(installation: Installat
         assert (await client.wait(name)).state == Generation.CANCELLED
 
 
-async def test_workers_are_found_behind_one_headless_name(installation: Installation, tmp_path: Path) -> None:
+async def test_a_killed_workers_generation_goes_on_from_its_checkpoint_to_the_same_bytes(
+    installation: Installation,
+) -> None:
+    async with installation.client() as client:
+        expected = (await client.wait((await client.create(variant=T2V, prompt="a red circle", **WORK)).name)).video
+        name = (await client.create(variant=T2V, prompt="a red circle", **WORK)).name
+        checkpoints = installation.folder / "videos" / "checkpoints" / name.removeprefix("generations/")
+        worker = ""
+        async for event in client.watch(name):
+            worker = event.attempt_start.worker or worker
+            if event.progress.step > 0 and list(checkpoints.glob("*.safetensors")):
+                break
+        installation.workers[worker.removeprefix("workers/")].kill()
+        done = await client.wait(name)
+    assert (done.state, done.attempt_count, done.video.digest) == (Generation.SUCCEEDED, 2, expected.digest)
+    assert 0 < done.resumed_step < 100
+
+
+async def test_what_a_worker_finishes_while_every_replica_is_dead_is_stored_when_one_is_back(
+    installation: Installation,
+) -> None:
+    async with installation.client() as client:
+        name = (await client.create(variant=T2V, prompt="a red circle", **WORK)).name
+        await denoising(client, name)
+        worker = installation.workers[(await attempt_of(client, name)).removeprefix("workers/")]
+    for gateway in installation.gateways:
+        gateway.kill()
+    async with asyncio.timeout(60), open_channel(worker.address) as channel:
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        while True:
+            (held,) = (await stub.GetWorker(inference_pb2.GetWorkerRequest())).attempts
+            if not held.running:
+                break
+            await asyncio.sleep(0.1)  # a worker has no events to wait for
+    last = installation.gateways[-1]
+    last.start()
+    await last.until()
+    async with Client(last.address) as client:
+        assert (await client.wait(name)).state == Generation.SUCCEEDED
+        await check_it_ran_once(installation, client, name)
+
+
+async def test_workers_are_found_behind_one_headless_name(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost\n127.0.0.2 workers.test\n127.0.0.3 workers.test\n")
     bound = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
@@ -189,8 +234,8 @@ async def test_workers_are_found_behind_one_headless_name(installation: Installa
         own.gateway.kill()
         own.gateway.start(under=bound)
         await own.gateway.until()
-        await own.serve(T2V, "h2", host="127.0.0.2")
-        await own.serve(T2V, "h3", host="127.0.0.3")
+        await own.serve(T2V, "h2", host="127.0.0.2", module=SIMULATED_WORKER)
+        await own.serve(T2V, "h3", host="127.0.0.3", module=SIMULATED_WORKER)
         own.workers["h3"].port = own.workers["h2"].port
         await own.declare(T2V, f"workers.test:{own.workers['h2'].port}")
         await own.start_workers("h2", "h3")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from wan22.client import Client, ParameterOptions
 from wan22.v1.generation_pb2 import AttemptStart, Generation, Progress
 from wan22_testing.installation import Installation
+from wan22_testing.postgres import PostgresServer
 from wan22_testing.tiny_models import shared_folder
 
 T2V = "t2v-a14b-tiny"
@@ -18,9 +20,14 @@ STEPS = 100
 WORK: ParameterOptions = {"num_inference_steps": STEPS, "num_frames": 33, "seed": 7}
 
 
-@pytest.fixture
-async def installation(tmp_path: Path) -> AsyncIterator[Installation]:
-    async with Installation(tmp_path, lease_seconds=3, worker_lease_seconds=3, resume_wait_seconds=2) as running:
+@pytest.fixture(params=["alone", pytest.param("three replicas", marks=pytest.mark.long)])
+async def installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Installation]:
+    flags: dict[str, Any] = {"lease_seconds": 3, "worker_lease_seconds": 3, "resume_wait_seconds": 2}
+    if request.param != "alone":
+        postgres: PostgresServer = request.getfixturevalue("postgres")
+        store = postgres.url(postgres.create(request.getfixturevalue("migrated")))
+        flags |= {"replicas": 3, "store": store}
+    async with Installation(tmp_path, **flags) as running:
         await running.push(T2V, shared_folder(T2V))
         yield running
 
