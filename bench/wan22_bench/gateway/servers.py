@@ -30,6 +30,7 @@ class MeasuredGateway:
 
     def __init__(self, folder: Path) -> None:
         key = new_secret()
+        self.http_port = free_port()
         self.metadata: Metadata = [("authorization", f"Bearer {key}")]
         folder.mkdir(parents=True)
         tenants = folder / "tenants.json"
@@ -47,7 +48,7 @@ class MeasuredGateway:
             registry="localhost:1",
             tenants_file=tenants,
             queue_limit=QUEUE_LIMIT,
-            http_port=free_port(),
+            http_port=self.http_port,
         )
 
     async def apply_pool(self, targets: Sequence[str] = ()) -> None:
