@@ -28,6 +28,8 @@ WELL_KNOWN: Mapping[str, Any] = {
     "google.protobuf.Any": dict[str, Any],
 }
 Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+Uint32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/_-]*=*$", json_schema_extra={"contentEncoding": "base64"})]
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Int64Text = Annotated[str, Field(pattern=INT64)]
 
@@ -91,8 +93,11 @@ def _single(field: FieldDescriptor, *, request: bool) -> Any:
         return Int64 | Int64Text if request else Int64Text
     plain: dict[int, Any] = {
         kinds.TYPE_INT32: Int32,
+        kinds.TYPE_UINT32: Uint32,
+        kinds.TYPE_FLOAT: float,
         kinds.TYPE_DOUBLE: float,
         kinds.TYPE_BOOL: bool,
         kinds.TYPE_STRING: str,
+        kinds.TYPE_BYTES: Base64,
     }
     return plain[field.type]
