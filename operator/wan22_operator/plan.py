@@ -15,7 +15,7 @@ from wan22_operator.names import WORKER_PORT, ordinal_of
 from wan22_operator.observed import Observed
 from wan22_operator.placing import fetching, places, uses_caches
 from wan22_operator.record import READY, Load, Record, State, WorkerRecord
-from wan22_operator.replacing import outdated, patient, replaced
+from wan22_operator.replacing import outdated, patient, replaced, surplus
 from wan22_operator.revision import revision
 from wan22_operator.scaling.decision import Decision
 from wan22_operator.settings import OperatorSettings
@@ -74,12 +74,14 @@ def plan(
         budget=budget,
         resync_seconds=settings.resync_seconds,
         cached=uses_caches(spec, observed.caches),
+        memory=memory,
         now=now,
     )
     decision = decision_of(observed, snapshot, record)
     victims += decision.remove
     wanted = min(decision.workers + _being_replaced(workers, record, victims), max(decision.workers, spec.maximum))
     if observed.told:
+        victims += surplus(spec, workers, victims)
         victims += replaced(spec, workers, record.revision, wanted, victims)
     obstacle = memory.refused or obstacle_of(observed, record, workers)
     start = 0 if obstacle else min(decision.start, loads_left(observed, workers, settings.loads_per_node))
@@ -224,6 +226,6 @@ def _still_leaving(spec: PoolSpec, record: Record, workers: Sequence[Seen]) -> l
     One that was given a generation before it was fenced stays, unless it may end that.
     """
     here = {seen.name: seen for seen in workers if seen.name in record.victims}
-    waiting = patient(spec, list(here.values()), record.revision)
+    waiting = patient(spec, workers, list(here), record.revision)
     busy = {name for name, seen in here.items() if seen.state is State.BUSY and name not in waiting}
     return [name for name in record.victims if name in here and name not in busy]

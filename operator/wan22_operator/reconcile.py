@@ -120,7 +120,7 @@ class Reconciler:
             else:
                 await self._create(observed, planned, worker, memory)
         leaving = [seen for seen in planned.workers if seen.name in planned.record.victims]
-        waiting = patient(spec, leaving, planned.record.revision)
+        waiting = patient(spec, planned.workers, planned.record.victims, planned.record.revision)
         for name in await retire(spec.key, leaving, waiting, self._cluster, self._gateway):
             await self._record(observed, "Normal", "WorkerRemoved", f"{name} was removed.")
 

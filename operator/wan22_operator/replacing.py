@@ -61,7 +61,21 @@ def failed(workers: Sequence[Seen]) -> list[Seen]:
     ]
 
 
-def patient(spec: PoolSpec, leaving: Sequence[Seen], revision: str) -> set[str]:
-    """Names of those that are fenced although they have a generation, and leave when it has ended."""
-    rolled = {seen.name for seen in outdated(leaving, revision)} if spec.trigger == "Rolling" else set()
-    return {seen.name for seen in leaving} if spec.external else rolled
+def surplus(spec: PoolSpec, workers: Sequence[Seen], leaving: Sequence[str]) -> list[str]:
+    """Names of busy workers beyond maxReplicas, which was lowered: they leave when they have ended what they do."""
+    staying = [
+        seen for seen in workers if seen.state is not State.LOST and seen.name not in leaving and not seen.deleted
+    ]
+    busy = [seen.name for seen in staying if seen.state is State.BUSY]
+    return busy[: max(0, len(staying) - spec.maximum)]
+
+
+def patient(spec: PoolSpec, workers: Sequence[Seen], leaving: Sequence[str], revision: str) -> set[str]:
+    """Which of those that leave are fenced although they have a generation, and go when it has ended.
+
+    The others go only if they have none: the scaling itself takes no busy one.
+    """
+    if spec.external or sum(seen.state is not State.LOST for seen in workers) > spec.maximum:
+        return set(leaving)
+    old = {seen.name for seen in outdated(workers, revision)} if spec.trigger == "Rolling" else set()
+    return old & set(leaving)

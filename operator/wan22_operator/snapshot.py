@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from wan22.v1 import pool_pb2
 from wan22_operator.gateway import PoolView
+from wan22_operator.memory import Memory
 from wan22_operator.record import Record, State
 from wan22_operator.scaling.snapshot import Demand, Limits, Queued, Snapshot, Worker, WorkerState
 from wan22_operator.spec import PoolSpec
@@ -34,6 +35,7 @@ def snapshot_of(
     budget: int | None,
     resync_seconds: float,
     cached: bool,
+    memory: Memory,
     now: float,
 ) -> Snapshot:
     """One pool now; `budget` is in workers, and new ones find their files on their node if `cached`."""
@@ -50,7 +52,7 @@ def snapshot_of(
         limits=limits,
         demand=None if view is None else demand_of(view),
         workers=tuple(
-            _worker(seen, running, now, leaves=seen.name in record.victims)
+            _worker(seen, running, now, memory, leaves=seen.name in record.victims)
             for seen in workers
             if seen.state is not State.LOST
         ),
@@ -89,7 +91,9 @@ def demand_of(view: PoolView) -> Demand:
     )
 
 
-def _worker(seen: Seen, running: Mapping[str, pool_pb2.RunningWork], now: float, *, leaves: bool) -> Worker:
+def _worker(
+    seen: Seen, running: Mapping[str, pool_pb2.RunningWork], now: float, memory: Memory, *, leaves: bool
+) -> Worker:
     work = None if seen.known is None else running.get(seen.known.name)
     state = WorkerState.LEAVING if leaves else STATES[seen.state]
     since = seen.record.since
@@ -98,4 +102,5 @@ def _worker(seen: Seen, running: Mapping[str, pool_pb2.RunningWork], now: float,
     if state is WorkerState.BUSY and work is not None:
         since = now - work.elapsed_seconds
     predicted = 0.0 if work is None else work.predicted_seconds
-    return Worker(name=seen.name, state=state, since=since, predicted_seconds=predicted)
+    left = memory.load_seconds_left(seen, now) if state is WorkerState.LOADING else None
+    return Worker(name=seen.name, state=state, since=since, predicted_seconds=predicted, load_seconds_left=left)

@@ -8,6 +8,7 @@ import pytest
 from wan22_operator.memory import Memory
 from wan22_operator.models import Resolved
 from wan22_operator.record import Record, State, WorkerRecord
+from wan22_operator.replacing import patient
 from wan22_operator.scaling.history import History
 from wan22_operator.spec import PoolSpec
 
@@ -120,6 +121,31 @@ def test_a_victim_that_was_given_a_generation_before_it_was_fenced_stays() -> No
     assert planned(observed(record=record, pods=pods_of(record), seen=busy)).record.victims == ()
     fenced = view([known("t2v-0", States.BUSY, generation="generations/g", fenced=True)])
     assert planned(observed(record=record, pods=pods_of(record), seen=fenced)).record.victims == ("t2v-0",)
+
+
+def test_busy_workers_beyond_a_lowered_maximum_leave_when_they_have_ended_what_they_do() -> None:
+    record = running("t2v-0", "t2v-1", "t2v-2")
+    spec = pool_spec(scaling={"maxReplicas": 2})
+    told = [known(name, States.BUSY, generation="generations/g") for name in ("t2v-0", "t2v-1", "t2v-2")]
+    seen = observed(spec=spec, record=record, pods=pods_of(record), seen=view(told, demand(queued=9)))
+    made = planned(seen)
+    assert made.record.victims == ("t2v-0",)
+    assert patient(spec, made.workers, made.record.victims, made.record.revision) == {"t2v-0"}
+    told[0] = known("t2v-0", States.BUSY, generation="generations/g", fenced=True)
+    seen = observed(spec=spec, record=made.record, pods=pods_of(record), seen=view(told, demand(queued=9)))
+    assert planned(seen).record.victims == ("t2v-0",)
+
+
+def test_a_load_is_expected_to_end_at_the_pace_that_it_has_had() -> None:
+    record = running("t2v-0")
+    loading = view([known("t2v-0", States.LOADING, bytes_left=100)])
+    memory = Memory()
+    memory.note(planned(observed(record=record, pods=pods_of(record), seen=loading)).workers, NOW)
+    further = view([known("t2v-0", States.LOADING, bytes_left=25)])
+    (worker,) = planned(observed(record=record, pods=pods_of(record), seen=further), memory).workers
+    memory.note([worker], NOW + 30)
+    assert memory.load_seconds_left(worker, NOW + 30) == 10
+    assert Memory().load_seconds_left(worker, NOW) is None
 
 
 def test_a_lost_worker_is_replaced_at_once_and_counts_for_nothing() -> None:
