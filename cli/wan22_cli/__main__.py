@@ -8,7 +8,7 @@ import typer
 
 from wan22.settings import Settings, unknown_variables
 from wan22_bench.app import app as bench
-from wan22_cli import admin, failures, generations, models
+from wan22_cli import admin, failures, generations, models, webhooks
 from wan22_cli.generate import generate
 from wan22_cli.replay import replay
 from wan22_cli.terminal import note
@@ -30,6 +30,7 @@ app.command()(variants)
 app.command()(usage)
 app.add_typer(generations.app, name="generations")
 app.add_typer(models.app, name="models")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(admin.app, name="admin")
 app.add_typer(bench, name="bench")
 

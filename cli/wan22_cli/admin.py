@@ -9,16 +9,17 @@ from typing import Annotated
 import typer
 
 from wan22.v1 import admin_pb2
-from wan22_cli import failures, options, quarantine
+from wan22_cli import failures, options, quarantine, webhooks
 from wan22_cli.admin_calls import DEADLINE, connect, named
 from wan22_cli.terminal import note, out, print_json, print_table, utc_time
 
-app = typer.Typer(no_args_is_help=True, help="Tenants, API keys and quarantine, for administrators.")
+app = typer.Typer(no_args_is_help=True, help="Tenants, API keys, webhooks and quarantine, for administrators.")
 tenants = typer.Typer(no_args_is_help=True, help="Who has generations, and how many.")
 keys = typer.Typer(no_args_is_help=True, help="What callers prove by who they are.")
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(webhooks.admin, name="webhooks")
 Tenant = Annotated[str, typer.Argument(help="tenants/{tenant}, or the tenant alone.")]
 
 

@@ -52,6 +52,7 @@ class _Terms:
     within: float | None
     keep_for: float | None
     reuse: bool
+    webhook_url: str
 
 
 def generate(
@@ -102,6 +103,9 @@ def generate(
         bool,
         typer.Option("--reuse", help="Take an earlier video of exactly the same, if there is one; needs --seed."),
     ] = False,
+    webhook_url: Annotated[
+        str, typer.Option(help="https:// address that is told of its end, in place of the tenant's.")
+    ] = "",
     label: options.Labels = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the generation's name and leave it to the queue.")
@@ -130,7 +134,7 @@ def generate(
         "cut_prompt": cut_prompt or None,
         "omit_prompt": omit_prompt or None,
     }
-    terms = _Terms(options.parse_labels(label), count, priority, within, keep_for, reuse)
+    terms = _Terms(options.parse_labels(label), count, priority, within, keep_for, reuse, webhook_url)
 
     async def command() -> None:
         async with options.connect(endpoint) as client:
@@ -192,6 +196,7 @@ async def _create(
         finish_within=terms.within,
         keep_for=terms.keep_for,
         reuse=terms.reuse,
+        webhook_url=terms.webhook_url,
         **parameters,
     )
 

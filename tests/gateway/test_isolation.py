@@ -22,7 +22,7 @@ from wan22.client import Client
 from wan22.errors import Reason
 from wan22.keda import externalscaler_pb2
 from wan22.status import from_rpc_error
-from wan22.v1 import admin_pb2, generation_pb2, pool_pb2
+from wan22.v1 import admin_pb2, generation_pb2, pool_pb2, webhook_pb2
 from wan22.v1.generation_pb2 import Generation
 from wan22_gateway.identity.keys import new_secret
 
@@ -35,6 +35,7 @@ WRONG = {
     "wan22.v1.PoolService": ALICE,
     "wan22.v1.AdminService": OPERATOR,
     "externalscaler.ExternalScaler": ALICE,
+    "wan22.v1.WebhookService": OPERATOR,
 }
 """A key that lacks the role, by service."""
 PROMPT = "the secret of alice"
@@ -43,6 +44,7 @@ SERVICES = [
     pool_pb2.DESCRIPTOR.services_by_name["PoolService"],
     admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
     externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
+    webhook_pb2.DESCRIPTOR.services_by_name["WebhookService"],
 ]
 METHODS = [(service.full_name, method) for service in SERVICES for method in service.methods]
 
@@ -226,7 +228,7 @@ async def test_reflection_wants_credentials_too(place: Place) -> None:
             await anext(aiter(method(iter([request]))))
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         known = method(iter([request]), metadata=[("authorization", f"Bearer {BOB}")])
-        assert len((await anext(aiter(known))).list_services_response.service) == 5
+        assert len((await anext(aiter(known))).list_services_response.service) == 6
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -121,6 +121,7 @@ class Client:
         finish_within: float | None = None,
         keep_for: float | None = None,
         reuse: bool = False,
+        webhook_url: str = "",
         **options: Unpack[ParameterOptions],
     ) -> Generation:
         """Queues a generation and returns it as accepted: durable, with the parameters that take effect.
@@ -130,7 +131,8 @@ class Client:
         drawn here when absent, so one call makes one generation. `priority` orders it among the tenant's own.
         `finish_within` is its deadline, seconds from its acceptance on: it is refused, or fails, rather than late.
         `keep_for` is how many seconds the video is kept. `reuse`, which takes a seed, answers by an earlier video of
-        exactly the same, if there is one: the generation returned is SUCCEEDED then.
+        exactly the same, if there is one: the generation returned is SUCCEEDED then. `webhook_url` is told of its end,
+        in place of the tenant's webhook.
         """
         wanted = _wanted(
             variant=variant,
@@ -142,7 +144,11 @@ class Client:
             options=options,
         )
         request = generation_pb2.CreateGenerationRequest(
-            generation=wanted, request_id=request_id or str(uuid.uuid4()), count=count, reuse=reuse
+            generation=wanted,
+            request_id=request_id or str(uuid.uuid4()),
+            count=count,
+            reuse=reuse,
+            webhook_url=webhook_url,
         )
         if keep_for is not None:
             request.keep_for.FromMicroseconds(round(keep_for * 1_000_000))

@@ -48,6 +48,11 @@ def check_key(name: str, field: str = "name") -> str:
     return _match(r"keys/([0-9A-Za-z]{1,43})", name, field, "keys/{key}, as ListKeys shows it")[1]
 
 
+def check_delivery(name: str, field: str = "name") -> str:
+    """Returns the id of `deliveries/{delivery}` if it is one, else raises InvalidRequest."""
+    return _match(r"deliveries/(msg_[0-9a-f]{32})", name, field, "deliveries/{delivery}, as ListDeliveries shows it")[1]
+
+
 def check_media(name: str, field: str) -> str:
     """Returns `media/{64 hex digits}` if it is one, else raises InvalidRequest."""
     return _match(r"media/[0-9a-f]{64}", name, field, "media/{media}, as UploadMedia returned it")[0]

@@ -1,4 +1,4 @@
-"""AdminService: tenants, keys and what is in quarantine, as messages."""
+"""AdminService: tenants, keys, webhooks and what is in quarantine, as messages."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from google.protobuf.empty_pb2 import Empty
 from wan22.errors import InvalidRequest
 from wan22.names import check_generation, check_key, check_tenant
 from wan22.v1 import admin_pb2, admin_pb2_grpc
+from wan22_gateway.identity.caller import EVERYBODY
 from wan22_gateway.identity.keys import digest, id_of, new_secret
 from wan22_gateway.lifecycle import timestamp
-from wan22_gateway.store import keys, quarantine, tenants
+from wan22_gateway.store import keys, quarantine, tenants, webhooks
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.keys import KeyRow
 from wan22_gateway.store.tenants import Limits, TenantRow
+from wan22_gateway.store.webhooks import WebhookRow
+from wan22_gateway.webhook_servicer import webhook_message
+from wan22_gateway.webhooks.addresses import check_url
+from wan22_gateway.webhooks.signature import new_secret as new_webhook_secret
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_DESCRIPTION = 200
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """Keeps tenants and keys as rows, and shows and ends quarantine."""
+    """Keeps tenants and keys as rows, and shows and ends quarantine; makes webhooks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -98,6 +103,42 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """Takes its like again."""
         generation = check_generation(request.name).removeprefix("generations/")
         return await self._database.write(quarantine.release, generation)
+
+    async def ApplyWebhook(
+        self, request: admin_pb2.ApplyWebhookRequest, context: Context
+    ) -> admin_pb2.ApplyWebhookResponse:
+        """Draws a secret where one is needed, and stores it."""
+        wanted = request.webhook
+        tenant = check_tenant(wanted.tenant, "webhook.tenant")
+        url = check_url(wanted.url, "webhook.url") if wanted.url else ""
+        secret = new_webhook_secret()
+
+        def write(tx: Transaction) -> tuple[WebhookRow, bool]:
+            if tenant != EVERYBODY.tenant:
+                tenants.get(tx, tenant)
+            return webhooks.apply(
+                tx,
+                tenant,
+                url=url,
+                include_prompt=wanted.include_prompt,
+                secret=secret,
+                rotate=request.rotate_secret,
+            )
+
+        row, is_new = await self._database.write(write)
+        return admin_pb2.ApplyWebhookResponse(webhook=webhook_message(row), secret=secret if is_new else "")
+
+    async def ListWebhooks(
+        self, request: admin_pb2.ListWebhooksRequest, context: Context
+    ) -> admin_pb2.ListWebhooksResponse:
+        """Reads all."""
+        rows = await self._database.read(webhooks.list_all)
+        return admin_pb2.ListWebhooksResponse(webhooks=[webhook_message(row) for row in rows])
+
+    async def DeleteWebhook(self, request: admin_pb2.DeleteWebhookRequest, context: Context) -> Empty:
+        """Removes it with its secret."""
+        await self._database.write(webhooks.remove, check_tenant(request.tenant, "tenant"))
+        return Empty()
 
 
 def _limits(tenant: admin_pb2.Tenant) -> Limits:

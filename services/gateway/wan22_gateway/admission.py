@@ -27,11 +27,12 @@ from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.queue_view import view
 from wan22_gateway.retention import Retention
 from wan22_gateway.scheduling.shares import Priority
-from wan22_gateway.store import generations, media, pools
+from wan22_gateway.store import generations, media, pools, webhooks
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import NewGeneration
 from wan22_gateway.store.pools import PoolRow
 from wan22_gateway.store.recall import Recall
+from wan22_gateway.webhooks.addresses import check_url
 
 MAX_LABELS = 32
 MAX_COUNT = 4
@@ -126,6 +127,9 @@ class Admission:
             now = await self._database.read(lambda tx: tx.now)
             wanted.deadline.FromMicroseconds(now + request.finish_within.ToMicroseconds())
         keep_for = self._retention.keep_for(request.keep_for if request.HasField("keep_for") else None)
+        if request.webhook_url:
+            check_url(request.webhook_url, "webhook_url")
+            await self._database.read(webhooks.check_secret, tenant)
         admitted = await self.check(tenant, wanted)
         count = request.count or 1
         if admitted.parameters.seed + count - 1 > MAX_SEED:
@@ -152,6 +156,7 @@ class Admission:
                 start_by_time=admitted.start_by_time,
                 keep_for=keep_for,
                 inputs_digest=reuse.inputs_digest(admitted.variant.name, admitted.pool.model_version, parameters),
+                webhook_url=request.webhook_url or None,
                 media=_media_ids(parameters),
             )
             for index, (generation, parameters) in enumerate(zip(ids, seeded, strict=True))

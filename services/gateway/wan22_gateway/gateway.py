@@ -14,7 +14,7 @@ from wan22.errors import Wan22Error
 from wan22.keda import externalscaler_pb2_grpc
 from wan22.metrics_server import process_metrics
 from wan22.server import Guard, Server
-from wan22.v1 import admin_pb2_grpc, generation_pb2_grpc, pool_pb2_grpc
+from wan22.v1 import admin_pb2_grpc, generation_pb2_grpc, pool_pb2_grpc, webhook_pb2_grpc
 from wan22_gateway.adapters import Adapters
 from wan22_gateway.admin_servicer import AdminServicer
 from wan22_gateway.admission import Admission
@@ -45,6 +45,10 @@ from wan22_gateway.store import objects
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database
 from wan22_gateway.store.opening import open_store
+from wan22_gateway.webhook_servicer import WebhookServicer
+from wan22_gateway.webhooks.addresses import parse_networks
+from wan22_gateway.webhooks.dispatcher import WebhookDispatcher
+from wan22_gateway.webhooks.poster import Poster
 from wan22_gateway.worker_channels import WorkerChannels
 
 log = logging.getLogger(__name__)
@@ -52,6 +56,7 @@ SERVICES = (
     "wan22.v1.GenerationService",
     "wan22.v1.PoolService",
     "wan22.v1.AdminService",
+    "wan22.v1.WebhookService",
     "externalscaler.ExternalScaler",
 )
 STOP_GRACE = 1.0
@@ -102,6 +107,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
     generations = GenerationServicer(database, admission, results, media, urls, places)
     pools = PoolServicer(database, prompts, discovery)
     keda_servicer = KedaServicer(database, discovery.complete)
+    poster = Poster(parse_networks(settings.webhook_private_networks), settings.webhook_ca)
     guard = _guard(settings, database)
     metrics = GatewayMetrics(process_metrics())
     database.observe = metrics.stored
@@ -111,6 +117,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
             partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, pools),
             partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(database)),
             partial(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, keda_servicer),
+            partial(webhook_pb2_grpc.add_WebhookServiceServicer_to_server, WebhookServicer(database)),
         ],
         host=settings.host,
         port=settings.port,
@@ -129,10 +136,9 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         if database.alone:
             await database.write(objects.abandon_pending)  # of an earlier process
         await results.check()
-        if not database.alone and not settings.results.startswith("s3://"):
-            log.warning("Other gateways may share the store: they must share the folder %s, too.", settings.results)
+        _warn_of_folder(settings, database)
         http = serving_http(settings, database, generations, urls, server, guard, metrics)
-        async with AsyncExitStack() as stack, intake, server, http as http_port, asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as stack, poster, intake, server, http as http_port, asyncio.TaskGroup() as group:
             urls.base = _public_url(settings, http_port)
             if settings.keda_port is not None:
                 keda = await stack.enter_async_context(keda_server(settings, keda_servicer))
@@ -143,6 +149,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
                     discovery.run,
                     dispatcher.run,
                     places.run,
+                    WebhookDispatcher(database, poster).run,
                     partial(keep_house, database, results, retention),
                 )
             ]
@@ -172,6 +179,11 @@ def keda_server(settings: GatewaySettings, servicer: KedaServicer) -> Server:
         tls=settings.tls,
         peers=settings.keda_peers.split(","),
     )
+
+
+def _warn_of_folder(settings: GatewaySettings, database: Database) -> None:
+    if not database.alone and not settings.results.startswith("s3://"):
+        log.warning("Other gateways may share the store: they must share the folder %s, too.", settings.results)
 
 
 def _public_url(settings: GatewaySettings, http_port: int | None) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Row, and_, case, func, insert, select, upd
 from wan22.errors import Wan22Error
 from wan22.status import to_status
 from wan22.v1 import generation_pb2
-from wan22_gateway.store import checkpoints, turns
+from wan22_gateway.store import checkpoints, turns, webhooks
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.facts import AttemptLost, Ended, Started
 from wan22_gateway.store.schema import attempts, events, generations, workers
@@ -114,6 +114,7 @@ def accepted(tx: Transaction, born: Sequence[str]) -> None:
 def answered(tx: Transaction, row: Row[Any]) -> None:
     """Records the birth of a row that was just inserted as SUCCEEDED: an earlier video is its result."""
     append_event(tx, row.id, state_change=_success(row.video_size, row.video_digest, row.video_expire_time))
+    webhooks.announce(tx, row.id)
     tx.note(Ended(row.variant, row.pool, State.SUCCEEDED.value, None))
 
 
@@ -141,6 +142,7 @@ def _move(
         if state in FINAL:
             checkpoints.drop_all(tx, row.id)
             turns.settle(tx, row.id)
+            webhooks.announce(tx, row.id)
             ran = None if row.start_time is None else (tx.now - row.start_time) / 1_000_000
             tx.note(Ended(row.variant, row.pool, state.value, ran))
         elif state == State.QUEUED:

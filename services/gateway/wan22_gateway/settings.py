@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from wan22.server_settings import ServerSettings
 from wan22.settings import home
 from wan22_gateway.store.opening import SCHEMES
+from wan22_gateway.webhooks.addresses import parse_networks
 
 
 class GatewaySettings(ServerSettings):
@@ -85,6 +86,10 @@ class GatewaySettings(ServerSettings):
     resume_wait_seconds: float = Field(60.0, ge=0.0)
     """How long a generation with a checkpoint waits for a worker of equal numerics before it starts anew elsewhere:
     longer than a worker's restart, much shorter than the work that is saved."""
+    webhook_private_networks: str = ""
+    """Networks inside which webhooks may lead, by commas, such as 10.0.0.0/8; by default none that is not public."""
+    webhook_ca: Path | None = None
+    """PEM file of an authority that receivers' certificates may be of, beside the public ones."""
     reflection: bool = False
     """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""
 
@@ -112,6 +117,12 @@ class GatewaySettings(ServerSettings):
         if parts.password is not None or "password" in parse_qs(parts.query):
             raise ValueError("a password does not belong into the URL, where others see it: use store_password_file")
         return store
+
+    @field_validator("webhook_private_networks")
+    @classmethod
+    def _check_networks(cls, networks: str) -> str:
+        parse_networks(networks)
+        return networks
 
     @property
     def local_folder(self) -> Path:

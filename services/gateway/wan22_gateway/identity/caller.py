@@ -13,6 +13,7 @@ SERVICE_ROLES = {
     "wan22.v1.GenerationService": USER,
     "wan22.v1.PoolService": OPERATOR,
     "wan22.v1.AdminService": ADMIN,
+    "wan22.v1.WebhookService": USER,
     "externalscaler.ExternalScaler": OPERATOR,
 }
 """Which role each service needs; one that is not listed needs no more than credentials: reflection."""

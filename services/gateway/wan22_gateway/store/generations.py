@@ -52,6 +52,8 @@ class NewGeneration:
     """Microseconds for which its video is kept; None for as long as the row."""
     inputs_digest: str = ""
     """Of all that the request decides of the video, see `reuse`."""
+    webhook_url: str | None = None
+    """Who is told of its end, in place of its tenant's webhook."""
     media: tuple[str, ...] = ()
     """Ids of the images that it starts from."""
 
@@ -169,6 +171,7 @@ def _row(new: NewGeneration, now: int) -> dict[str, Any]:
         "start_by_time": new.start_by_time,
         "keep_for": new.keep_for,
         "inputs_digest": new.inputs_digest,
+        "webhook_url": new.webhook_url,
     }
 
 

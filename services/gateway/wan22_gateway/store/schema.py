@@ -58,6 +58,7 @@ generations = Table(
     Column("inputs_digest", Text, nullable=False, default=""),
     Column("numerics_digest", Text, nullable=False, default=""),  # empty until there is a video
     Column("reused_from", Text),
+    Column("webhook_url", Text),  # of the request, in place of its tenant's
     Column("last_sequence", BigInteger, nullable=False, default=0),
     # The claim: which worker runs or is about to run it, and which gateway process speaks for it.
     Column("claimed_worker", Text),
@@ -121,6 +122,39 @@ attempts = Table(
     Column("resumed_step", Integer, nullable=False),  # of the checkpoint that it went on from; 0 without one
     Column("restart_reason", Text, nullable=False),  # why without one although there was one
     Column("progress", LargeBinary),  # generation_pb2.Progress, as far as it had come when its worker was lost
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("url", Text, nullable=False),  # empty: only what requests name
+    Column("include_prompt", Boolean, nullable=False),
+    Column("secret", Text, nullable=False),  # it signs, so that a digest would not do
+    Column("secret_create_time", BigInteger, nullable=False),
+    Column("previous_secret", Text),
+    Column("previous_secret_expire_time", BigInteger),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),  # the header webhook-id
+    Column("tenant", Text, nullable=False),
+    Column("generation", Text, nullable=False),  # which may have been deleted since
+    Column("url", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # as it is signed and sent
+    Column("state", Text, nullable=False),  # webhook_pb2.Delivery.State, by name
+    Column("create_time", BigInteger, nullable=False),
+    Column("attempt_count", Integer, nullable=False, default=0),
+    Column("tries_left", Integer, nullable=False),
+    Column("next_time", BigInteger, nullable=False),
+    Column("lease_expire_time", BigInteger, nullable=False, default=0),  # of the try under way
+    Column("last_error", Text, nullable=False, default=""),
+    Column("end_time", BigInteger),
+    Index("deliveries_by_time", "state", "next_time"),
+    Index("deliveries_by_tenant", "tenant", "create_time"),
 )
 
 quarantine = Table(

@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, func, select
 
 from wan22.errors import FailedPrecondition, NotFound, Reason, ResourceExhausted
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import generations, keys, quarantine, tenants, usage
+from wan22_gateway.store.schema import deliveries, generations, keys, quarantine, tenants, usage, webhooks
 
 DAY = 24 * 3600 * 1_000_000
 
@@ -82,6 +82,8 @@ def remove(tx: Transaction, name: str) -> None:
         raise FailedPrecondition(text, reason=Reason.TENANT_IN_USE)
     tx.execute(delete(keys).where(keys.c.tenant == name))
     tx.notify("keys")
+    tx.execute(delete(webhooks).where(webhooks.c.tenant == name))
+    tx.execute(delete(deliveries).where(deliveries.c.tenant == name))
     tx.execute(delete(quarantine).where(quarantine.c.tenant == name))
     tx.execute(delete(tenants).where(tenants.c.name == name))
 

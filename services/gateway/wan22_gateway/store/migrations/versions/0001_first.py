@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("inputs_digest", sa.Text(), nullable=False),
         sa.Column("numerics_digest", sa.Text(), nullable=False),
         sa.Column("reused_from", sa.Text(), nullable=True),
+        sa.Column("webhook_url", sa.Text(), nullable=True),
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
         sa.Column("claimed_worker", sa.Text(), nullable=True),
         sa.Column("claimed_incarnation", sa.Text(), nullable=True),
@@ -218,6 +219,37 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("generation", "number"),
     )
     op.create_table(
+        "webhooks",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("include_prompt", sa.Boolean(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("secret_create_time", sa.BigInteger(), nullable=False),
+        sa.Column("previous_secret", sa.Text(), nullable=True),
+        sa.Column("previous_secret_expire_time", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("tenant"),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("generation", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("payload", sa.LargeBinary(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("attempt_count", sa.Integer(), nullable=False),
+        sa.Column("tries_left", sa.Integer(), nullable=False),
+        sa.Column("next_time", sa.BigInteger(), nullable=False),
+        sa.Column("lease_expire_time", sa.BigInteger(), nullable=False),
+        sa.Column("last_error", sa.Text(), nullable=False),
+        sa.Column("end_time", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("deliveries_by_time", "deliveries", ["state", "next_time"], unique=False)
+    op.create_index("deliveries_by_tenant", "deliveries", ["tenant", "create_time"], unique=False)
+    op.create_table(
         "quarantine",
         sa.Column("generation", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
@@ -266,6 +298,10 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_index("checkpoints_by_generation", table_name="checkpoints")
     op.drop_table("checkpoints")
+    op.drop_index("deliveries_by_tenant", table_name="deliveries")
+    op.drop_index("deliveries_by_time", table_name="deliveries")
+    op.drop_table("deliveries")
+    op.drop_table("webhooks")
     op.drop_index("quarantine_by_likeness", table_name="quarantine")
     op.drop_table("quarantine")
     op.drop_table("attempts")

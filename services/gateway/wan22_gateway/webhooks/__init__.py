@@ -1,0 +1,1 @@
+"""Telling tenants by HTTPS that their generations have ended."""
