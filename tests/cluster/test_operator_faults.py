@@ -163,7 +163,7 @@ async def test_an_operator_killed_fifty_times_takes_no_worker_from_its_generatio
 
 
 async def _without_a_gateway(operated: Operated, client: Client, seconds: float) -> None:
-    """The gateway is paused, which leaves every connection half-open, and then killed."""
+    """The gateway is paused, which leaves every connection half-open and keeps its ports, and then killed."""
     gateway = operated.installation.gateway
     operated.apply("blind", scaling={"minReplicas": 2, "maxReplicas": 2})
     pods = await operated.until_ready("blind", 2)
@@ -171,9 +171,9 @@ async def _without_a_gateway(operated: Operated, client: Client, seconds: float)
     try:
         operated.apply("blind", scaling={"minReplicas": 1, "maxReplicas": 2, "idleHoldSeconds": 0})
         await until(lambda: operated.condition("blind", "ScalingActive"), lambda found: found == "Blind")
-        gateway.kill()
         await asyncio.sleep(seconds)  # the outage is what is tested
         assert operated.uids("blind") == pods
+        gateway.kill()
         operated.apply("blind", scaling={"minReplicas": 3, "maxReplicas": 3})
         await until(lambda: operated.uids("blind"), lambda found: found.items() > pods.items())  # it may grow
         operated.apply("blind", scaling={"minReplicas": 1, "maxReplicas": 3, "idleHoldSeconds": 0})
@@ -245,6 +245,7 @@ async def test_two_operators_at_once_are_one_and_the_other_takes_over(
     await operated.remove("taken")
 
 
+@pytest.mark.long
 async def test_two_operators_that_know_nothing_of_each_other_make_no_worker_too_many(
     operated: Operated, operator: ServiceProcess
 ) -> None:
