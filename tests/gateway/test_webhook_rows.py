@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from wan22.errors import FailedPrecondition, InternalError, NotFound, Reason
 from wan22_gateway import lifecycle
-from wan22_gateway.store import webhooks
+from wan22_gateway.store import generations, webhooks
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.schema import deliveries
 from wan22_gateway.store.webhooks import BACKOFF, Try
@@ -60,6 +60,17 @@ async def test_a_generation_and_its_delivery_end_in_one_transaction(database: Da
     assert body["data"]["name"] == f"generations/{generation}"
     assert body["data"]["error"] == {"code": "INTERNAL", "reason": "NOT_FINITE", "message": "It broke."}
     assert "prompt" not in body["data"]
+
+
+async def test_a_deleted_generations_texts_are_in_no_delivery(database: Database) -> None:
+    await database.write(lambda tx: apply(tx, prompt=True))
+    generation = await database.write(end)
+    assert {"prompt", "labels"} <= json.loads((await one(database)).payload)["data"].keys()
+    await database.write(lambda tx: generations.remove(tx, generations.get(tx, "default", generation)))
+    row = await one(database)
+    data = json.loads(row.payload)["data"]
+    assert (row.state, data["name"], data["state"]) == ("PENDING", f"generations/{generation}", "CANCELLED")
+    assert not {"prompt", "negative_prompt", "labels"} & data.keys()
 
 
 async def test_a_tenant_without_a_webhook_is_told_nothing_and_another_ones_is_not_used(database: Database) -> None:

@@ -15,7 +15,7 @@ from wan22.v1 import generation_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.results import recipe_key
-from wan22_gateway.store import media, objects, turns, usage
+from wan22_gateway.store import media, objects, turns, usage, webhooks
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.facts import Accepted
 from wan22_gateway.store.schema import attempts, events, generations, labels, requests, workers
@@ -243,6 +243,7 @@ def remove(tx: Transaction, row: GenerationRow) -> None:
         text = f"generations/{row.id} is {row.state}: cancel it first, or delete with force."
         raise FailedPrecondition(text, reason=Reason.GENERATION_UNFINISHED)
     tx.execute(update(requests).where(_request_of(row)).values(free_time=tx.now + REQUEST_ID_LIFE))
+    webhooks.forget_texts(tx, row.id)
     _let_go(tx, row)
     tx.notify("garbage")
     tx.notify("deleted")

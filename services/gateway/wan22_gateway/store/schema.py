@@ -155,6 +155,7 @@ deliveries = Table(
     Column("end_time", BigInteger),
     Index("deliveries_by_time", "state", "next_time"),
     Index("deliveries_by_tenant", "tenant", "create_time"),
+    Index("deliveries_by_generation", "generation"),
 )
 
 quarantine = Table(

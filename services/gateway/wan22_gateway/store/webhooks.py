@@ -123,6 +123,17 @@ def _data(row: Row[Any]) -> dict[str, Any]:
     return data
 
 
+def forget_texts(tx: Transaction, generation: str) -> None:
+    """Takes prompt and labels of a generation that is deleted out of its deliveries, those to come included."""
+    mine = select(deliveries.c.id, deliveries.c.payload).where(deliveries.c.generation == generation)
+    for row in tx.execute(mine).all():
+        body = json.loads(row.payload)
+        for name in ("prompt", "negative_prompt", "labels"):
+            body["data"].pop(name, None)
+        payload = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        tx.execute(update(deliveries).where(deliveries.c.id == row.id).values(payload=payload))
+
+
 def _time(microseconds: int) -> str:
     time = Timestamp()
     time.FromMicroseconds(microseconds)

@@ -249,6 +249,7 @@ def upgrade() -> None:
     )
     op.create_index("deliveries_by_time", "deliveries", ["state", "next_time"], unique=False)
     op.create_index("deliveries_by_tenant", "deliveries", ["tenant", "create_time"], unique=False)
+    op.create_index("deliveries_by_generation", "deliveries", ["generation"], unique=False)
     op.create_table(
         "quarantine",
         sa.Column("generation", sa.Text(), nullable=False),
@@ -298,6 +299,7 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_index("checkpoints_by_generation", table_name="checkpoints")
     op.drop_table("checkpoints")
+    op.drop_index("deliveries_by_generation", table_name="deliveries")
     op.drop_index("deliveries_by_tenant", table_name="deliveries")
     op.drop_index("deliveries_by_time", table_name="deliveries")
     op.drop_table("deliveries")
