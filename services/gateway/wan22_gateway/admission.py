@@ -23,6 +23,7 @@ from wan22_gateway.cost import CostModel, work
 from wan22_gateway.generation_messages import generation_message
 from wan22_gateway.intake import Intake
 from wan22_gateway.memory import Fit, fit, roomiest
+from wan22_gateway.prompt_hook import PromptHook
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.queue_view import view
 from wan22_gateway.retention import Retention
@@ -89,7 +90,9 @@ class Admission:
         adapters: Adapters,
         intake: Intake,
         retention: Retention,
+        hook: PromptHook | None = None,
     ) -> None:
+        self._hook = hook
         self._database = database
         self._retention = retention
         self._prompts = prompts
@@ -107,6 +110,10 @@ class Admission:
         asked.CopyFrom(request)
         asked.ClearField("request_id")
         digest = hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()
+        if self._hook is not None and request.request_id:  # which is not asked twice about one request
+            known = await self._database.read(_known, tenant, request.request_id, digest)
+            if known is not None:
+                return known
         try:
             new = await self._new(tenant, request, digest)
         except Wan22Error:
@@ -131,6 +138,8 @@ class Admission:
             check_url(request.webhook_url, "webhook_url")
             await self._database.read(webhooks.check_secret, tenant)
         admitted = await self.check(tenant, wanted)
+        if self._hook is not None and await self._hook.ask(tenant, wanted):
+            admitted = await self.check(tenant, wanted)
         count = request.count or 1
         if admitted.parameters.seed + count - 1 > MAX_SEED:
             text = f"seed is {admitted.parameters.seed}: with count {count} use at most {MAX_SEED - count + 1}."

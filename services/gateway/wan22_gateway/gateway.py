@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,6 +36,7 @@ from wan22_gateway.media import MediaLibrary
 from wan22_gateway.metrics import GatewayMetrics
 from wan22_gateway.places import Places
 from wan22_gateway.pool_servicer import PoolServicer
+from wan22_gateway.prompt_hook import PromptHook
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
@@ -89,23 +90,22 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
     media = MediaLibrary(database, results)
     urls = DownloadUrls(database, results)
     discovery = Discovery(database, channels, settings.worker_lease_seconds)
-    owner = str(uuid.uuid4())
 
     def runner(claim: Claim) -> AttemptRunner:
         return AttemptRunner(claim, database, channels, results, media, folder.spool)
 
     dispatcher = Dispatcher(
         database,
-        owner,
+        str(uuid.uuid4()),
         runner,
         lease_seconds=settings.lease_seconds,
         resume_wait=settings.resume_wait_seconds,
     )
     places = Places(database)
     intake = Intake(database, settings.queue_limit)
-    admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), intake, retention)
+    hook = _prompt_hook(settings)
+    admission = Admission(database, prompts, Adapters(settings.registry, settings.tls), intake, retention, hook)
     generations = GenerationServicer(database, admission, results, media, urls, places)
-    pools = PoolServicer(database, prompts, discovery)
     keda_servicer = KedaServicer(database, discovery.complete)
     poster = Poster(parse_networks(settings.webhook_private_networks), settings.webhook_ca)
     guard = _guard(settings, database)
@@ -114,7 +114,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
     server = Server(
         [
             partial(generation_pb2_grpc.add_GenerationServiceServicer_to_server, generations),
-            partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, pools),
+            partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, PoolServicer(database, prompts, discovery)),
             partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(database)),
             partial(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, keda_servicer),
             partial(webhook_pb2_grpc.add_WebhookServiceServicer_to_server, WebhookServicer(database)),
@@ -139,6 +139,7 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         _warn_of_folder(settings, database)
         http = serving_http(settings, database, generations, urls, server, guard, metrics)
         async with AsyncExitStack() as stack, poster, intake, server, http as http_port, asyncio.TaskGroup() as group:
+            await stack.enter_async_context(hook or nullcontext())
             urls.base = _public_url(settings, http_port)
             if settings.keda_port is not None:
                 keda = await stack.enter_async_context(keda_server(settings, keda_servicer))
@@ -178,6 +179,19 @@ def keda_server(settings: GatewaySettings, servicer: KedaServicer) -> Server:
         stop_grace=STOP_GRACE,
         tls=settings.tls,
         peers=settings.keda_peers.split(","),
+    )
+
+
+def _prompt_hook(settings: GatewaySettings) -> PromptHook | None:
+    """The hook that the settings name; it may be inside, since the operator has named it."""
+    if not settings.prompt_hook or settings.prompt_hook_secret_file is None:
+        return None
+    return PromptHook(
+        Poster(parse_networks("0.0.0.0/0,::/0"), settings.webhook_ca),
+        settings.prompt_hook,
+        settings.prompt_hook_secret_file,
+        seconds=settings.prompt_hook_seconds,
+        fail_open=settings.prompt_hook_open,
     )
 
 

@@ -90,6 +90,15 @@ class GatewaySettings(ServerSettings):
     """Networks inside which webhooks may lead, by commas, such as 10.0.0.0/8; by default none that is not public."""
     webhook_ca: Path | None = None
     """PEM file of an authority that receivers' certificates may be of, beside the public ones."""
+    prompt_hook: str = ""
+    """https:// address that is asked about each request's texts before it is queued, and may replace or refuse them:
+    docs/prompt-hook.md. None by default."""
+    prompt_hook_secret_file: Path | None = None
+    """File of the `whsec_…` secret that the hook verifies our calls with. Required with it."""
+    prompt_hook_seconds: float = Field(5.0, gt=0.0, le=60.0)
+    """How long the hook may take."""
+    prompt_hook_open: bool = False
+    """Takes requests unchecked while the hook does not answer; off, they are UNAVAILABLE."""
     reflection: bool = False
     """Serves gRPC reflection, for grpcurl; off by default because it shows the whole API."""
 
@@ -135,6 +144,14 @@ class GatewaySettings(ServerSettings):
     def store_name(self) -> str:
         """The store in a log: a URL without its parameters, which may name files and options."""
         return str(self.store).partition("?")[0]
+
+    @model_validator(mode="after")
+    def _check_prompt_hook(self) -> Self:
+        if self.prompt_hook and self.prompt_hook_secret_file is None:
+            raise ValueError("prompt_hook needs prompt_hook_secret_file")
+        if self.prompt_hook and not self.prompt_hook.startswith("https://"):
+            raise ValueError("prompt_hook must be an https:// address")
+        return self
 
     @model_validator(mode="after")
     def _check_oidc(self) -> Self:
