@@ -80,7 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     report = Report(
         name="faults",
         device=f"{len(os.sched_getaffinity(0))} cores",
-        command=f"wan22 bench faults --events {options.events} --seed {seed}",
+        command=f"wan22 bench faults --events {options.events} --seed {seed}"
+        + "".join(f" --store {store}" for store in options.store or ()),
         rows=[*rows(found)],
         versions=versions_of(*VERSIONS),
     )

@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.http_seconds:
             rows += asyncio.run(responsiveness.measure(Path(folder) / "p13", options.http_seconds))
     command = f"wan22 bench gateway --rounds {options.rounds} --seconds {options.seconds:g}"
+    command += f" --http-seconds {options.http_seconds:g}"
     report = Report(
         name="gateway",
         device=f"{len(os.sched_getaffinity(0))} cores",
