@@ -338,7 +338,7 @@ async def test_another_tenants_generation_is_not_found_by_any_route(
     found = []
     async with httpx.AsyncClient(base_url=place.http, headers=headers) as http:
         for identity in (name.removeprefix("generations/"), NEVER):
-            body = {} if path.endswith("download_url") else None
+            body: dict[str, str] | None = {} if path.endswith("download_url") else None
             answer = await http.request(method, path.format(generation=identity), params=query, json=body)
             assert answer.status_code == 404
             found.append(answer.text.replace(identity, NEVER))
