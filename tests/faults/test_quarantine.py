@@ -21,7 +21,9 @@ WORK: ParameterOptions = {"num_inference_steps": 100, "num_frames": 33}
 
 
 async def test_three_killed_workers_quarantine_a_generation_and_its_release_lets_it_run(tmp_path: Path) -> None:
-    async with Installation(tmp_path) as installation, installation.client() as client:
+    # a lease longer than any start: on one that lapses, the next attempt begins before this death is known
+    patient = Installation(tmp_path, worker_lease_seconds=120)
+    async with patient as installation, installation.client() as client:
         await installation.push(T2V, shared_folder(T2V))
         await installation.serve(T2V, "w1", "w2")
         await installation.start_workers("w1", "w2")
