@@ -116,4 +116,4 @@ async def test_what_cannot_be_prepared_fails_when_its_turn_comes_and_hurts_nobod
         await anext(prepared)
         one, two = await asyncio.gather(to_the_end(running), to_the_end(prepared))
         assert kinds(one)[-1] == "finished"
-        assert kinds(two) == ["accepted", "progress", "failed"]
+        assert [told for told in kinds(two) if told != "progress"] == ["accepted", "failed"]
