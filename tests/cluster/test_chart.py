@@ -97,6 +97,7 @@ async def test_an_installed_operator_runs_pools_and_nothing_is_stuck_when_it_is_
         f"--set=operator.gateway={installation.gateway.address}",
         f"--set=operator.registry={installation.registry.address}",
         "--set=operator.workerDiscovery=addresses,operator.resyncSeconds=2,operator.leaseSeconds=3",
+        "--set=gateway.enabled=false,registry.enabled=false,tls.mode=off",
     ]
     # the definitions are on this cluster already
     await asyncio.to_thread(helm, "install", "chart", CHART, *INSIDE, "--take-ownership", *flags)

@@ -20,3 +20,25 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "wan22.image" -}}
 {{- printf "%s/%s:%s" .root.Values.image.repository .name (.root.Values.image.tag | default .root.Chart.AppVersion) -}}
 {{- end -}}
+
+
+{{/* Name of a component's Secret of tls.crt, tls.key and ca.crt: the one that the values name, else the chart's own; empty in plaintext. */}}
+{{- define "wan22.tlsSecret" -}}
+{{- if .given -}}{{ .given }}
+{{- else if ne .root.Values.tls.mode "off" -}}{{ include "wan22.name" . }}-tls
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the chart makes tenants and keys itself. */}}
+{{- define "wan22.ownKeys" -}}
+{{- if and .Values.gateway.enabled (not .Values.gateway.tenantsSecret.name) }}yes{{ end -}}
+{{- end -}}
+
+{{- define "wan22.keysSecret" -}}
+{{- include "wan22.name" (dict "root" . "component" "keys") -}}
+{{- end -}}
+
+{{/* Whether the gateway keeps anything on a volume: an SQLite store, or results outside S3. */}}
+{{- define "wan22.gatewayVolume" -}}
+{{- if or (not .Values.gateway.store.url) (not .Values.gateway.results.url) }}yes{{ end -}}
+{{- end -}}

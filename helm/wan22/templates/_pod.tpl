@@ -1,0 +1,101 @@
+{{/* What every pod of the chart begins with; .settings is its component's values. */}}
+{{- define "wan22.pod" -}}
+enableServiceLinks: false  # variables of services named wan22-* would look like settings
+automountServiceAccountToken: false
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* Where its pods go. */}}
+{{- define "wan22.scheduling" -}}
+{{- with .settings.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .settings.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.tolerations }}
+tolerations: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .settings.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{- range . }}
+- {{- merge (dict "labelSelector" (dict "matchLabels" (include "wan22.selector" $ | fromYaml))) . | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "wan22.podMetadata" -}}
+labels:
+  {{- with .settings.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- include "wan22.labels" . | nindent 2 }}
+{{- with .settings.podAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "wan22.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Kubelet asks the health port, which is plaintext and answers from a thread of its own. */}}
+{{- define "wan22.probes" -}}
+startupProbe:
+  grpc: {port: {{ .health }}, service: live}
+  periodSeconds: 2
+  failureThreshold: {{ .starts }}
+readinessProbe:
+  grpc: {port: {{ .health }}, service: ready}
+  periodSeconds: 5
+livenessProbe:
+  grpc: {port: {{ .health }}, service: live}
+  periodSeconds: 10
+  failureThreshold: 3
+{{- end -}}
+
+{{/* Settings by their own names as variables; whole numbers stay whole, lists are JSON. */}}
+{{- define "wan22.environment" -}}
+{{- range $name, $value := .settings.settings }}
+- name: {{ $.prefix }}_{{ upper $name }}
+  {{- if kindIs "float64" $value }}
+  value: {{ (eq (float64 (int64 $value)) $value) | ternary (int64 $value | toString) (toString $value) | quote }}
+  {{- else if or (kindIs "slice" $value) (kindIs "map" $value) }}
+  value: {{ toJson $value | quote }}
+  {{- else }}
+  value: {{ toString $value | quote }}
+  {{- end }}
+{{- end }}
+{{- with .settings.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* How a service listens: by its certificate, or in plaintext where the values say so. */}}
+{{- define "wan22.listening" -}}
+- {name: {{ .prefix }}_HOST, value: 0.0.0.0}
+{{- if .tls }}
+- {name: {{ .prefix }}_TLS_CA, value: /etc/wan22/tls/ca.crt}
+- {name: {{ .prefix }}_TLS_CERT, value: /etc/wan22/tls/tls.crt}
+- {name: {{ .prefix }}_TLS_KEY, value: /etc/wan22/tls/tls.key}
+{{- else }}
+- {name: {{ .prefix }}_PLAINTEXT, value: "true"}
+{{- end }}
+{{- end -}}
