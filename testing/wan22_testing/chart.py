@@ -45,11 +45,13 @@ def golden_text(objects: Sequence[dict[str, Any]]) -> str:
     """What is reviewed of them: the definitions, which are files already, and what is random, are left out."""
     shown = [_without_secrets(found) for found in objects if found["kind"] != DEFINITION]
     shown.sort(key=lambda found: (found["kind"], found["metadata"].get("namespace", ""), found["metadata"]["name"]))
-    return yaml.safe_dump_all(shown, sort_keys=True, width=120)
+    return str(yaml.safe_dump_all(shown, sort_keys=True, width=120))
 
 
 def _without_secrets(found: dict[str, Any]) -> dict[str, Any]:
     if found["kind"] != "Secret":
         return found
-    hidden = {part: dict.fromkeys(found[part], MADE) for part in ("data", "stringData") if part in found}
+    hidden: dict[str, Any] = {
+        part: dict.fromkeys(found[part], MADE) for part in ("data", "stringData") if part in found
+    }
     return {**found, **hidden}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
 from wan22_testing.chart import DEFINITION, EXAMPLES, GOLDEN, Chart, golden_text
