@@ -87,6 +87,9 @@ def test_keys_and_certificates_outlive_upgrades_and_a_new_component_gets_one_of_
     helm("upgrade", "kept", str(CHART), *flags, "--set=nodeCache.enabled=true,nodeCache.volume.storageClass=local")
     assert made() == before
     assert data("kept-node-cache-tls")["ca.crt"] == before["authority"]["tls.crt"]
+    helm("upgrade", "kept", str(CHART), *flags, "--set=tls.gatewayNames={wan22.example.com}")
+    after = made()
+    assert {name for name in after if after[name] != before[name]} == {"gateway-tls"}  # it has to have another name
     tenants = json.loads(base64.b64decode(before["keys"]["tenants.json"]))
     assert [key["roles"] for key in tenants["keys"]] == [["admin"], ["operator"]]
 
