@@ -81,15 +81,23 @@ def test_keys_and_certificates_outlive_upgrades_and_a_new_component_gets_one_of_
         names = ("keys", "authority", "gateway-tls", "registry-tls", "operator-tls", "worker-tls", "admin-tls")
         return {name: data(f"kept-{name}") for name in names}
 
-    flags = ("--set=crds.install=false", *INSIDE)
-    helm("install", "kept", str(CHART), *flags)
+    flags = (f"--values={EXAMPLES / 'single-node.yaml'}", "--set=crds.install=false", *INSIDE)
+    notes = helm("install", "kept", str(CHART), *flags)
     before = made()
+    for shown, secret, start in (
+        ("{{.data.admin | base64decode}}", "kept-keys", "wan22_"),
+        ('{{index .data "ca.crt" | base64decode}}', "kept-admin-tls", "-----BEGIN CERTIFICATE-----"),
+    ):
+        assert shown.replace("ca.crt", "$part").replace('"', '\\"') in notes
+        assert kubectl("get", "secret", secret, *INSIDE, "--output", f"go-template={shown}").startswith(start)
     helm("upgrade", "kept", str(CHART), *flags, "--set=nodeCache.enabled=true,nodeCache.volume.storageClass=local")
     assert made() == before
     assert data("kept-node-cache-tls")["ca.crt"] == before["authority"]["tls.crt"]
     helm("upgrade", "kept", str(CHART), *flags, "--set=tls.gatewayNames={wan22.example.com}")
     after = made()
     assert {name for name in after if after[name] != before[name]} == {"gateway-tls"}  # it has to have another name
+    helm("rollback", "kept", "2", *INSIDE)
+    assert made() == before
     tenants = json.loads(base64.b64decode(before["keys"]["tenants.json"]))
     assert [key["roles"] for key in tenants["keys"]] == [["admin"], ["operator"]]
 
