@@ -29,11 +29,6 @@ def objects(chart: Chart, example: Path) -> list[dict[str, Any]]:
     return chart.example(example)
 
 
-def of(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    (found,) = [one for one in objects if (one["kind"], one["metadata"]["name"]) == (kind, name)]
-    return found
-
-
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     return bool(selector["matchLabels"].items() <= labels.items())
 
