@@ -132,12 +132,13 @@ async def test_cancel_while_denoising_frees_the_worker(client: Client) -> None:
 
 
 async def test_cancel_while_queued_is_final_at_once(client: Client) -> None:
-    running = await client.create(variant=T2V, prompt=PROMPT, **SLOW)
+    held = [await client.create(variant=T2V, prompt=PROMPT, **SLOW) for _ in range(2)]  # one runs, one is prepared
     queued = await client.create(variant=T2V, prompt=PROMPT)
     assert queued.state == Generation.QUEUED
     assert (await client.cancel(queued.name)).state == Generation.CANCELLED
-    await client.cancel(running.name)
-    assert (await client.wait(running.name)).state == Generation.CANCELLED
+    for generation in held:
+        await client.cancel(generation.name)
+        assert (await client.wait(generation.name)).state == Generation.CANCELLED
 
 
 async def test_a_client_that_vanishes_loses_nothing(installation: Installation, client: Client) -> None:
