@@ -12,7 +12,7 @@ from wan22.model_client import ModelClient
 from wan22.names import VersionName, VersionReference
 from wan22.tls import Tls
 from wan22.v1 import model_pb2
-from wan22.variants import VARIANTS, Variant
+from wan22.variants import Variant
 
 _TARGETS = {
     model_pb2.Adapter.HIGH: Expert.HIGH,
@@ -60,7 +60,7 @@ class Adapters:
             complete.append(fitted)
             indexes = fitted.expert.indexes(variant.experts) if fitted.expert is not None else ()
             for index in indexes:
-                sizes[index] += _weights_bytes(version)
+                sizes[index] += _weights_bytes(version, variant)
             if version.adapter.turbo:
                 distilled.update(indexes)
         if problems:
@@ -83,11 +83,11 @@ async def _version(client: ModelClient, reference: VersionName | VersionReferenc
     return await client.resolve(str(reference))
 
 
-def _weights_bytes(version: model_pb2.Version) -> int:
+def _weights_bytes(version: model_pb2.Version, variant: Variant) -> int:
     """Of one expert, of two equal shares where the file has both."""
     size = sum(file.size_bytes for file in version.files if file.path == WEIGHTS_FILE)
     both = version.adapter.target_expert == model_pb2.Adapter.BOTH
-    return size // VARIANTS[version.variant].experts if both else size
+    return size // variant.experts if both else size
 
 
 def _fitted(
