@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from wan22_testing.cluster.kubectl import Kubectl
 from wan22_testing.installation import Installation
 from wan22_testing.service_process import ServiceProcess
 
+from .waiting import patience
+
 CHART = str(Path(__file__).parents[2] / "helm/wan22")
 T2V = "t2v-a14b-tiny"
 MODEL = "wan2.2-t2v-a14b-tiny"
@@ -22,18 +23,7 @@ RIGHTS = ("templates/operator-serviceaccount.yaml", "templates/operator-rbac.yam
 RELEASE = "faults"
 
 
-async def until(find: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 60.0) -> Any:
-    """What is found, once it is good."""
-    found = None
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                found = await asyncio.to_thread(find)
-                if good(found):
-                    return found
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise AssertionError(f"after {seconds} s it is {found}") from None
+until = patience(60.0)
 
 
 class Operated:
@@ -133,7 +123,7 @@ class Operated:
         """Deletes pools and waits until nothing of them is left."""
         await asyncio.to_thread(self.kubectl, "delete", "wanpool", *names, *self.inside, "--timeout=50s")
         for name in names:
-            await until(lambda name=name: self.uids(name), lambda found: not found)  # type: ignore[misc]
+            await until(lambda name=name: self.uids(name), lambda found: not found)
 
     async def create(self, client: Client, pool: str, steps: int = 4) -> Generation:
         """Asks a pool for a video."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -19,6 +18,8 @@ from wan22_testing.process_kubelet.images import Image
 from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
 from wan22_testing.tiny_models import shared_folder
+
+from .waiting import patience
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHART = str(Path(__file__).parents[2] / "helm/wan22")
@@ -69,18 +70,7 @@ def kubelet(
     kubectl("delete", "node", "chart")
 
 
-async def until(find: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 60.0) -> Any:
-    """What is found, once it is good."""
-    found = None
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                found = await asyncio.to_thread(find)
-                if good(found):
-                    return found
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise AssertionError(f"after {seconds} s it is {found}") from None
+until = patience(60.0)
 
 
 async def test_an_installed_operator_runs_pools_and_nothing_is_stuck_when_it_is_uninstalled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from wan22_testing.cluster.kubectl import Kubectl
 from wan22_testing.installation import Installation
 from wan22_testing.service_process import ServiceProcess
 from wan22_testing.tiny_models import shared_folder
+
+from .waiting import patience
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 T2V = "t2v-a14b-tiny"
@@ -67,18 +69,7 @@ def pool(name: str, model: str = MODEL, **spec: Any) -> dict[str, Any]:
     }
 
 
-async def until(find: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 30.0) -> Any:
-    """What is found, once it is good."""
-    found = None
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                found = await asyncio.to_thread(find)
-                if good(found):
-                    return found
-                await asyncio.sleep(0.2)
-    except TimeoutError:
-        raise AssertionError(f"after {seconds} s it is {found}") from None
+until = patience(30.0)
 
 
 def condition(found: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,8 @@ from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
 from wan22_testing.service_process import ServiceProcess
 from wan22_testing.tiny_models import shared_folder
+
+from .waiting import patience
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 T2V = "t2v-a14b-tiny"
@@ -95,18 +97,7 @@ def pool(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-async def until(find: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 40.0) -> Any:
-    """What is found, once it is good."""
-    found = None
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                found = await asyncio.to_thread(find)
-                if good(found):
-                    return found
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise AssertionError(f"after {seconds} s it is {found}") from None
+until = patience(40.0)
 
 
 def condition(status: dict[str, Any], kind: str) -> tuple[str, str, str]:
