@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from wan22_cli.home import Home, Running
+from wan22_testing.service_process import free_port
 from wan22_testing.wan22_command import Result, Wan22Command
 
 TINY = "t2v-a14b-tiny"
@@ -97,7 +98,7 @@ async def gone(pids: list[int]) -> None:
 @contextmanager
 def listening() -> Iterator[int]:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", free_port()))
         taken.listen()
         yield taken.getsockname()[1]
 

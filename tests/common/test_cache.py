@@ -231,6 +231,29 @@ async def test_a_lock_that_another_process_keeps_without_pulling_is_not_waited_f
     (await cache.pull(version, client)).close()
 
 
+async def test_who_waits_to_pull_a_blob_goes_on_once_another_process_has_pulled_it_and_uses_it(
+    client: ModelClient, version: Version, root: Path, tmp_path: Path
+) -> None:
+    digest = version.files[0].digest
+    name = digest.removeprefix("sha256:")
+    other = await Cache(tmp_path / "other").pull(version, client)
+    cache = Cache(root)
+    lock = os.open(root / "locks" / name, os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(lock, fcntl.LOCK_SH)  # as it is between the other's pull and its use
+    waiting = asyncio.ensure_future(cache.pull(version, client))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.3)
+    part = blob_path(root, digest + ".part")
+    part.write_bytes(other.path(version.files[0].path).read_bytes())
+    part.rename(blob_path(root, digest))
+    async with asyncio.timeout(30):
+        pulled = await waiting
+    assert cache.counts.hits == 1
+    pulled.close()
+    other.close()
+    os.close(lock)
+
+
 async def test_a_damaged_blob_that_another_process_uses_is_not_replaced_under_it(
     client: ModelClient, version: Version, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

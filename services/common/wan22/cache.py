@@ -161,21 +161,29 @@ class CachedBlob:
                 return pulled is not None
             # given up first: two processes that each waited with a shared lock for the exclusive one would wait on
             fcntl.flock(self.lock, fcntl.LOCK_UN)
-            await self._take(fcntl.LOCK_EX, report)
-            if here == self._identity():  # nobody has replaced it meanwhile
+            # whoever won goes on with a shared lock, so that waiting ends with the blob's arrival, not with a lock
+            locked = await self._take(fcntl.LOCK_EX, report, unless=lambda: self._identity() != here)
+            if locked and here == self._identity():  # nobody has replaced it meanwhile
                 if self.path.exists():
                     log.warning("The cached copy of %s is damaged: pulling it again.", self._file.path)
                     self.path.unlink()
                 await self._pull(client, report)
                 pulled = self._identity()
 
-    async def _take(self, mode: int, report: Callable[[int], object]) -> None:
-        """Locks, waiting for as long as another process gets on with pulling the blob."""
+    async def _take(
+        self, mode: int, report: Callable[[int], object], *, unless: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Locks, waiting for as long as another process gets on with pulling the blob; whether it did.
+
+        Gives up as soon as the lock is taken by another process and `unless` is true.
+        """
         seen, end = -1, time.monotonic()
         while True:
             try:
                 fcntl.flock(self.lock, mode | fcntl.LOCK_NB)
             except BlockingIOError:
+                if unless():
+                    return False
                 size = self._part_size()
                 if size != seen:
                     if seen < 0:
@@ -186,7 +194,7 @@ class CachedBlob:
                     raise self._stuck(mode) from None
                 await asyncio.sleep(LOCK_LOOK_SECONDS)
             else:
-                return
+                return True
 
     def _stuck(self, mode: int) -> Unavailable | DataLoss:
         if mode == fcntl.LOCK_EX and self.path.exists():
