@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from wan22.digests import Sha256, digest_file
@@ -162,7 +163,7 @@ class CachedBlob:
             # given up first: two processes that each waited with a shared lock for the exclusive one would wait on
             fcntl.flock(self.lock, fcntl.LOCK_UN)
             # whoever won goes on with a shared lock, so that waiting ends with the blob's arrival, not with a lock
-            locked = await self._take(fcntl.LOCK_EX, report, unless=lambda: self._identity() != here)
+            locked = await self._take(fcntl.LOCK_EX, report, unless=partial(self._differs_from, here))
             if locked and here == self._identity():  # nobody has replaced it meanwhile
                 if self.path.exists():
                     log.warning("The cached copy of %s is damaged: pulling it again.", self._file.path)
@@ -267,6 +268,9 @@ class CachedBlob:
 
     def _part_size(self) -> int:
         return _size(self._part)
+
+    def _differs_from(self, seen: Identity | None) -> bool:
+        return self._identity() != seen
 
     def _identity(self) -> Identity | None:
         """Which file the blob is now; None when it is not there with its size."""
