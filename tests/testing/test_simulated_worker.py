@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pytest
 
 from wan22.channels import open_channel
 from wan22.parameter_messages import to_message
@@ -93,6 +94,14 @@ async def test_it_loads_for_a_while_and_tells_how_much_is_left(tmp_path: Path) -
         await until_ready(service)
         worker = await stub.GetWorker(inference_pb2.GetWorkerRequest())
         assert (worker.state, worker.bytes_loaded) == (inference_pb2.Worker.IDLE, 1000)
+
+
+@pytest.mark.parametrize("utilization", [None, 0.0, 0.08])
+async def test_its_gpu_is_as_busy_as_the_settings_say(tmp_path: Path, utilization: float | None) -> None:
+    async with serving(tmp_path, gpu_utilization=utilization) as (_, stub):
+        worker = await stub.GetWorker(inference_pb2.GetWorkerRequest())
+    assert (worker.gpu.utilization if worker.HasField("gpu") else None) == utilization
+    assert worker.gpu.age.ToMilliseconds() < 1000
 
 
 async def test_an_unknown_variant_breaks_it(tmp_path: Path) -> None:

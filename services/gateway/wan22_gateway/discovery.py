@@ -15,6 +15,7 @@ import grpc
 from wan22.errors import Wan22Error
 from wan22.status import from_rpc_error
 from wan22.v1 import inference_pb2
+from wan22_gateway.gpu_readings import GpuReadings
 from wan22_gateway.store import claims, pools, quarantine
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.pools import PoolRow
@@ -50,6 +51,7 @@ class Discovery:
         self._asked: set[_Place] = set()
         self._looked_up: set[str] = set()
         self._strangers: dict[str, str] = {}
+        self.gpus = GpuReadings()
 
     def complete(self, pool: str) -> bool:
         """True once every target of the pool was looked up, and every address asked, since this process started."""
@@ -69,6 +71,7 @@ class Discovery:
                     for place in self._followed.keys() - wanted:
                         self._followed.pop(place).cancel()
                         self._asked.discard(place)
+                        self.gpus.forget(place.pool, place.address)
                     for place in wanted - self._followed.keys():
                         self._followed[place] = group.create_task(self._follow(place))
                     with suppress(TimeoutError):
@@ -112,6 +115,7 @@ class Discovery:
             self._note_stranger(place, f"{worker.name} of {worker.pool} with {worker.model_version or 'no model yet'}")
             return False
         self._strangers.pop(place.address, None)
+        self.gpus.note(worker, place.address)
         if await self._database.read(self._is_news, worker, place.address):
             if await self._database.read(quarantine.is_back, worker):
                 await self._database.write(quarantine.heard_again, worker)

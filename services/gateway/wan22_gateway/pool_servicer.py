@@ -20,6 +20,7 @@ from wan22_gateway.discovery import Discovery
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.store import pools
 from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.pools import PoolRow, WorkerRow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MIN_INTERVAL = 1.0
@@ -87,16 +88,24 @@ class PoolServicer(pool_pb2_grpc.PoolServiceServicer):
         return await self._get_worker(name)
 
     async def _get(self, name: str) -> pool_pb2.Pool:
-        return await self._database.read(
-            lambda tx: pool_message(tx, pools.get(tx, name), complete=self._discovery.complete(name))
-        )
+        return await self._database.read(lambda tx: self._pool(tx, pools.get(tx, name)))
 
     async def _get_worker(self, name: str) -> pool_pb2.PoolWorker:
-        return await self._database.read(lambda tx: worker_message(tx, pools.get_worker(tx, name)))
+        return await self._database.read(lambda tx: self._worker(tx, pools.get_worker(tx, name)))
 
     def _all(self, tx: Transaction) -> list[pool_pb2.Pool]:
-        rows = pools.list_all(tx)
-        return [pool_message(tx, row, complete=self._discovery.complete(row.name)) for row in rows]
+        return [self._pool(tx, row) for row in pools.list_all(tx)]
+
+    def _pool(self, tx: Transaction, row: PoolRow) -> pool_pb2.Pool:
+        pool = pool_message(tx, row, complete=self._discovery.complete(row.name))
+        for worker in pool.workers:
+            self._discovery.gpus.fill(worker, tx.now)
+        return pool
+
+    def _worker(self, tx: Transaction, row: WorkerRow) -> pool_pb2.PoolWorker:
+        worker = worker_message(tx, row)
+        self._discovery.gpus.fill(worker, tx.now)
+        return worker
 
 
 def _check(pool: pool_pb2.Pool) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from wan22.channels import CHUNK_BYTES
 from wan22.errors import Aborted, DeadlineExceeded, InvalidRequest, OutOfRange, Reason
@@ -21,6 +23,7 @@ from wan22_inference import event_messages
 from wan22_inference.attempts import Fence, Phase
 from wan22_inference.inputs import Inputs, Resume
 from wan22_inference.jobs import Failed, Finished, Lost, StoredCheckpoint
+from wan22_inference.renderer import GpuReading
 from wan22_inference.worker import Following, Worker, draining
 
 INPUT_TIMEOUT = 30.0
@@ -183,6 +186,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             numerics_digest=numerics_digest(renderer.numerics) if renderer.numerics else "",
             numerics=renderer.numerics,
             memory=None if renderer.holdings is None else memory_message(renderer.holdings),
+            gpu=_gpu(renderer.gpu),
         )
 
 
@@ -194,6 +198,14 @@ def _state(worker: Worker) -> inference_pb2.Worker.State.ValueType:
     if worker.renderer.variant is None:
         return inference_pb2.Worker.LOADING
     return inference_pb2.Worker.BUSY if worker.busy else inference_pb2.Worker.IDLE
+
+
+def _gpu(reading: GpuReading | None) -> inference_pb2.Worker.Gpu | None:
+    if reading is None:
+        return None
+    age = Duration()
+    age.FromMilliseconds(round((time.monotonic() - reading.time) * 1000))
+    return inference_pb2.Worker.Gpu(utilization=reading.utilization, age=age)
 
 
 def _fence(attempt: inference_pb2.Attempt) -> Fence:

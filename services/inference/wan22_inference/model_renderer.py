@@ -20,20 +20,30 @@ from wan22_inference.engine.generate import Rendered, Run, render
 from wan22_inference.engine.lora.adapter import LoraAdapter
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.preparation import Preparation
+from wan22_inference.gpu_sensor import GpuSensor
 from wan22_inference.inputs import Inputs
-from wan22_inference.renderer import Hooks
+from wan22_inference.renderer import GpuReading, Hooks
 from wan22_inference.weights import Weights
 
 
 class ModelRenderer:
     """A Renderer on torch."""
 
-    def __init__(self, weights: Weights, adapters: Adapters, compute: Compute, checkpoint_seconds: float) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        adapters: Adapters,
+        compute: Compute,
+        checkpoint_seconds: float,
+        sensor: GpuSensor | None,
+    ) -> None:
+        """`sensor` is that of the device; None for a CPU."""
         self.weights = weights
         self.changed = weights.changed
         self._adapters = adapters
         self._compute = compute
         self._checkpoint_seconds = checkpoint_seconds
+        self._sensor = sensor
 
     @property
     def version(self) -> str:
@@ -66,12 +76,19 @@ class ModelRenderer:
         return self.weights.bytes_total
 
     @property
+    def gpu(self) -> GpuReading | None:
+        """The newest reading of the GPU's sensor."""
+        return None if self._sensor is None else self._sensor.reading
+
+    @property
     def error(self) -> Wan22Error | None:
         """Why the model could not be loaded."""
         return self.weights.error
 
     async def load(self) -> None:
         """Returns once the model is in memory."""
+        if self._sensor is not None:
+            self._sensor.start()
         await self.weights.load()
 
     async def prepare(self, parameters: Parameters, inputs: Inputs) -> ModelRendering:
@@ -88,6 +105,8 @@ class ModelRenderer:
 
     async def close(self) -> None:
         """Waits for the computation."""
+        if self._sensor is not None:
+            self._sensor.stop()
         await self._compute.close()
 
     def _make(

@@ -18,6 +18,16 @@ from wan22_inference.inputs import Inputs
 from wan22_inference.signals import Signal
 
 
+@dataclass(frozen=True)
+class GpuReading:
+    """What a GPU's sensor said."""
+
+    utilization: float
+    """In [0, 1]: part of the last second, or less, in which anything was computed."""
+    time: float
+    """When, by the monotonic clock."""
+
+
 class Rendered(Protocol):
     """A video that is computed, and being written."""
 
@@ -98,6 +108,10 @@ class Renderer(Protocol):
     @property
     def bytes_total(self) -> int:
         """Bytes of weights in all; 0 until known."""
+
+    @property
+    def gpu(self) -> GpuReading | None:
+        """The newest reading of the GPU's sensor; None where there is none."""
 
     @property
     def error(self) -> Wan22Error | None:

@@ -9,6 +9,7 @@ from wan22_inference.adapters import Adapters
 from wan22_inference.compute import Compute
 from wan22_inference.engine.devices import choose_device
 from wan22_inference.engine.options import EngineOptions
+from wan22_inference.gpu_sensor import GpuSensor
 from wan22_inference.model_renderer import ModelRenderer
 from wan22_inference.settings import WorkerSettings
 from wan22_inference.weights import Weights
@@ -21,13 +22,14 @@ def serve(settings: WorkerSettings) -> AbstractAsyncContextManager[Service]:
     Raises FailedPrecondition when another process has its scratch folder, InvalidRequest for a device that is not here.
     """
     compute = Compute(settings.threads)
+    device = choose_device(settings.device)
     cache = Cache(settings.cache, settings.cache_quota_bytes)
     weights = Weights(
         settings.model,
         registry=settings.registry,
         tls=settings.tls,
         cache=cache,
-        device=choose_device(settings.device),
+        device=device,
         compute=compute,
         options=EngineOptions(
             threads=settings.threads,
@@ -39,4 +41,6 @@ def serve(settings: WorkerSettings) -> AbstractAsyncContextManager[Service]:
         ),
     )
     adapters = Adapters(settings.registry, cache, settings.adapter_cache_bytes, settings.tls)
-    return serve_worker(settings, ModelRenderer(weights, adapters, compute, settings.checkpoint_seconds))
+    sensor = GpuSensor(device) if device.type == "cuda" else None
+    renderer = ModelRenderer(weights, adapters, compute, settings.checkpoint_seconds, sensor)
+    return serve_worker(settings, renderer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import time
 from collections.abc import Mapping
 
 from wan22.errors import DeadlineExceeded, FailedPrecondition, Reason, Unavailable, Wan22Error
@@ -16,6 +17,7 @@ from wan22.recipe import Recipe
 from wan22.variants import VARIANTS, Variant
 from wan22_inference.engine.options import EngineOptions
 from wan22_inference.inputs import Inputs
+from wan22_inference.renderer import GpuReading
 from wan22_inference.signals import Signal
 from wan22_testing.simulated_worker.rendering import SimulatedRendering
 from wan22_testing.simulated_worker.settings import SimulatedWorkerSettings
@@ -49,6 +51,12 @@ class SimulatedRenderer:
         """0 until known."""
         self.error: Wan22Error | None = None
         """Why it cannot be loaded."""
+
+    @property
+    def gpu(self) -> GpuReading | None:
+        """What the settings say, read just now."""
+        utilization = self._settings.gpu_utilization
+        return None if utilization is None else GpuReading(utilization, time.monotonic())
 
     async def load(self) -> None:
         """Returns once the time for it is over. What the registry refuses shows as `error`, and is asked for again."""

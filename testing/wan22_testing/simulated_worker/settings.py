@@ -22,3 +22,5 @@ class SimulatedWorkerSettings(WorkerSettings):
     """How long the weights take to load."""
     model_bytes: int = Field(1 << 30, ge=1)
     """Bytes of weights, where no registry tells."""
+    gpu_utilization: float | None = Field(None, ge=0, le=1)
+    """What its GPU's sensor says all the time; without it there is none."""
