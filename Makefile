@@ -11,6 +11,8 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := .venv/bin
+# Tests wait more than they compute: two processes share them, by file.
+TEST_PROCESSES ?= 2
 # A longer campaign: make test-faults FAULT_EVENTS=1000 FAULT_SECONDS=3600
 FAULT_EVENTS ?= 1000
 FAULT_SECONDS ?= 300
@@ -20,7 +22,7 @@ SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inferen
 	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-gpu kube-bin lint format proto constraints clean
+.PHONY: help setup demo test test-faults test-long test-gpu kube-bin lint format proto constraints clean
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,13 +51,17 @@ demo: .venv/.local ## Sets up, starts all services, makes one video and stops th
 
 test: setup ## Runs the tests, with coverage; not those that need a GPU, a Kubernetes node or minutes
 	@$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -m "not gpu and not node and not long"
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(TEST_PROCESSES) --dist loadfile \
+		-m "not gpu and not node and not long"
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 test-faults: setup ## Runs the fault tests, then a campaign of random faults for FAULT_SECONDS (300), which prints its seed
 	$(BIN)/python -m pytest tests/faults
 	$(BIN)/python -m wan22_bench.faults --events $(FAULT_EVENTS) --seconds $(FAULT_SECONDS)
+
+test-long: setup ## Runs the tests that take minutes each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu and not node"
 
 test-gpu: setup ## Runs the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
