@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 
 from wan22.client import ParameterOptions
-from wan22_gateway.store.migrate import SCRIPTS
+from wan22_gateway.store.migrate import SCRIPTS, newest
 from wan22_gateway.store.postgres import migrate_postgres
 from wan22_testing.installation import Installation
 from wan22_testing.postgres import PostgresServer
@@ -21,21 +21,23 @@ from wan22_testing.tiny_models import shared_folder
 T2V = "t2v-a14b-tiny"
 WORK: ParameterOptions = {"num_inference_steps": 2, "num_frames": 5}
 CALLERS = 6
-EXPAND = """
+NOW = newest()
+NEXT, AFTER = (f"{int(NOW) + ahead:04}" for ahead in (1, 2))
+EXPAND = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "{NEXT}", "{NOW}"
 
 
 def upgrade():
     op.add_column("generations", sa.Column("mood", sa.Text(), nullable=True))
     op.create_index("generations_by_mood", "generations", ["mood"])
 """
-CONTRACT = """
+CONTRACT = f"""
 from alembic import op
 
-revision, down_revision = "0003", "0002"
+revision, down_revision = "{AFTER}", "{NEXT}"
 
 
 def upgrade():
@@ -82,7 +84,7 @@ async def test_replicas_wait_for_the_job_and_serve_on_through_the_next_versions_
     installation = Installation(tmp_path, replicas=2, store=url, queue_limit=1_000_000)
     starting = asyncio.create_task(installation.__aenter__())
     for gateway in installation.gateways:
-        await gateway.until_logged("lacks migrations to schema 0001")
+        await gateway.until_logged(f"lacks migrations to schema {NOW}")
     assert [code for code, _ in await asyncio.gather(job(url), job(url))] == [0, 0]
     await starting
     scripts = tmp_path / "scripts"
@@ -91,15 +93,15 @@ async def test_replicas_wait_for_the_job_and_serve_on_through_the_next_versions_
         await installation.push(T2V, shared_folder(T2V))
         await installation.serve(T2V, "w1")
         async with creating(installation) as made:
-            (scripts / "versions" / "0002_expand.py").write_text(EXPAND)
+            (scripts / "versions" / f"{NEXT}_expand.py").write_text(EXPAND)
             await asyncio.to_thread(migrate_postgres, url, None, scripts)
         code, said = await job(url)  # of the version before: there is nothing left to do
-        assert (code, "The store has schema 0002" in said) == (0, True)
+        assert (code, f"The store has schema {NEXT}" in said) == (0, True)
         installation.gateways[1].kill()  # code N-1 is rolled back to: it starts on schema N
         installation.gateways[1].start()
         await installation.gateways[1].until()
         async with creating(installation) as more:
-            (scripts / "versions" / "0003_contract.py").write_text(CONTRACT)
+            (scripts / "versions" / f"{AFTER}_contract.py").write_text(CONTRACT)
             await asyncio.to_thread(migrate_postgres, url, None, scripts)
         made += more
         with psycopg.connect(url) as connection:
@@ -108,10 +110,10 @@ async def test_replicas_wait_for_the_job_and_serve_on_through_the_next_versions_
         installation.gateways[1].kill()
         installation.gateways[1].start()
         assert await asyncio.to_thread(installation.gateways[1].wait) == 1  # two versions ahead: not for us
-        assert "The store has schema 0003" in installation.gateways[1].log.read_text()
+        assert f"The store has schema {AFTER}" in installation.gateways[1].log.read_text()
         code, said = await job(url)
         assert code == 1
-        assert "serves 0001 and the one after it: run the newer version" in said
+        assert f"serves {NOW} and the one after it: run the newer version" in said
     finally:
         await installation.__aexit__()
 

@@ -17,13 +17,16 @@ ADDRESS = "127.0.0.1:1"
 VERSION = "models/tiny/versions/sha256:" + "0" * 64
 
 
-def add_pool(tx: Transaction, name: str = POOL, max_workers: int = 4, version: str = VERSION) -> None:
+def add_pool(
+    tx: Transaction, name: str = POOL, max_workers: int = 4, version: str = VERSION, earlier: tuple[str, ...] = ()
+) -> None:
     pool = pool_pb2.Pool(
         name=name,
         variant="t2v-a14b-tiny",
         model_version=version,
         max_workers=max_workers,
         default_for_variant=True,
+        earlier_versions=earlier,
     )
     pools.apply(tx, pool)
 
@@ -36,13 +39,14 @@ def add_worker(
     state: str = "IDLE",
     lease: float = 60.0,
     numerics: str = "n1",
+    version: str = VERSION,
 ) -> None:
     worker = inference_pb2.Worker(
         name=name,
         uid=f"uid-{name}",
         incarnation=incarnation,
         pool=POOL,
-        model_version=VERSION,
+        model_version=version,
         state=inference_pb2.Worker.State.Value(state),
         numerics_digest=numerics,
     )
@@ -59,6 +63,7 @@ def add_generation(
     deadline: int | None = None,
     start_by_time: int | None = None,
     media: tuple[str, ...] = (),
+    version: str = VERSION,
 ) -> str:
     generation = str(uuid.uuid4())
     new = NewGeneration(
@@ -68,7 +73,7 @@ def add_generation(
         request_digest="d",
         variant="t2v-a14b-tiny",
         pool=POOL,
-        model_version=VERSION,
+        model_version=version,
         parameters=b"",
         labels={},
         cut_texts={},

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from wan22.errors import FailedPrecondition, Reason, Unavailable
 from wan22_gateway.store import pools
 from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.migrate import newest
 from wan22_gateway.store.opening import open_store
 from wan22_gateway.store.postgres_connections import Connections
 from wan22_gateway.store.schema import commits
@@ -134,14 +135,15 @@ async def test_a_schema_that_is_too_far_ahead_is_refused_and_the_next_one_served
     postgres: PostgresServer, migrated: str
 ) -> None:
     url = postgres.url(postgres.create(migrated))
+    now, following, after = (f"{int(newest()) + ahead:04}" for ahead in range(3))
     with Connections(url).connect() as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0002'")
+        connection.execute("UPDATE alembic_version SET version_num = %s", [following])
     store = await open_store(url, None)
     assert await store.read(count) == 0
     await store.close()
     with Connections(url).connect() as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0003'")
-    with pytest.raises(FailedPrecondition, match=r"schema 0003.*serves 0001 and the one after it") as caught:
+        connection.execute("UPDATE alembic_version SET version_num = %s", [after])
+    with pytest.raises(FailedPrecondition, match=f"schema {after}.*serves {now} and the one after it") as caught:
         await open_store(url, None)
     assert caught.value.reason is Reason.STORE_TOO_NEW
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, and_, case, func, select
 
 from wan22.v1 import inference_pb2, pool_pb2
 from wan22_gateway.generation_messages import is_drained
-from wan22_gateway.lifecycle import State, timestamp
+from wan22_gateway.lifecycle import UNFINISHED, State, timestamp
 from wan22_gateway.queue_view import view
 from wan22_gateway.store import pools
 from wan22_gateway.store.database import Transaction
@@ -32,8 +32,9 @@ def pool_message(tx: Transaction, row: PoolRow, *, complete: bool) -> pool_pb2.P
         default_for_variant=row.default_for_variant,
         distilled=row.distilled,
         worker_targets=json.loads(row.worker_targets),
+        earlier_versions=sorted(pools.versions_of(row) - {row.model_version}),
         workers=[worker_message(tx, worker) for worker in workers],
-        demand=_demand(tx, row.name, complete=complete),
+        demand=_demand(tx, row, complete=complete),
     )
 
 
@@ -51,20 +52,22 @@ def worker_message(tx: Transaction, row: WorkerRow) -> pool_pb2.PoolWorker:
         prepared=f"generations/{row.prepared}" if row.prepared else "",
         alive=row.lease_expire_time > tx.now,
         error=row.error,
+        model_version=row.model_version or "",
     )
     if is_drained(tx, row):
         message.drain_expire_time.CopyFrom(timestamp(row.drain_expire_time))
     return message
 
 
-def _demand(tx: Transaction, pool: str, *, complete: bool) -> pool_pb2.Demand:
+def _demand(tx: Transaction, row: PoolRow, *, complete: bool) -> pool_pb2.Demand:
+    pool = row.name
     of_pool = select(generations).where(generations.c.pool == pool)
     running = tx.execute(of_pool.where(generations.c.state == State.RUNNING).order_by(generations.c.position)).all()
     count_60s, mean_60s = _arrivals(tx, pool, 60)
     count_10m, mean_10m = _arrivals(tx, pool, 600)
     return pool_pb2.Demand(
         queued=_buckets(view(tx, pool).rows),
-        running=[_running(tx, row) for row in running],
+        running=[_running(tx, generation) for generation in running],
         arrivals_60s=count_60s,
         mean_predicted_seconds_60s=mean_60s,
         arrivals_10m=count_10m,
@@ -72,7 +75,30 @@ def _demand(tx: Transaction, pool: str, *, complete: bool) -> pool_pb2.Demand:
         store_epoch=tx.execute(select(identity.c.store_epoch)).scalar_one(),
         as_of_time=timestamp(tx.now),
         complete=complete,
+        earlier=_earlier(tx, row),
     )
+
+
+def _earlier(tx: Transaction, pool: PoolRow) -> list[pool_pb2.EarlierWork]:
+    """What only workers of another version than the pool's can do, by version."""
+    other = and_(generations.c.pool == pool.name, generations.c.model_version != pool.model_version)
+    queued = case((generations.c.state == State.QUEUED, 1), else_=0)
+    query = select(
+        generations.c.model_version,
+        func.sum(queued).label("queued"),
+        func.sum(queued * generations.c.predicted_seconds).label("queued_seconds"),
+        func.count().label("unfinished"),
+    ).where(other, generations.c.state.in_(UNFINISHED))
+    rows = tx.execute(query.group_by(generations.c.model_version).order_by(generations.c.model_version)).all()
+    return [
+        pool_pb2.EarlierWork(
+            model_version=row.model_version,
+            queued=int(row.queued),
+            queued_seconds=float(row.queued_seconds),
+            running=row.unfinished - int(row.queued),
+        )
+        for row in rows
+    ]
 
 
 def _buckets(queued: Sequence[Row[Any]]) -> list[pool_pb2.DemandBucket]:

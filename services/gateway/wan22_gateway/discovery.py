@@ -36,12 +36,12 @@ class _Place:
     """An address where a pool's worker should answer."""
 
     pool: str
-    model_version: str
+    versions: frozenset[str]
     address: str
 
 
 class Discovery:
-    """Keeps the workers' rows true. An address is nothing until GetWorker has named this pool and its version."""
+    """Keeps the workers' rows true. An address is nothing until GetWorker has named this pool and a version of it."""
 
     def __init__(self, database: Database, channels: WorkerChannels, lease_seconds: float) -> None:
         self._database = database
@@ -85,7 +85,7 @@ class Discovery:
         known = {worker.address for worker in await self._database.read(pools.workers_of, pool.name)}
         await self._lose_silent(pool.name, known - addresses, now)
         self._looked_up.add(pool.name)
-        return {_Place(pool.name, pool.model_version, address) for address in addresses}
+        return {_Place(pool.name, pools.versions_of(pool), address) for address in addresses}
 
     async def _follow(self, place: _Place) -> None:
         """Asks one address for ever; each has a task of its own, so that a slow one delays nobody."""
@@ -111,7 +111,7 @@ class Discovery:
         if worker.state not in inference_pb2.Worker.State.values():
             self._note_stranger(place, f"{worker.name} in state {worker.state}, which this version does not know")
             return False
-        if worker.pool != place.pool or worker.model_version != place.model_version:
+        if worker.pool != place.pool or worker.model_version not in place.versions:
             self._note_stranger(place, f"{worker.name} of {worker.pool} with {worker.model_version or 'no model yet'}")
             return False
         self._strangers.pop(place.address, None)
@@ -129,8 +129,11 @@ class Discovery:
         if known is None or known.lease_expire_time < tx.now + self._lease_seconds * 500_000:
             return True
         state = inference_pb2.Worker.State.Name(worker.state)
-        said = (worker.uid, worker.incarnation, address, state, worker.numerics_digest)
-        stored = (known.uid, known.incarnation, known.address, known.state, known.numerics_digest)
+        said = (worker.uid, worker.incarnation, address, state, worker.numerics_digest, worker.model_version)
+        stored = (
+            *(known.uid, known.incarnation, known.address),
+            *(known.state, known.numerics_digest, known.model_version),
+        )
         return said != stored or worker.bytes_loaded != known.bytes_loaded or worker.error.message != known.error
 
     async def _end_if_stale(
@@ -159,7 +162,7 @@ class Discovery:
         if self._strangers.get(place.address) != who:
             self._strangers[place.address] = who
             text = "%s answers as %s, but %s wants %s: not used."
-            log.warning(text, place.address, who, place.pool, place.model_version)
+            log.warning(text, place.address, who, place.pool, " or ".join(sorted(place.versions)))
 
 
 async def _resolve(target: str) -> list[str]:

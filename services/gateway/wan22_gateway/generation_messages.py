@@ -107,10 +107,12 @@ def waiting_for(tx: Transaction, row: GenerationRow) -> str:
 
 def _missing_worker(tx: Transaction, row: GenerationRow) -> str:
     """Which worker a generation waits for; empty when one that fits only has to be free."""
-    workers = _workers(tx, row.pool)
-    alive = [worker for worker in workers if worker.lease_expire_time > tx.now]
-    if not alive:
+    answering = [worker for worker in _workers(tx, row.pool) if worker.lease_expire_time > tx.now]
+    if not answering:
         return f"a worker: none of {row.pool} answers yet"
+    alive = [worker for worker in answering if worker.model_version in {None, row.model_version}]
+    if not alive:
+        return f"a worker that holds {row.model_version}: those of {row.pool} hold another version now"
     ready = [worker for worker in alive if worker.state in {"IDLE", "BUSY"} and not is_drained(tx, worker)]
     made = checkpoints.newest(tx, row.id) if row.attempt_count else None
     if ready and made and all(worker.numerics_digest != made[0].numerics_digest for worker in ready):

@@ -26,6 +26,7 @@ TOLD_AT_ONCE = 8
 SEEN = (
     generations.c.id,
     generations.c.pool,
+    generations.c.model_version,
     generations.c.position,
     generations.c.tenant,
     generations.c.priority,

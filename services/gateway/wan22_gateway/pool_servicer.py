@@ -111,6 +111,8 @@ class PoolServicer(pool_pb2_grpc.PoolServiceServicer):
 def _check(pool: pool_pb2.Pool) -> None:
     names.check_pool(pool.name, "pool.name")
     names.VersionName.parse(pool.model_version, "pool.model_version")
+    for version in pool.earlier_versions:
+        names.VersionName.parse(version, "pool.earlier_versions")
     if pool.variant not in VARIANTS:
         text = f"variant is {pool.variant!r}: use one of {', '.join(sorted(VARIANTS))}."
         raise InvalidRequest(text, field="pool.variant")

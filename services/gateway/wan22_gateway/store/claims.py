@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, true, update
 
 from wan22.errors import DeadlineExceeded, Reason
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import UNFINISHED, Fence, State, timestamp
 from wan22_gateway.store import checkpoints, turns
 from wan22_gateway.store.database import Transaction
-from wan22_gateway.store.schema import attempts, generations, workers
+from wan22_gateway.store.schema import attempts, generations, pools, workers
 
 PREPARE_SECONDS = 60.0
 """How long before its predicted end a running generation is joined by the next one: what is not bound yet can still be
@@ -42,30 +42,37 @@ def next_pair(tx: Transaction, resume_wait: float) -> tuple[Row[Any], Row[Any]] 
 
 
 def _pairs(tx: Transaction, resume_wait: float) -> Iterator[tuple[Row[Any], Row[Any]]]:
-    """Yields generations in order of dispatch that a worker of their pool can take, and that worker.
+    """Yields generations in order of dispatch that a worker of their pool and version can take, and that worker.
 
     An idle worker comes first, and takes before all else what a busy one has prepared; where there is none, a busy one
     that will soon be free prepares the generation. One with a checkpoint goes to a worker of equal numerics. For
     `resume_wait` seconds after its worker was lost it waits for one, if the pool has one at all or one that still
     loads; then any worker may start it anew.
     """
-    for pool, idle in _by_pool(_idle(tx)).items():
-        for row in chain(_prepared(tx, pool), _unclaimed(tx, pool)):
+    for (pool, version), idle in _alike(_idle(tx)).items():
+        for row in chain(_prepared(tx, pool, version), _unclaimed(tx, pool, version)):
             taken_by = _fitting(tx, row, idle, resume_wait)
             if taken_by is not None:
                 yield row, taken_by
-    for pool, willing in _by_pool(_free_soon(tx)).items():
-        for row in _unclaimed(tx, pool):
+    for (pool, version), willing in _alike(_free_soon(tx)).items():
+        for row in _unclaimed(tx, pool, version):
             taken_by = _fitting(tx, row, willing, resume_wait)
             if taken_by is not None:
                 yield row, taken_by
 
 
-def _by_pool(free: Iterable[Row[Any]]) -> Mapping[str, Sequence[Row[Any]]]:
-    by_pool: defaultdict[str, list[Row[Any]]] = defaultdict(list)
+def _alike(free: Iterable[Row[Any]]) -> Mapping[tuple[str, str], Sequence[Row[Any]]]:
+    """Workers by their pool and the version they hold: there are several versions while a pool's is replaced."""
+    alike: defaultdict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
     for worker in free:
-        by_pool[worker.pool].append(worker)
-    return by_pool
+        alike[worker.pool, worker.holds].append(worker)
+    return alike
+
+
+def _free_workers() -> Select[Any]:
+    """Workers of the pools that there are, each with the version that it `holds`."""
+    holds = func.coalesce(workers.c.model_version, pools.c.model_version).label("holds")
+    return select(workers, holds).join(pools, pools.c.name == workers.c.pool)
 
 
 def _takes_work(tx: Transaction) -> ColumnElement[bool]:
@@ -77,7 +84,7 @@ def _takes_work(tx: Transaction) -> ColumnElement[bool]:
 
 def _idle(tx: Transaction) -> Sequence[Row[Any]]:
     idle = and_(workers.c.state == "IDLE", workers.c.generation.is_(None), _takes_work(tx))
-    return tx.execute(select(workers).where(idle).order_by(workers.c.pool, workers.c.name)).all()
+    return tx.execute(_free_workers().where(idle).order_by(workers.c.pool, workers.c.name)).all()
 
 
 def _free_soon(tx: Transaction) -> Sequence[Row[Any]]:
@@ -90,7 +97,7 @@ def _free_soon(tx: Transaction) -> Sequence[Row[Any]]:
     )
     end = attempts.c.start_time + generations.c.predicted_seconds * 1_000_000
     query = (
-        select(workers)
+        _free_workers()
         .join(generations, and_(generations.c.id == workers.c.generation, generations.c.state == State.RUNNING))
         .join(
             attempts,
@@ -101,14 +108,15 @@ def _free_soon(tx: Transaction) -> Sequence[Row[Any]]:
     return tx.execute(query.order_by(workers.c.pool, end, workers.c.name)).all()
 
 
-def _unclaimed(tx: Transaction, pool: str) -> Iterator[Row[Any]]:
-    for _, _, waiting in turns.waiting(tx, pool):
+def _unclaimed(tx: Transaction, pool: str, version: str) -> Iterator[Row[Any]]:
+    for _, _, waiting in turns.waiting(tx, pool, version):
         yield tx.execute(select(generations).where(generations.c.position == waiting.key)).one()
 
 
-def _prepared(tx: Transaction, pool: str) -> Sequence[Row[Any]]:
+def _prepared(tx: Transaction, pool: str, version: str) -> Sequence[Row[Any]]:
     """What waits beside a running generation although its turn has come."""
     beside = and_(workers.c.pool == pool, workers.c.prepared == generations.c.id)
+    beside = and_(beside, generations.c.model_version == version)
     waits = and_(generations.c.state == State.QUEUED, generations.c.cancel_requested_time.is_(None))
     query = select(generations).join(workers, beside).where(waits)
     return tx.execute(query.order_by(generations.c.position)).all()
@@ -130,7 +138,8 @@ def _fitting(tx: Transaction, row: Row[Any], idle: Sequence[Row[Any]], resume_wa
     equal = [worker for worker in idle if worker.numerics_digest == numerics]
     if equal:
         return equal[0]
-    hoped_for = and_(workers.c.pool == row.pool, workers.c.numerics_digest.in_([numerics, ""]))
+    same = or_(workers.c.model_version.is_(None), workers.c.model_version == row.model_version)
+    hoped_for = and_(workers.c.pool == row.pool, same, workers.c.numerics_digest.in_([numerics, ""]))
     waited = row.requeue_time <= tx.now - _microseconds(resume_wait)
     if waited or tx.execute(select(workers.c.name).where(hoped_for).limit(1)).one_or_none() is None:
         return idle[0]

@@ -28,6 +28,7 @@ def apply(tx: Transaction, pool: pool_pb2.Pool) -> None:
         "default_for_variant": pool.default_for_variant,
         "distilled": pool.distilled,
         "worker_targets": json.dumps(list(pool.worker_targets)),
+        "earlier_versions": json.dumps(sorted({*pool.earlier_versions} - {pool.model_version})),
     }
     same = and_(pools.c.name == pool.name, *(pools.c[column] == value for column, value in spec.items()))
     if tx.execute(select(pools.c.name).where(same)).one_or_none() is not None:
@@ -75,6 +76,11 @@ def get(tx: Transaction, name: str) -> PoolRow:
     return row
 
 
+def versions_of(pool: PoolRow) -> frozenset[str]:
+    """Those that its workers may hold: its own, and earlier ones while their workers are replaced."""
+    return frozenset({pool.model_version, *json.loads(pool.earlier_versions or "[]")})
+
+
 def list_all(tx: Transaction) -> Sequence[PoolRow]:
     """Every pool, by name."""
     return tx.execute(select(pools).order_by(pools.c.name)).all()
@@ -114,6 +120,7 @@ def heard_from(tx: Transaction, worker: inference_pb2.Worker, address: str, leas
         "uid": worker.uid,
         "incarnation": worker.incarnation,
         "pool": worker.pool,
+        "model_version": worker.model_version,
         "address": address,
         "state": inference_pb2.Worker.State.Name(worker.state),
         "bytes_total": worker.bytes_total,

@@ -196,6 +196,7 @@ pools = Table(
     Column("apply_time", BigInteger, nullable=False),
     Column("cost_model", Text),  # JSON, see cost.py; null before the first generation
     Column("virtual_time", Float, nullable=False, default=0.0),  # of fair shares, see scheduling/shares.py
+    Column("earlier_versions", Text),  # a JSON list, of some workers still; null from an older gateway
 )
 
 tenants = Table(
@@ -270,6 +271,7 @@ workers = Table(
     Column("generation", Text),  # claimed for it
     Column("prepared", Text),  # claimed for it beside that one, to start after it
     Column("refuses_beside", Text),  # the generation beside which it prepares none: it said so
+    Column("model_version", Text),  # null until it has said so to a gateway that asks: then its pool's
     Index("workers_by_pool", "pool"),
 )
 

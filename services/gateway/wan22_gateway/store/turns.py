@@ -62,8 +62,11 @@ def running(tx: Transaction) -> dict[str, int]:
     return {row.tenant: row.number for row in tx.execute(query.group_by(generations.c.tenant))}
 
 
-def waiting(tx: Transaction, pool: str) -> Iterator[tuple[str, Priority, Waiting]]:
-    """Yields a pool's unclaimed queue, the next to be dispatched first, without tenants that may run no more."""
+def waiting(tx: Transaction, pool: str, version: str) -> Iterator[tuple[str, Priority, Waiting]]:
+    """Yields what waits unclaimed in a pool for a worker of a version, the next to be dispatched first.
+
+    Tenants that may run no more are left out.
+    """
     allowed, busy = limits(tx), running(tx)
 
     def may_run(tenant: str) -> bool:
@@ -76,6 +79,7 @@ def waiting(tx: Transaction, pool: str) -> Iterator[tuple[str, Priority, Waiting
             _queued(pool),
             generations.c.tenant == tenant,
             generations.c.priority == priority,
+            generations.c.model_version == version,
             generations.c.claimed_worker.is_(None),
         )
         query = select(generations.c.position, generations.c.predicted_seconds, generations.c.charged_seconds)
