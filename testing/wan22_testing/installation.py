@@ -86,6 +86,10 @@ class Installation:
         self._versions[variant] = version.name
         return version.name
 
+    def use(self, variant: str, version: str) -> None:
+        """Takes a version that is in the registry already for the variant's."""
+        self._versions[variant] = version
+
     async def serve(
         self,
         variant: str,

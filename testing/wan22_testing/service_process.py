@@ -31,6 +31,15 @@ def free_port() -> int:
             return port
 
 
+def environment_of(code: Path | None) -> dict[str, str]:
+    """The environment here, for a program of the packages in a folder, or of those that run here when None."""
+    if code is None:
+        return dict(os.environ)
+    # what coverage starts by goes: it measures the code that is here
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS_")}
+    return kept | {"PYTHONPATH": str(code)}
+
+
 class ServiceProcess:
     """`python -m MODULE --port … --health-port … FLAGS`; its output goes to a log file.
 
@@ -42,6 +51,8 @@ class ServiceProcess:
         self.module = module
         self.log = log
         self.flags = flags
+        self.code: Path | None = None
+        """A folder of another release's packages that it runs, rather than those of this process."""
         self._serves = serves
         self.port = free_port()
         self.health_port = free_port()
@@ -66,10 +77,9 @@ class ServiceProcess:
         for name, value in self.flags.items():
             flag = f"--{name.replace('_', '-')}"
             command += [flag] if value is True else [flag, str(value)]
+        variables = environment_of(self.code) | {"OMP_NUM_THREADS": "1", **(environment or {})}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-            )
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
 
     async def until(self, service: str = "ready", *, seconds: float = 60.0) -> None:
         """Returns when its health service says that `service` is served. Raises AssertionError with its log."""

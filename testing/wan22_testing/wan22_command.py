@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from wan22_testing.service_process import environment_of
 
 LIMIT_SECONDS = 120.0
 
@@ -33,9 +34,10 @@ class Result:
 class Wan22Command:
     """`wan22` in a folder; of WAN22_ variables it sees only those given here."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, code: Path | None = None, **environment: str) -> None:
+        """`code` is a folder of another release's packages, rather than those that run here."""
         self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("WAN22_")}
+        kept = {name: value for name, value in environment_of(code).items() if not name.startswith("WAN22_")}
         self._environment = kept | {"WAN22_HOME": str(folder / "home"), "COLUMNS": "200"} | environment
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -64,7 +64,7 @@ class Loop:
         self.ends = []
         with CheckpointWriter(self.device, interval, deliver) as writer:
 
-            def after_step(step: int, latents: Tensor) -> None:
+            def after_step(step: int, latents: Tensor, _clean: Callable[[], Tensor]) -> None:
                 self.ends.append(time.perf_counter())  # the loop has just waited for the step, to look for NaN
                 writer.offer(lambda: Checkpoint(step, latents, schedule.history()))
 

@@ -73,6 +73,19 @@ def test_every_allowed_schedule_ends_finite(solver: Solver, num_steps: int, flow
         torch.testing.assert_close(latents, torch.full_like(latents, expected), rtol=1e-3, atol=1e-3)
 
 
+@given(st.sampled_from(Solver), st.integers(2, 50), st.floats(0.5, 20.0))
+def test_a_step_predicts_the_clean_latents_from_whatever_noise_is_in_them(
+    solver: Solver, num_steps: int, flow_shift: float
+) -> None:
+    schedule = make_schedule(solver, num_steps, flow_shift, None, CPU, make_generator(0))
+    clean, noise = torch.tensor([0.5, -2.0]), torch.tensor([1.0, 0.3])
+    for step in range(num_steps):
+        sigma = float(schedule.timesteps[step]) / 1000
+        latents = (1 - sigma) * clean + sigma * noise
+        # the model sees timesteps cut to integers, the solver's sigmas are as they come
+        torch.testing.assert_close(schedule.clean(noise - clean, step, latents), clean, rtol=0, atol=3e-3)
+
+
 def test_lcm_draws_its_noise_from_the_seed() -> None:
     def run(seed: int) -> torch.Tensor:
         schedule = make_schedule(Solver.LCM, 4, 5.0, None, CPU, make_generator(seed))

@@ -7,6 +7,7 @@ import zlib
 from wan22.memory_messages import economy_message
 from wan22.status import to_status
 from wan22.v1 import generation_pb2, inference_pb2
+from wan22_inference.engine.preview import Preview
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_inference.jobs import Failed, Finished, StoredCheckpoint
 
@@ -36,6 +37,11 @@ def progress(value: Progress) -> inference_pb2.GenerateEvent:
     if value.economy is not None:
         message.economy.CopyFrom(economy_message(value.economy))
     return GenerateEvent(progress=message)
+
+
+def preview(value: Preview) -> inference_pb2.GenerateEvent:
+    """What the video is becoming."""
+    return GenerateEvent(preview=generation_pb2.Preview(**vars(value)))
 
 
 def video_chunk(offset: int, data: bytes) -> inference_pb2.GenerateEvent:

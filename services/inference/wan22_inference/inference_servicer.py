@@ -21,8 +21,9 @@ from wan22.status import to_status
 from wan22.v1 import inference_pb2, inference_pb2_grpc
 from wan22_inference import event_messages
 from wan22_inference.attempts import Fence, Phase
+from wan22_inference.engine.preview import Preview
 from wan22_inference.inputs import Inputs, Resume
-from wan22_inference.jobs import Failed, Finished, Lost, StoredCheckpoint
+from wan22_inference.jobs import Failed, Finished, Lost, Outcome, StoredCheckpoint
 from wan22_inference.renderer import GpuReading
 from wan22_inference.worker import Following, Worker, draining
 
@@ -64,7 +65,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         if start.video_offset < 0:
             raise InvalidRequest(f"video_offset is {start.video_offset}: use 0 or more.", field="start.video_offset")
         parameters = _parameters(start)
-        inputs = Inputs(parameters, _resume(start), economy_from_message(start.economy))
+        inputs = Inputs(parameters, _resume(start), economy_from_message(start.economy), start.preview_interval)
 
         async def receive() -> None:
             await _receive(requests, inputs)
@@ -120,11 +121,15 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         job = following.job
         yield event_messages.accepted(job.parameters.digest, self._worker.identity.incarnation)
         sent = max(0, len(job.progress) - 1)  # of what was before, only where it stands
+        shown: Preview | None = None
         while True:
             _check_owner(following)
             if sent < len(job.progress):
                 yield event_messages.progress(job.progress[sent])
                 sent += 1
+            elif job.preview is not shown and job.preview is not None:
+                shown = job.preview
+                yield event_messages.preview(shown)
             elif job.outcome is not None:
                 break
             elif job.checkpoint is not None and job.checkpoint.step > checkpoint_step:
@@ -133,7 +138,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     yield event
             else:
                 await job.changed.wait()
-        outcome = job.outcome
+        async for event in self._end(job.outcome, following, offset):
+            yield event
+
+    async def _end(
+        self, outcome: Outcome, following: Following, offset: int
+    ) -> AsyncIterator[inference_pb2.GenerateEvent]:
         if isinstance(outcome, Finished):
             async for event in _video(outcome, offset):
                 _check_owner(following)

@@ -1,4 +1,4 @@
-"""The image conditions and the checkpoint that come with a Generate call."""
+"""What comes with a Generate call beside its parameters: image conditions, a checkpoint, and what is wished for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from wan22.digests import Sha256
 from wan22.economy import EMPTY, Economy
 from wan22.errors import DataLoss, InvalidRequest, Reason
 from wan22.parameters import Parameters
+from wan22.previews import MAX_INTERVAL
 
 MAX_IMAGE_BYTES = 32 << 20
 """As at upload."""
@@ -40,15 +41,26 @@ class SentCheckpoint:
 class Inputs:
     """Collects the images that the parameters name, and the announced checkpoint, chunk by chunk."""
 
-    def __init__(self, parameters: Parameters, resume: Resume | None = None, economy: Economy = EMPTY) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        resume: Resume | None = None,
+        economy: Economy = EMPTY,
+        preview_interval: int = 0,
+    ) -> None:
         if resume is not None and not 0 < resume.size_bytes <= MAX_CHECKPOINT_BYTES:
             text = f"start.resume.size_bytes is {resume.size_bytes}: use 1 to {MAX_CHECKPOINT_BYTES}."
             raise InvalidRequest(text, field="start.resume.size_bytes")
         if resume is not None and not 0 < resume.step < parameters.num_inference_steps:
             text = f"start.resume.step is {resume.step}: use 1 to {parameters.num_inference_steps - 1}."
             raise InvalidRequest(text, field="start.resume.step")
+        if not 0 <= preview_interval <= MAX_INTERVAL:
+            text = f"start.preview_interval is {preview_interval}: use 1 to {MAX_INTERVAL} steps, or 0 for no previews."
+            raise InvalidRequest(text, field="start.preview_interval")
         self.resume = resume
         self.economy = economy
+        self.preview_interval = preview_interval
+        """Steps from one preview to the next; 0 is none."""
         self._checkpoint = bytearray()
         self._fields = {
             media: field

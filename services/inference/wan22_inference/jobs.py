@@ -14,6 +14,7 @@ from pathlib import Path
 from wan22.digests import Sha256
 from wan22.errors import Cancelled, InternalError, Unavailable, Wan22Error
 from wan22.recipe import Recipe
+from wan22_inference.engine.preview import Preview
 from wan22_inference.engine.progress import Progress, check_stop
 from wan22_inference.renderer import Hooks, Rendered, Rendering
 from wan22_inference.signals import Signal
@@ -73,9 +74,11 @@ class Job:
         self.progress: list[Progress] = []
         self.checkpoint: StoredCheckpoint | None = None
         """The newest."""
+        self.preview: Preview | None = None
+        """The newest."""
         self.outcome: Outcome | None = None
         self.changed = Signal()
-        """Notified at progress, a checkpoint, the outcome, and when the owner may have changed."""
+        """Notified at progress, a preview, a checkpoint, the outcome, and when the owner may have changed."""
         self._rendering: Rendering | None = rendering
         self._stop = threading.Event()
 
@@ -117,9 +120,13 @@ class Job:
             stored = _store(self.folder, step, data)
             loop.call_soon_threadsafe(self._checkpointed, stored)
 
+        def show(preview: Preview) -> None:
+            loop.call_soon_threadsafe(self._previewed, preview)
+
         hooks = Hooks(
             report=report,
             deliver=deliver,
+            show=show,
             stop=self.stop,
             should_stop=self._stop.is_set,
             between_steps=between_steps,
@@ -149,6 +156,10 @@ class Job:
 
     def _report(self, progress: Progress) -> None:
         self.progress.append(progress)
+        self.changed.notify()
+
+    def _previewed(self, preview: Preview) -> None:
+        self.preview = preview
         self.changed.notify()
 
     def _checkpointed(self, stored: StoredCheckpoint) -> None:

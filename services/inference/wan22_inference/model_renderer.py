@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from wan22.economy import Economy
@@ -20,6 +21,8 @@ from wan22_inference.engine.generate import Rendered, Run, render
 from wan22_inference.engine.lora.adapter import LoraAdapter
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.preparation import Preparation
+from wan22_inference.engine.preview import ShowPreview
+from wan22_inference.engine.preview_writer import PreviewWriter
 from wan22_inference.gpu_sensor import GpuSensor
 from wan22_inference.inputs import Inputs
 from wan22_inference.renderer import GpuReading, Hooks
@@ -123,6 +126,7 @@ class ModelRenderer:
             resume=None if stored is None else parse(stored.data, stored.step),
             economy=self.weights.economy.with_at_least(inputs.economy),
             adapters=adapters,
+            preview_interval=inputs.preview_interval,
         )
 
 
@@ -139,6 +143,7 @@ class ModelRendering:
         resume: Checkpoint | None,
         economy: Economy,
         adapters: Mapping[str, LoraAdapter],
+        preview_interval: int,
     ) -> None:
         self.parameters = preparation.parameters
         self.recipe = recipe
@@ -148,6 +153,7 @@ class ModelRendering:
         self._resume = resume
         self._economy = economy
         self._adapters = adapters
+        self._preview_interval = preview_interval
 
     @property
     def failure(self) -> Unavailable | None:
@@ -169,11 +175,15 @@ class ModelRendering:
 
     def _render(self, path: Path, hooks: Hooks) -> Rendered:
         model = self._preparation.model
-        with CheckpointWriter(model.device, self._checkpoint_seconds, hooks.deliver) as checkpoints:
+        with (
+            CheckpointWriter(model.device, self._checkpoint_seconds, hooks.deliver) as checkpoints,
+            self._previews(hooks.show) as previews,
+        ):
             run = Run(
                 report=hooks.report,
                 should_stop=hooks.should_stop,
                 checkpoints=checkpoints,
+                previews=previews,
                 resume=self._resume,
                 economy=self._economy,
                 between_steps=hooks.between_steps,
@@ -181,3 +191,9 @@ class ModelRendering:
             )
             told = self.recipe.without_texts() if self.parameters.omit_prompt else self.recipe
             return render(model, self._preparation, path, run, told)
+
+    def _previews(self, show: ShowPreview) -> AbstractContextManager[PreviewWriter | None]:
+        if not self._preview_interval:
+            return nullcontext()
+        seconds = self.parameters.num_frames / self.parameters.fps
+        return PreviewWriter(self._preparation.model.device, self._preview_interval, seconds, show)

@@ -13,6 +13,7 @@ from wan22.memory_model import Holdings
 from wan22.parameters import Parameters
 from wan22.recipe import Recipe
 from wan22.variants import Variant
+from wan22_inference.engine.preview import ShowPreview
 from wan22_inference.engine.progress import Report, ShouldStop
 from wan22_inference.inputs import Inputs
 from wan22_inference.signals import Signal
@@ -47,6 +48,8 @@ class Hooks:
     """Takes progress, in any thread."""
     deliver: Callable[[int, bytes], None]
     """Takes a checkpoint: its step and its file. Writes to disk: not to be called on the event loop."""
+    show: ShowPreview
+    """Takes a preview, in any thread."""
     stop: Callable[[], None]
     """Asks the work to end; for a rendering that finds its own worker failing."""
     should_stop: ShouldStop

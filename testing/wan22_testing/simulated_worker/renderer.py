@@ -86,6 +86,7 @@ class SimulatedRenderer:
             time_scale=self._settings.time_scale,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             economy=inputs.economy,
+            preview_interval=inputs.preview_interval,
         )
 
     def stop_loading(self) -> None:

@@ -20,10 +20,11 @@ from wan22.parameters import Parameters
 from wan22.recipe import Recipe
 from wan22.variants import MAX_PROMPT_TOKENS, Variant
 from wan22_gateway.cost import work
+from wan22_inference.engine.preview import Preview, make_preview
 from wan22_inference.engine.progress import Progress, Stage, check_stop
 from wan22_inference.inputs import SentCheckpoint
 from wan22_inference.renderer import Hooks
-from wan22_testing.simulated_worker.video import write_video
+from wan22_testing.simulated_worker.video import pictures, write_video
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class SimulatedRendering:
         time_scale: float,
         checkpoint_seconds: float,
         economy: Economy,
+        preview_interval: int,
     ) -> None:
         """Raises DataLoss (DAMAGED_CHECKPOINT) for a checkpoint that is none."""
         self.parameters = parameters
@@ -71,6 +73,7 @@ class SimulatedRendering:
         self._time_scale = time_scale
         self._checkpoint_seconds = checkpoint_seconds
         self._economy = economy
+        self._preview_interval = preview_interval
         self._step, self._state = (0, first_state(recipe)) if resume is None else _parse(resume)
         self._text_is_encoded = False
 
@@ -106,10 +109,18 @@ class SimulatedRendering:
             await self._spend(seconds, hooks)
             self._step, self._state = self._step + 1, next_state(self._state)
             hooks.report(Progress(Stage.DENOISING, self._step, num_steps))
+            if self._preview_interval and self._step % self._preview_interval == 0 and self._step < num_steps:
+                hooks.show(await asyncio.to_thread(self._preview))
             hooks.between_steps()
             if self._step < num_steps and time.monotonic() - kept >= self._checkpoint_seconds:
                 kept = time.monotonic()
                 await asyncio.to_thread(self._keep, hooks)
+
+    def _preview(self) -> Preview:
+        """Of the squares that the video would have, if this step were the last."""
+        parameters = self.parameters
+        seconds = parameters.num_frames / parameters.fps
+        return make_preview(self._step, parameters.num_inference_steps, pictures(self._state), seconds)
 
     def _keep(self, hooks: Hooks) -> None:
         content = {"format": _FORMAT, "step": self._step, "state": self._state.hex()}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from wan22.recipe import Recipe
 from wan22_inference.engine.frame import Frame
@@ -27,6 +28,11 @@ def write_video(path: Path, state: bytes, recipe: Recipe) -> None:
     with Mp4Writer(path, width=SIDE, height=SIDE, fps=fps, recipe=recipe) as video:
         for frame in _frames(state, min(num_frames, MAX_FRAMES)):
             video.write(frame)
+
+
+def pictures(state: bytes) -> npt.NDArray[np.uint8]:
+    """The same squares, for a preview: (F, h, w, 3), a few pixels each."""
+    return np.stack(list(_frames(state, MAX_FRAMES)))[:, :: SIDE // 16, :: SIDE // 16]
 
 
 def _frames(state: bytes, count: int) -> Iterator[Frame]:

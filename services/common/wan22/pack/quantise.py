@@ -21,7 +21,7 @@ _SUBNORMAL_MAGIC = np.float32(16384)
 """Added to a number, leaves multiples of 2^-9, E4M3's smallest step, in the float32's lowest bits."""
 
 
-def as_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
+def as_float32(data: bytes | memoryview, dtype: str) -> NDArray[np.float32]:
     """The values of a tensor of one of READABLE."""
     if dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)

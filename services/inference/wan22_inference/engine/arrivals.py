@@ -26,6 +26,10 @@ class Arrivals:
         """Why what is missing will not come; no fault of the generation's."""
         return self._failure
 
+    def has(self, name: str) -> bool:
+        """Whether a part is whole by now."""
+        return name not in self._missing
+
     def arrive(self, name: str) -> None:
         """A part is whole, and can be used by any thread."""
         with self._changed:

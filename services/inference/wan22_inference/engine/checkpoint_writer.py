@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wan22_inference.engine.checkpoint import Checkpoint, dump
+from wan22_inference.engine.host_stream import HostStream
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +24,14 @@ Deliver = Callable[[int, bytes], None]
 class CheckpointWriter:
     """Delivers a checkpoint at most every `interval` seconds; 0 is after each step. Use as a context manager.
 
-    On a CUDA device the copy runs on a stream of its own into pinned memory while the next step computes. While one
-    copy is under way no other begins, unless the interval is 0: then each waits for the one before.
+    The copy runs beside the next step's computation. While one is under way no other begins, unless the interval is 0:
+    then each waits for the one before.
     """
 
     def __init__(self, device: torch.device, interval: float, deliver: Deliver) -> None:
         self._deliver = deliver
         self._interval = interval
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch's
+        self._stream = HostStream(device)
         self._executor = ThreadPoolExecutor(1, "checkpoint")
         self._last = time.monotonic()
         self._pending: Future[None] | None = None
@@ -54,23 +55,8 @@ class CheckpointWriter:
             return
         self._last = time.monotonic()
         checkpoint = make()
-        copies, copied = self._copy(checkpoint.tensors())
+        copies, copied = self._stream.copy(checkpoint.tensors())
         self._pending = self._executor.submit(self._finish, checkpoint.step, copies, copied)
-
-    def _copy(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], torch.cuda.Event | None]:
-        if self._stream is None:
-            return tensors, None  # the loop makes new tensors and changes none
-        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-        copies = {}
-        with torch.cuda.stream(self._stream):
-            for name, tensor in tensors.items():
-                if tensor.is_cuda:
-                    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-                    copies[name] = copy.copy_(tensor, non_blocking=True)
-                    tensor.record_stream(self._stream)
-                else:
-                    copies[name] = tensor
-            return copies, self._stream.record_event(torch.cuda.Event(blocking=True))  # type: ignore[no-untyped-call]  # torch's
 
     def _finish(self, step: int, copies: Mapping[str, Tensor], copied: torch.cuda.Event | None) -> None:
         if copied is not None:

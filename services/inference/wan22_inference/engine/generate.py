@@ -31,6 +31,7 @@ from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.mp4_thread import Mp4Thread
 from wan22_inference.engine.pace import Pace
 from wan22_inference.engine.preparation import Preparation
+from wan22_inference.engine.preview_writer import PreviewWriter
 from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
@@ -45,6 +46,7 @@ class Run:
     report: Report
     should_stop: ShouldStop
     checkpoints: CheckpointWriter | None = None
+    previews: PreviewWriter | None = None
     resume: Checkpoint | None = None
     """A checkpoint of the same recipe, from which denoising goes on."""
     economy: Economy = EMPTY
@@ -225,9 +227,11 @@ class _Generation:
         for transformer in model.transformers:
             transformer.set_feed_forward_chunk(chunk)
 
-        def after_step(step: int, latents: Tensor) -> None:
+        def after_step(step: int, latents: Tensor, clean: Callable[[], Tensor]) -> None:
             if run.checkpoints is not None:
                 run.checkpoints.offer(lambda: Checkpoint(step, latents, schedule.history()))
+            if run.previews is not None and model.arrivals.has(VAE):
+                run.previews.offer(step, parameters.num_inference_steps, lambda: model.as_pictures(clean()))
             run.between_steps()
 
         try:

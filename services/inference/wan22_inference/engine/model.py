@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from wan22.variants import Variant
 from wan22_inference.engine.arrivals import Arrivals
 from wan22_inference.engine.placement import Placement
+from wan22_inference.engine.rgb_projection import RgbProjection, fit_rgb_projection
 from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.vae.vae import Vae
@@ -32,3 +35,14 @@ class Model:
     arrivals: Arrivals = field(default_factory=Arrivals)
     """What is still being loaded of TRANSFORMERS and VAE: their weights are to be waited for. Structure, dtypes and
     sizes are there from the start."""
+
+    def as_pictures(self, latents: Tensor) -> Tensor:
+        """At most 8 of the latent frames as pictures (F, h, w, 3) uint8, a pixel a latent; only once the VAE is here.
+
+        The first call fits the projection to the VAE, which takes two passes over small pictures.
+        """
+        return self._projection.pictures(latents)
+
+    @cached_property
+    def _projection(self) -> RgbProjection:
+        return fit_rgb_projection(self.vae, self.vae.config.spatial_stride, self.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,7 +18,8 @@ from wan22_inference.engine.schedule import Schedule
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import TextContext
 
-AfterStep = Callable[[int, Tensor], None]
+AfterStep = Callable[[int, Tensor, Callable[[], Tensor]], None]
+"""Hears of a step: steps done, the latents then, and what makes the clean latents that it predicted."""
 
 
 class Velocity(Protocol):
@@ -60,11 +62,11 @@ def denoise(
     report: Report,
     should_stop: ShouldStop,
     first_step: int = 0,
-    after_step: AfterStep = lambda _step, _latents: None,
+    after_step: AfterStep = lambda _step, _latents, _clean: None,
 ) -> Tensor:
     """Runs the steps from `first_step` on, from latents (1, C, T, h, w) float32, and returns the latents to decode.
 
-    `after_step` hears of each step but the last: steps done, and the latents then.
+    `after_step` hears of each step but the last.
 
     Guidance is two forwards of batch 1, so that it gives the same bits with any neighbour. Raises Cancelled at the
     next block after `should_stop`, InternalError (NOT_FINITE) with the step at which NaN or infinity arose.
@@ -84,12 +86,16 @@ def denoise(
         if running.negative is not None:
             unguided = expert.transformer(model_latents, timesteps, running.negative, pace.check).float()
             velocity = unguided + expert.guidance_scale * (velocity - unguided)
-        latents = schedule.advance(velocity, step, latents)
+        before, latents = latents, schedule.advance(velocity, step, latents)
         _check_finite(latents, step)
         report(Progress(Stage.DENOISING, step + 1, num_steps))
         if step + 1 < num_steps:
-            after_step(step + 1, latents)
+            after_step(step + 1, latents, partial(_clean, schedule, condition, velocity, step, before))
     return condition.finish(latents)
+
+
+def _clean(schedule: Schedule, condition: Condition, velocity: Tensor, step: int, latents: Tensor) -> Tensor:
+    return condition.finish(schedule.clean(velocity, step, latents))
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ class Schedule:
         moved: Tensor = self.scheduler.step(velocity, self.timesteps[step], latents, return_dict=False, **noise)[0]
         return moved
 
+    def clean(self, velocity: Tensor, step: int, latents: Tensor) -> Tensor:
+        """The latents without noise that the velocity at a step's start leads to, straight on."""
+        sigma: Tensor = self.scheduler.sigmas[step]
+        return latents - sigma * velocity
+
     def history(self) -> dict[str, Tensor]:
         """What the next step needs of the steps before it, and the state of the source of chance."""
         found = {"generator": self.generator.get_state()}
