@@ -22,7 +22,8 @@ SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inferen
 	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-long test-gpu kube-bin lint format proto constraints clean
+.PHONY: help setup demo test test-faults test-long test-gpu kube-bin node-bin keda-bin cluster-up cluster-down test-cluster \
+	lint format proto constraints clean
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -68,6 +69,21 @@ test-gpu: setup ## Runs the tests that need a CUDA device
 
 kube-bin: setup ## Builds the Kubernetes programs that cluster tests run, once; takes Go and 5 to 10 minutes
 	@$(BIN)/python tools/kube_bin.py
+
+node-bin: kube-bin ## Builds the programs of a Kubernetes node, once; takes Go and 3 to 6 minutes
+	@$(BIN)/python tools/kube_bin.py node
+
+keda-bin: setup ## Builds KEDA, once; takes Go and 7 minutes
+	@$(BIN)/python tools/kube_bin.py keda
+
+cluster-up: node-bin ## Starts a real Kubernetes cluster of two nodes on this machine; takes root, containerd and runc
+	@$(BIN)/python tools/node_cluster.py up
+
+cluster-down: setup ## Stops it and removes all of it
+	@$(BIN)/python tools/node_cluster.py down
+
+test-cluster: setup ## Runs the tests of a whole cluster on the one that KUBECONFIG names, else on one of their own
+	$(BIN)/python -m pytest -m node
 
 lint: setup ## Checks style, types, imports between packages, and protos
 	$(BIN)/ruff check .

@@ -48,6 +48,9 @@ class OperatorSettings(ServerSettings):
     """Names of Secrets in the pools' namespaces that the image is pulled by."""
     worker_tls_secret: str = ""
     """Secret in the pools' namespaces with a worker's `tls.crt`, `tls.key` and `ca.crt`; else plaintext."""
+    worker_settings: dict[str, str] = Field(default_factory=dict)
+    """Settings of all workers by name (`python -m wan22_inference --help`), such as {"checkpoint_seconds": "10"};
+    what a WanPool says goes before. New workers have them, and no worker is replaced for them."""
     worker_discovery: Literal["service", "addresses"] = "service"
     """How the gateway is told where workers are: by the name of their headless Service, which takes the cluster's DNS;
     or by their pods' addresses, for a gateway that does not ask that DNS."""

@@ -92,6 +92,12 @@ def test_a_fraction_and_a_switch_arrive_as_they_are(chart: Chart, monkeypatch: p
     assert (gateway.lease_seconds, gateway.reflection) == (2.5, True)
 
 
+def test_settings_of_workers_reach_the_operator_as_text(chart: Chart, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = '--set-json=workers.settings={"checkpoint_seconds": 2.5, "threads": 4, "text_encoder": "host"}'
+    operator = settings_of(chart.objects(flags), "Deployment/wan22-operator", monkeypatch)
+    assert operator.worker_settings == {"checkpoint_seconds": "2.5", "threads": "4", "text_encoder": "host"}
+
+
 def test_the_migration_runs_before_the_gateways_with_their_image(production: Objects, cluster: Objects) -> None:
     job = named(production, "Job", "wan22-migration")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"

@@ -12,8 +12,13 @@ from wan22_operator.children import is_within
 from .observing import SETTINGS, VERSION, pool_spec
 
 
-def made(placement: Placement = Placement(), **spec: Any) -> Any:  # noqa: B008  # frozen
-    settings = SETTINGS.model_copy(update={"worker_registry": "registry.wan22.svc:50052"})
+def made(
+    placement: Placement = Placement(),  # noqa: B008  # frozen
+    worker_settings: dict[str, str] | None = None,
+    **spec: Any,
+) -> Any:
+    given = {"worker_registry": "registry.wan22.svc:50052", "worker_settings": worker_settings or {}}
+    settings = SETTINGS.model_copy(update=given)
     return pod_of(
         pool_spec(**spec),
         settings,
@@ -40,6 +45,19 @@ def test_the_flags_of_the_container_are_flags_of_a_worker() -> None:
     assert settings.drain_seconds == 120
     assert pod["spec"]["terminationGracePeriodSeconds"] > 120
     assert container["resources"] == {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 1}}
+
+
+def test_settings_of_all_workers_are_variables_which_a_pools_own_flags_go_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pod = made(drainSeconds=120, worker_settings={"drain_seconds": "5", "checkpoint_seconds": "10"})
+    (container,) = pod["spec"]["containers"]
+    for variable in container["env"]:
+        if "value" in variable:
+            monkeypatch.setenv(variable["name"], variable["value"])
+    arguments = [argument.replace("$(POD_IP)", "10.0.0.1") for argument in container["args"]]
+    settings = WorkerSettings.load("worker", arguments)
+    assert (settings.drain_seconds, settings.checkpoint_seconds) == (120, 10)
 
 
 def test_it_goes_with_its_pool_and_blocks_no_deletion() -> None:

@@ -71,17 +71,18 @@ livenessProbe:
   failureThreshold: 3
 {{- end -}}
 
-{{/* Settings by their own names as variables; whole numbers stay whole, lists are JSON. */}}
+{{/* A setting's value as a variable's text; whole numbers stay whole, lists are JSON. */}}
+{{- define "wan22.settingText" -}}
+{{- if kindIs "float64" . -}}{{ (eq (float64 (int64 .)) .) | ternary (int64 . | toString) (toString .) }}
+{{- else if or (kindIs "slice" .) (kindIs "map" .) -}}{{ toJson . }}
+{{- else -}}{{ toString . }}
+{{- end -}}
+{{- end -}}
+
+{{/* Settings by their own names as variables. */}}
 {{- define "wan22.environment" -}}
 {{- range $name, $value := .settings.settings }}
-- name: {{ $.prefix }}_{{ upper $name }}
-  {{- if kindIs "float64" $value }}
-  value: {{ (eq (float64 (int64 $value)) $value) | ternary (int64 $value | toString) (toString $value) | quote }}
-  {{- else if or (kindIs "slice" $value) (kindIs "map" $value) }}
-  value: {{ toJson $value | quote }}
-  {{- else }}
-  value: {{ toString $value | quote }}
-  {{- end }}
+- {name: {{ $.prefix }}_{{ upper $name }}, value: {{ include "wan22.settingText" $value | quote }}}
 {{- end }}
 {{- with .settings.extraEnv }}
 {{ toYaml . }}

@@ -116,7 +116,8 @@ def _container(spec: PoolSpec, settings: OperatorSettings, name: str, image: str
         {"name": "scratch", "mountPath": SCRATCH},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # a pod's own
     ]
-    arguments = [f"--{flag}={value}" for flag, value in flags.items()]
+    given = dict(sorted(settings.worker_settings.items()))
+    arguments = [f"--{flag}={value}" for flag, value in flags.items()]  # which go before variables
     if settings.worker_tls_secret:
         arguments += [f"--tls-ca={TLS}/ca.crt", f"--tls-cert={TLS}/tls.crt", f"--tls-key={TLS}/tls.key"]
         mounts.append({"name": "tls", "mountPath": TLS, "readOnly": True})  # type: ignore[dict-item]
@@ -126,7 +127,11 @@ def _container(spec: PoolSpec, settings: OperatorSettings, name: str, image: str
         "name": "worker",
         "image": image,
         "args": arguments,
-        "env": [_downward("POD_UID", "metadata.uid"), _downward("POD_IP", "status.podIP")],
+        "env": [
+            _downward("POD_UID", "metadata.uid"),
+            _downward("POD_IP", "status.podIP"),
+            *({"name": f"WAN22_WORKER_{name.upper()}", "value": value} for name, value in given.items()),
+        ],
         "ports": [
             {"name": "grpc", "containerPort": WORKER_PORT},
             {"name": "health", "containerPort": WORKER_HEALTH_PORT},

@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane without nodes: etcd, API server with RBAC on, controller-manager, scheduler."""
+"""A real Kubernetes control plane: etcd, API server with RBAC on, controller-manager, scheduler."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ SERVER_HOSTS = (
 PINGS = {"HTTP2_READ_IDLE_TIMEOUT_SECONDS": "3", "HTTP2_PING_TIMEOUT_SECONDS": "2"}
 """The controller-manager takes no node-monitor-grace-period at or below their sum."""
 ISSUER = "https://kubernetes.default.svc"
+LOOPBACK = "127.0.0.1"
+NODES_PORT = 6443
+"""Of the API server where nodes and pods call it: the one that network policies expect."""
 
 
 class ControlPlane:
@@ -30,20 +33,26 @@ class ControlPlane:
 
     Any number run side by side, some 500 MB each. Where the programs' folder has no controller-manager and scheduler
     (envtest's), it runs without: then nothing is garbage-collected or scheduled. `controller_manager` are more flags
-    of that one.
+    of that one. With an `address` other than the loopback's, real nodes call it there, on port 6443.
     """
 
     def __init__(
-        self, folder: Path, programs: Programs, *, controller_manager: Mapping[str, object] = MappingProxyType({})
+        self,
+        folder: Path,
+        programs: Programs,
+        *,
+        address: str = LOOPBACK,
+        controller_manager: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         programs.require(*API_SERVER)
         self.folder = folder
         self._programs = programs
+        self._address = address
         self._authority = Authority(folder / "certificates")
         self._token_key = self._authority.signing_key("service-accounts")
-        self._server_pair = self._authority.issue("server", "kube-apiserver", hosts=SERVER_HOSTS)
+        self._server_pair = self._authority.issue("server", "kube-apiserver", hosts=sorted({*SERVER_HOSTS, address}))
         self._tls = ssl.create_default_context(cafile=self._authority.certificate)
-        self._port = free_port()
+        self._port = free_port() if address == LOOPBACK else NODES_PORT
         self.kubeconfig = self.kubeconfig_of("admin", groups=["system:masters"])
         self._controller_manager = controller_manager
         self.etcd = self._etcd(client_port := free_port())
@@ -53,7 +62,7 @@ class ControlPlane:
     @property
     def server(self) -> str:
         """The API server's URL."""
-        return f"https://127.0.0.1:{self._port}"
+        return f"https://{self._address}:{self._port}"
 
     def __enter__(self) -> Self:
         try:
@@ -87,6 +96,14 @@ class ControlPlane:
         pair = self._authority.issue(user.replace(":", "-"), user, groups=groups or [])
         path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
         return write_kubeconfig(path, server=self.server, authority=self._authority.certificate, user=pair)
+
+    def write_kubeconfig(self, path: Path, *, server: str) -> Path:
+        """An administrator's kubeconfig that reaches the API server elsewhere; complete as soon as it is there."""
+        pair = self._authority.issue("outside", "outside", groups=["system:masters"])
+        made = write_kubeconfig(
+            path.with_suffix(".new"), server=server, authority=self._authority.certificate, user=pair
+        )
+        return made.rename(path)
 
     def issue(self, name: str, *, hosts: Sequence[str]) -> KeyPair:
         """A certificate of a server that the cluster asks, signed as the API server's own."""
@@ -127,9 +144,29 @@ class ControlPlane:
             "service-account-key-file": self._token_key,
             "service-account-signing-key-file": self._token_key,
             "allow-privileged": "true",
-            "endpoint-reconciler-type": "none",
+            **({"endpoint-reconciler-type": "none"} if self._address == LOOPBACK else self._for_nodes()),
         }
         return self._component("kube-apiserver", flags, port=self._port, health="/readyz", tls=self._tls)
+
+    def _for_nodes(self) -> dict[str, object]:
+        """What the API server takes to call kubelets, and the API servers that are pods, from outside their network."""
+        caller = self._authority.issue("kubelet-client", "kube-apiserver", groups=["system:masters"])
+        proxy = self._authority.issue("front-proxy", "front-proxy")
+        return {
+            "bind-address": "0.0.0.0",  # noqa: S104  # the namespace's, which nothing leads to
+            "advertise-address": self._address,
+            "kubelet-client-certificate": caller.certificate,
+            "kubelet-client-key": caller.key,
+            "kubelet-preferred-address-types": "InternalIP",
+            "enable-aggregator-routing": "true",  # no kube-proxy runs here
+            "proxy-client-cert-file": proxy.certificate,
+            "proxy-client-key-file": proxy.key,
+            "requestheader-client-ca-file": self._authority.certificate,
+            "requestheader-allowed-names": "front-proxy",
+            "requestheader-username-headers": "X-Remote-User",
+            "requestheader-group-headers": "X-Remote-Group",
+            "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+        }
 
     def _controller(self, name: str) -> Component:
         port = free_port()
