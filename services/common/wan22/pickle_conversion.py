@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 import pickle
 import resource
@@ -17,13 +18,17 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 SPARE_BYTES = 8 << 30
 """Of address space beside the file's: what the library maps for itself, and a step of the work."""
 STEP_BYTES = 16 << 20
 """Written at a time."""
+_libc = ctypes.CDLL(None)
+MADV_PAGEOUT = 21
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 WRAPPERS = ("state_dict", "model", "module")
 """Names under which some checkpoints hold their tensors."""
@@ -84,12 +89,24 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, on_bytes: Calla
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for tensor in tensors.values():
-            data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
             for start in range(0, len(data), STEP_BYTES):
-                done += file.write(data[start : start + STEP_BYTES])
+                piece = data[start : start + STEP_BYTES]
+                done += file.write(piece.data)
+                _page_out(piece)
                 on_bytes(done, total)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _page_out(piece: NDArray[np.uint8]) -> None:
+    """Takes pages of a mapped file out of this process's memory; they would come back if they were read again.
+
+    A kernel that does not do it keeps them as long as it has room.
+    """
+    begin = piece.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    length = piece.ctypes.data + piece.nbytes - begin
+    _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), MADV_PAGEOUT)
 
 
 def convert(source: Path, target: Path, on_bytes: Callable[[int, int], object]) -> None:
@@ -107,7 +124,7 @@ def confine(file_bytes: int) -> None:
     memory = 2 * file_bytes + SPARE_BYTES  # an old format is read, not mapped, and may be copied once
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).unshare(CLONE_NEWUSER | CLONE_NEWNET)  # refused in many containers: nothing here needs a network
+    _libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)  # refused in many containers: nothing here needs a network
 
 
 def main() -> int:
