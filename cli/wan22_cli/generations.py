@@ -117,6 +117,7 @@ def _facts(generation: Generation) -> list[tuple[str, Any]]:
         facts += [("video_expires", _expiry(generation)), ("reused_from", generation.reused_from)]
     facts += [(f"label {key}", value) for key, value in sorted(generation.labels.items())]
     facts += as_dict(generation.parameters).items()
+    facts += [(f"asked_{name}", text) for name, text in as_dict(generation.asked_texts).items()]
     return facts
 
 
@@ -234,7 +235,10 @@ def recipe(name: options.Name, endpoint: options.Endpoint = None) -> None:
 
 @app.command()
 def retry(name: options.Name, endpoint: options.Endpoint = None, json: options.Json = False) -> None:
-    """Queues a new generation of the same variant, pool, labels and parameters, seed included."""
+    """Queues a new generation of the same variant, pool, labels and parameters, seed included.
+
+    Texts are those that were asked for, also where the gateway has put others in their place: it is asked anew.
+    """
 
     async def command() -> None:
         async with options.connect(endpoint) as client:
@@ -246,4 +250,7 @@ def retry(name: options.Name, endpoint: options.Endpoint = None, json: options.J
 
 async def _repeat(client: Client, done: Generation) -> Generation:
     parameters: Any = {field.name: value for field, value in done.parameters.ListFields()}
+    if done.HasField("asked_texts"):
+        parameters.pop("negative_prompt", None)
+        parameters |= {field.name: value for field, value in done.asked_texts.ListFields()}
     return await client.create(variant=done.variant, pool=done.pool, labels=done.labels, **parameters)

@@ -132,6 +132,21 @@ async def test_retry_repeats_variant_labels_and_parameters(wan22: Wan22Command, 
     assert second.state == Generation.QUEUED
 
 
+async def test_retry_asks_for_the_texts_that_were_asked_for_before_others_took_their_place(
+    wan22: Wan22Command, gateway: MemoryGateway
+) -> None:
+    name = await finished(wan22, gateway)
+    gateway.records[name].generation.asked_texts.prompt = "what I said"
+    again = gateway.records[(await wan22("generations", "retry", name)).out.strip()].generation
+    assert (again.parameters.prompt, again.parameters.seed) == (
+        "what I said",
+        gateway.records[name].generation.parameters.seed,
+    )
+    assert not again.HasField("asked_texts")
+    shown = (await wan22("generations", "get", name)).out
+    assert "asked_prompt         what I said" in shown.splitlines()
+
+
 async def test_variants_lists_what_is_served(wan22: Wan22Command) -> None:
     table, json = await asyncio.gather(wan22("variants"), wan22("variants", "--json"))
     assert [line.split()[0] for line in table.out.splitlines()[1:]] == [

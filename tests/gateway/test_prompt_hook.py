@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,10 +48,34 @@ async def test_a_hook_extends_a_prompt_once_for_each_request(tmp_path: Path) -> 
     async with hooked(tmp_path, {"action": "replace", "prompt": "A cat, at dusk"}) as (client, hook):
         made = await client.create(variant=T2V, prompt="A cat", request_id="r")
         assert made.parameters.prompt == "A cat, at dusk"
+        assert (made.asked_texts.prompt, made.asked_texts.HasField("negative_prompt")) == ("A cat", False)
         assert (await client.create(variant=T2V, prompt="A cat", request_id="r")).name == made.name
         (asked,) = hook.received
         data = Webhook(SECRET).verify(asked.body, asked.headers)["data"]
         assert (data["tenant"], data["prompt"], data["negative_prompt"]) == ("tenants/default", "A cat", None)
+
+
+async def test_the_texts_asked_for_are_kept_beside_those_made_and_go_with_their_generation(tmp_path: Path) -> None:
+    answer = {"action": "replace", "prompt": "A cat, at dusk", "negative_prompt": "dogs"}
+    async with hooked(tmp_path, answer) as (client, _):
+        made = await client.create(variant=T2V, prompt="A cat on a wall", negative_prompt="")
+        done = await client.wait(made.name)
+        assert (done.parameters.prompt, done.parameters.negative_prompt) == ("A cat, at dusk", "dogs")
+        assert done.asked_texts == generation_pb2.AskedTexts(prompt="A cat on a wall", negative_prompt="")
+        (listed,) = [found async for found in client.list()]
+        assert listed.asked_texts == done.asked_texts
+        store = tmp_path / "gateway" / "store.sqlite"
+        written = [Path(f"{store}{suffix}") for suffix in ("", "-wal")]
+        assert any(b"A cat on a wall" in file.read_bytes() for file in written)
+        await client.delete(made.name)
+        async with asyncio.timeout(60):
+            while any(b"A cat on a wall" in file.read_bytes() for file in written):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # the log is emptied a moment later
+
+
+async def test_a_hook_that_allows_leaves_no_texts_beside(tmp_path: Path) -> None:
+    async with hooked(tmp_path, {"action": "allow"}) as (client, _):
+        assert not (await client.create(variant=T2V, prompt="A cat")).HasField("asked_texts")
 
 
 async def test_a_hook_refuses_with_its_own_words_and_nothing_is_queued(tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ class Admission:
             check_url(request.webhook_url, "webhook_url")
             await self._database.read(webhooks.check_secret, tenant)
         admitted = await self.check(tenant, wanted)
-        if self._hook is not None and await self._hook.ask(tenant, wanted):
+        asked = None if self._hook is None else await self._hook.ask(tenant, wanted)
+        if asked is not None:
             admitted = await self.check(tenant, wanted)
         count = request.count or 1
         if admitted.parameters.seed + count - 1 > MAX_SEED:
@@ -166,6 +167,7 @@ class Admission:
                 keep_for=keep_for,
                 inputs_digest=reuse.inputs_digest(admitted.variant.name, admitted.pool.model_version, parameters),
                 webhook_url=request.webhook_url or None,
+                asked_texts=None if asked is None else asked.SerializeToString(),
                 media=_media_ids(parameters),
             )
             for index, (generation, parameters) in enumerate(zip(ids, seeded, strict=True))

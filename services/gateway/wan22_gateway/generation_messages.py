@@ -55,6 +55,8 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         if row.state == State.RUNNING:
             end = origin.start_time + round(row.predicted_seconds * 1_000_000)
             message.predicted_end_time.CopyFrom(timestamp(max(tx.now, end)))
+    if row.asked_texts is not None:
+        message.asked_texts.ParseFromString(row.asked_texts)
     _add_result(message, row)
     return message
 

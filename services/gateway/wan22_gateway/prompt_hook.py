@@ -49,8 +49,8 @@ class PromptHook:
     async def __aexit__(self, *_: object) -> None:
         await self._poster.__aexit__()
 
-    async def ask(self, tenant: str, generation: generation_pb2.Generation) -> bool:
-        """Puts the texts that the hook wants into a request, and says whether it has changed one.
+    async def ask(self, tenant: str, generation: generation_pb2.Generation) -> generation_pb2.AskedTexts | None:
+        """Puts the texts that the hook wants into a request, and returns those that were there; None if it has none.
 
         Raises FailedPrecondition (PROMPT_REFUSED) with the hook's message, Unavailable when the hook does not answer as
         it should, unless it is to be done without.
@@ -60,7 +60,7 @@ class PromptHook:
         except (Unavailable, FailedPrecondition) as error:
             if self._fail_open:
                 log.warning("The prompt hook is passed by: %s", error.message)
-                return False
+                return None
             log.warning("A request is refused since the prompt hook fails: %s", error.message)
             text = "Prompts cannot be checked now, and none is taken unchecked: try again later."
             raise Unavailable(text, retry_after=RETRY_SECONDS) from error
@@ -68,12 +68,13 @@ class PromptHook:
             message = answer.message or "The prompt is refused by this service's policy."
             raise FailedPrecondition(message, reason=Reason.PROMPT_REFUSED)
         if answer.action == "allow":
-            return False
+            return None
+        asked = _texts_of(generation.parameters)
         if answer.prompt is not None:
             generation.parameters.prompt = answer.prompt
         if answer.negative_prompt is not None:
             generation.parameters.negative_prompt = answer.negative_prompt
-        return True
+        return asked
 
     async def _answer(self, tenant: str, generation: generation_pb2.Generation) -> _Answer:
         parameters = generation.parameters
@@ -97,3 +98,10 @@ class PromptHook:
             return _Answer.model_validate_json(answer.body)
         except ValidationError as error:
             raise Unavailable(f"The prompt hook's answer is not as it should be: {error.errors()[0]['msg']}.") from None
+
+
+def _texts_of(parameters: generation_pb2.Parameters) -> generation_pb2.AskedTexts:
+    texts = generation_pb2.AskedTexts(prompt=parameters.prompt)
+    if parameters.HasField("negative_prompt"):
+        texts.negative_prompt = parameters.negative_prompt
+    return texts

@@ -54,6 +54,8 @@ class NewGeneration:
     """Of all that the request decides of the video, see `reuse`."""
     webhook_url: str | None = None
     """Who is told of its end, in place of its tenant's webhook."""
+    asked_texts: bytes | None = None
+    """generation_pb2.AskedTexts, where the prompt hook has put others in their place."""
     media: tuple[str, ...] = ()
     """Ids of the images that it starts from."""
 
@@ -172,6 +174,7 @@ def _row(new: NewGeneration, now: int) -> dict[str, Any]:
         "keep_for": new.keep_for,
         "inputs_digest": new.inputs_digest,
         "webhook_url": new.webhook_url,
+        "asked_texts": new.asked_texts,
     }
 
 

@@ -77,6 +77,7 @@ generations = Table(
     Column(
         "charged_seconds", Float, nullable=False, default=0.0
     ),  # what its tenant was charged; in the end what it used
+    Column("asked_texts", LargeBinary),  # generation_pb2.AskedTexts, where the prompt hook has changed them
     Column("economy", LargeBinary),  # generation_pb2.Economy: what an attempt had to do to need less memory
     Index("generations_by_queue", "state", "pool", "position"),
     Index("generations_by_tenant", "tenant", "position"),
