@@ -13,6 +13,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := .venv/bin
 # Tests wait more than they compute: two processes share them, by file.
 TEST_PROCESSES ?= 2
+# Of `make images`: such as IMAGES="gateway operator" IMAGE_ARGS="--debian bookworm"; all by default.
+IMAGES ?=
+IMAGE_ARGS ?=
 # A longer campaign: make test-faults FAULT_EVENTS=1000 FAULT_SECONDS=3600
 FAULT_EVENTS ?= 1000
 FAULT_SECONDS ?= 300
@@ -22,7 +25,7 @@ SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inferen
 	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-long test-gpu kube-bin node-bin keda-bin cluster-up cluster-down test-cluster \
+.PHONY: help setup demo test test-faults test-long test-gpu kube-bin node-bin keda-bin images cluster-up cluster-down test-cluster \
 	lint format proto constraints clean
 
 help: ## Lists the targets
@@ -70,6 +73,9 @@ test-gpu: setup ## Runs the tests that need a CUDA device
 kube-bin: setup ## Builds the Kubernetes programs that cluster tests run, once; takes Go and 5 to 10 minutes
 	@$(BIN)/python tools/kube_bin.py
 
+images: setup ## Builds the images into build/images by buildah, as IMAGES="TARGET…" and IMAGE_ARGS say (docs/images.md)
+	@$(BIN)/python tools/build_images.py $(IMAGE_ARGS) $(IMAGES)
+
 node-bin: kube-bin ## Builds the programs of a Kubernetes node, once; takes Go and 3 to 6 minutes
 	@$(BIN)/python tools/kube_bin.py node
 
@@ -91,6 +97,7 @@ lint: setup ## Checks style, types, imports between packages, and protos
 	$(BIN)/mypy $(SOURCES) tests tools hatch_build.py
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_tree.py
+	$(BIN)/hadolint Containerfile
 	$(BIN)/python tools/render_benchmarks.py --check
 	@$(BIN)/python tools/copy_googleapis.py build/googleapis
 	$(BIN)/buf lint

@@ -31,7 +31,6 @@ NAMES = {
     "attempt_end": "attempt_end",
     "progress": "progress",
     "queue": "queue",
-    "preview": "preview",
 }
 """Events by the field of GenerationEvent that they are in; others are named as their field."""
 

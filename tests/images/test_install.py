@@ -1,0 +1,64 @@
+"""What tools/images/install.py puts into an image, by pyproject.toml and the metadata of what is installed here."""
+
+import re
+import runpy
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+INSTALL = runpy.run_path(str(ROOT / "tools/images/install.py"))
+HEAVY = {"torch", "triton", "diffusers", "transformers", "numba", "scipy", "pandas"}
+
+
+def packages(*extras: str) -> set[str]:
+    """All packages that an image of the extras holds, by their normal names."""
+    found: set[str] = set()
+    wanted = [Requirement(text) for text in INSTALL["requirements"](ROOT / "pyproject.toml", extras)]
+    seen: set[tuple[str, str]] = set()
+    while wanted:
+        requirement = wanted.pop()
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        found.add(name)
+        for extra in ["", *sorted(requirement.extras)]:
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            try:
+                needs = distribution(name).requires or []
+            except PackageNotFoundError:  # not in this environment: then none of ours needs it here
+                continue
+            given = {"extra": extra}
+            wanted += [one for one in map(Requirement, needs) if one.marker is None or one.marker.evaluate(given)]
+    return found
+
+
+@pytest.mark.parametrize("extras", [("gateway", "postgres"), ("registry",), ("operator",), ("simulated",)])
+def test_a_service_without_a_model_brings_no_torch(extras: tuple[str, ...]) -> None:
+    found = packages(*extras)
+    assert "grpcio" in found
+    assert found & HEAVY == set()
+    assert [name for name in found if name.startswith("nvidia-")] == []
+
+
+def test_the_worker_brings_torch_and_its_extras_what_a_card_needs() -> None:
+    assert {"torch", "diffusers", "transformers", "av"} <= packages("inference")
+    assert {"torch", "fa3-fwd", "nvidia-libnvcomp-cu13"} <= packages("hopper", "nvcomp")
+
+
+def test_extras_that_name_extras_of_ours_are_followed_and_nothing_else_of_ours_is_installed(tmp_path: Path) -> None:
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(
+        """
+        [project]
+        dependencies = ["rich"]
+        [project.optional-dependencies]
+        pack = ["numpy>=2"]
+        both = ["wan22[pack,oci]", "av"]
+        oci = ["httpx", "wan22[pack]"]
+        other = ["torch"]
+        """
+    )
+    assert INSTALL["requirements"](pyproject, ["both"]) == ["av", "httpx", "numpy>=2", "rich"]
