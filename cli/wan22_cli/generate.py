@@ -14,12 +14,14 @@ import typer
 from wan22.client import Client, LoraOption, ParameterOptions
 from wan22.errors import InvalidRequest, NotFound, Reason, Wan22Error
 from wan22.loras import Expert
+from wan22.previews import MAX_INTERVAL
 from wan22.profiles import Profile
 from wan22.solvers import Solver
 from wan22.status import from_status
 from wan22.v1.generation_pb2 import Generation
 from wan22.variants import MAX_PROMPT_TOKENS
 from wan22_cli import failures, options
+from wan22_cli.preview_file import PreviewFile
 from wan22_cli.progress import ProgressBar
 from wan22_cli.terminal import as_dict, file_size, note, notes, out, print_json
 
@@ -53,6 +55,7 @@ class _Terms:
     keep_for: float | None
     reuse: bool
     webhook_url: str
+    preview_interval: int
 
 
 def generate(
@@ -106,6 +109,11 @@ def generate(
     webhook_url: Annotated[
         str, typer.Option(help="https:// address that is told of its end, in place of the tenant's.")
     ] = "",
+    preview: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Where the newest preview goes while it runs: a WebP, often animated."),
+    ] = None,
+    preview_every: Annotated[int, typer.Option(min=1, max=MAX_INTERVAL, help="Steps between previews.")] = 1,
     label: options.Labels = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the generation's name and leave it to the queue.")
@@ -116,6 +124,10 @@ def generate(
     """Makes a video. Ctrl-C cancels it; a gateway's restart does not end it."""
     if not detach:
         check_output(output)
+    elif preview is not None:
+        raise typer.BadParameter("is of no use with --detach: nobody would write the file.", param_hint="--preview")
+    if preview is not None:
+        check_output(preview, "--preview")
     parameters: ParameterOptions = {
         "negative_prompt": negative_prompt,
         "seed": seed,
@@ -134,14 +146,23 @@ def generate(
         "cut_prompt": cut_prompt or None,
         "omit_prompt": omit_prompt or None,
     }
-    terms = _Terms(options.parse_labels(label), count, priority, within, keep_for, reuse, webhook_url)
+    terms = _Terms(
+        options.parse_labels(label),
+        count,
+        priority,
+        within,
+        keep_for,
+        reuse,
+        webhook_url,
+        preview_every if preview else 0,
+    )
 
     async def command() -> None:
         async with options.connect(endpoint) as client:
             wanted = _create(client, variant, prompt, image, last_image, terms, parameters)
             creation = asyncio.create_task(wanted)
             try:
-                await _follow(client, creation, None if detach else output, json=json)
+                await _follow(client, creation, None if detach else output, preview, json=json)
             except asyncio.CancelledError:
                 await cancel_created(client, creation)
                 raise
@@ -165,13 +186,13 @@ def parse_lora(text: str) -> LoraOption:
     return found
 
 
-def check_output(output: Path | None) -> None:
+def check_output(output: Path | None, hint: str = "--output") -> None:
     """Refuses a path that no file can be written to, before any work is done for it."""
     if output is None:
         raise typer.BadParameter("is missing: say where the MP4 goes, or use --detach.", param_hint="--output")
     folder = output.absolute().parent
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise typer.BadParameter(f"{folder} is no folder that can be written.", param_hint="--output")
+        raise typer.BadParameter(f"{folder} is no folder that can be written.", param_hint=hint)
 
 
 async def _create(
@@ -197,6 +218,7 @@ async def _create(
         keep_for=terms.keep_for,
         reuse=terms.reuse,
         webhook_url=terms.webhook_url,
+        preview_interval=terms.preview_interval,
         **parameters,
     )
 
@@ -210,7 +232,9 @@ async def _only_variant(client: Client) -> str:
     return served[0]
 
 
-async def _follow(client: Client, creation: asyncio.Task[Generation], output: Path | None, *, json: bool) -> None:
+async def _follow(
+    client: Client, creation: asyncio.Task[Generation], output: Path | None, preview: Path | None, *, json: bool
+) -> None:
     with ProgressBar(notes) as bar:
         created = await asyncio.shield(creation)
         for field, tokens in sorted(created.cut_texts.items()):
@@ -220,10 +244,13 @@ async def _follow(client: Client, creation: asyncio.Task[Generation], output: Pa
             for name in names:
                 print_json(await client.get(name)) if json else typer.echo(name)
             return
-        done = []
+        done: list[Generation] = []
         for name in names:
+            shown = None if preview is None else PreviewFile(_numbered(preview, len(done) + 1, len(names)))
             async for event in client.watch(name):
                 bar.show(event)
+                if shown is not None and event.HasField("preview"):
+                    shown.write(event.preview.image)
             done.append(await client.get(name))
             if done[-1].state == Generation.SUCCEEDED:
                 await client.download(name, _numbered(output, len(done), len(names)))

@@ -33,6 +33,8 @@ def describe(event: GenerationEvent) -> str:
         stage = STAGES.get(event.progress.stage, "working")
         steps = event.progress.HasField("step") and event.progress.HasField("num_steps")
         return f"{stage}, step {event.progress.step} of {event.progress.num_steps}" if steps else stage
+    if kind == "preview":
+        return f"preview of step {event.preview.step} of {event.preview.num_steps}"
     if kind == "queue":
         waiting = f", waits for {event.queue.waiting_for}" if event.queue.waiting_for else ""
         return f"queued, position {event.queue.queue_position}{waiting}"
@@ -71,7 +73,9 @@ class ProgressBar:
         self._progress.stop()
 
     def show(self, event: GenerationEvent) -> None:
-        """Moves the bar. An attempt that ended early stays on the screen as a line of its own."""
+        """Moves the bar. An attempt that ended early stays as a line of its own; previews are not shown."""
+        if event.HasField("preview"):
+            return
         text = describe(event)
         if event.HasField("attempt_end") or not self._console.is_terminal:
             self._say(text)

@@ -20,7 +20,15 @@ from wan22.parameters import resolve
 from wan22.recipe import Recipe
 from wan22.solvers import Solver
 from wan22.v1 import generation_pb2
-from wan22.v1.generation_pb2 import AttemptStart, Generation, GenerationEvent, Progress, QueueSnapshot, StateChange
+from wan22.v1.generation_pb2 import (
+    AttemptStart,
+    Generation,
+    GenerationEvent,
+    Preview,
+    Progress,
+    QueueSnapshot,
+    StateChange,
+)
 from wan22.v1.generation_pb2_grpc import GenerationServiceServicer
 from wan22.variants import VARIANTS
 
@@ -34,6 +42,10 @@ class Record:
     generation: Generation
     events: list[GenerationEvent] = field(default_factory=list)
     video: bytes = b""
+    preview: Preview | None = None
+    """The newest, until the final state."""
+    shown: Preview | None = None
+    """The last that a watcher was sent."""
     grown: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def append(self, event: GenerationEvent) -> None:
@@ -44,6 +56,7 @@ class Record:
         if event.HasField("state_change"):
             self.generation.state = event.state_change.state
             self.generation.ClearField("progress")
+            self.preview = None if self.generation.state in FINAL_STATES else self.preview
             for part in ("error", "video"):
                 if event.state_change.HasField(part):
                     getattr(self.generation, part).CopyFrom(getattr(event.state_change, part))
@@ -55,10 +68,17 @@ class Record:
             self.events.append(event)
             self.grown.notify_all()
 
-    async def beyond(self, sequence: int) -> None:
-        """Returns once there is an event after this one."""
+    async def beyond(self, sequence: int, preview: Preview | None) -> None:
+        """Returns once there is an event after this one, or another preview."""
         async with self.grown:
-            await self.grown.wait_for(lambda: len(self.events) > sequence)
+            await self.grown.wait_for(lambda: len(self.events) > sequence or self.preview is not preview)
+
+    async def show(self, preview: Preview) -> None:
+        """Makes a preview the newest, and returns once a watcher was sent it."""
+        async with self.grown:
+            self.preview = preview
+            self.grown.notify_all()
+            await self.grown.wait_for(lambda: self.shown is preview)
 
 
 class MemoryGateway(GenerationServiceServicer):
@@ -162,7 +182,7 @@ class MemoryGateway(GenerationServiceServicer):
         if request.after_sequence > record.generation.last_sequence:
             raise OutOfRange(f"after_sequence is {request.after_sequence}: {request.name} has no such event yet.")
         left = self._messages_left()
-        sent = request.after_sequence
+        sent, preview = request.after_sequence, None
         if record.generation.state == Generation.QUEUED:
             yield GenerationEvent(queue=QueueSnapshot(queue_position=1, waiting_for="a worker"))
         while True:
@@ -172,7 +192,13 @@ class MemoryGateway(GenerationServiceServicer):
                 sent = event.sequence
             if record.generation.state in FINAL_STATES:
                 return
-            await record.beyond(sent)
+            if record.preview is not preview and record.preview is not None:
+                yield GenerationEvent(preview=record.preview)
+                async with record.grown:
+                    record.shown = record.preview
+                    record.grown.notify_all()
+            preview = record.preview
+            await record.beyond(sent, preview)
 
     async def CancelGeneration(self, request: generation_pb2.CancelGenerationRequest, context: Any) -> Generation:
         """Cancels at once."""
@@ -309,6 +335,7 @@ class MemoryGateway(GenerationServiceServicer):
             parameters=to_message(parameters),
             labels=asked.labels,
             state=Generation.QUEUED,
+            preview_interval=asked.preview_interval,
         )
 
     def _lose_answer(self, method: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wan22.v1.generation_pb2 import Generation, GenerationEvent, StateChange
+from wan22.v1.generation_pb2 import Generation, GenerationEvent, Preview, StateChange
 from wan22_testing.memory_gateway_servicer import MemoryGateway
 from wan22_testing.wan22_command import Wan22Command
 
@@ -83,6 +83,34 @@ async def test_a_count_leaves_as_many_files(wan22: Wan22Command, gateway: Memory
     assert result.out == "cat-1.mp4\ncat-2.mp4\ncat-3.mp4\n"
     assert [(wan22.folder / f"cat-{number}.mp4").read_bytes() for number in (1, 2, 3)] == [VIDEO] * 3
     assert [record.generation.parameters.seed for record in gateway.records.values()] == [42, 43, 44]
+
+
+async def test_the_newest_preview_is_in_its_file_while_the_generation_runs(
+    wan22: Wan22Command, gateway: MemoryGateway
+) -> None:
+    async def worker(name: str) -> None:
+        record = gateway.records[name]
+        for step in (2, 4):
+            await record.show(Preview(step=step, num_steps=6, image=b"webp %d" % step))
+        await gateway.succeed(name, VIDEO)
+
+    gateway.worker = worker
+    flags = ("--preview", "cat.webp", "--preview-every", "2")
+    result = await wan22("generate", "a cat", "-o", "cat.mp4", "--variant", TINY, *flags)
+    assert result.exit_code == 0, result.err
+    assert (wan22.folder / "cat.webp").read_bytes() == b"webp 4"
+    assert "webp" not in result.err
+    (record,) = gateway.records.values()
+    assert record.generation.preview_interval == 2
+
+
+async def test_a_preview_needs_a_file_that_can_be_written_and_somebody_who_writes_it(wan22: Wan22Command) -> None:
+    given = ("generate", "a cat", "--variant", TINY)
+    detached = await wan22(*given, "--detach", "--preview", "cat.webp")
+    nowhere = await wan22(*given, "-o", "cat.mp4", "--preview", "nowhere/cat.webp")
+    assert (detached.exit_code, nowhere.exit_code) == (2, 2)
+    assert "of no use with --detach" in detached.err
+    assert "no folder that can be written" in nowhere.err
 
 
 async def test_turbo_and_cut_prompt_reach_their_parameters(wan22: Wan22Command) -> None:

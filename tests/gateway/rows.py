@@ -64,6 +64,7 @@ def add_generation(
     start_by_time: int | None = None,
     media: tuple[str, ...] = (),
     version: str = VERSION,
+    preview_interval: int | None = None,
 ) -> str:
     generation = str(uuid.uuid4())
     new = NewGeneration(
@@ -83,6 +84,7 @@ def add_generation(
         deadline=deadline,
         start_by_time=start_by_time,
         media=media,
+        preview_interval=preview_interval,
     )
     generations.insert(tx, [new])
     return generation

@@ -122,6 +122,7 @@ class Client:
         keep_for: float | None = None,
         reuse: bool = False,
         webhook_url: str = "",
+        preview_interval: int = 0,
         **options: Unpack[ParameterOptions],
     ) -> Generation:
         """Queues a generation and returns it as accepted: durable, with the parameters that take effect.
@@ -132,7 +133,7 @@ class Client:
         `finish_within` is its deadline, seconds from its acceptance on: it is refused, or fails, rather than late.
         `keep_for` is how many seconds the video is kept. `reuse`, which takes a seed, answers by an earlier video of
         exactly the same, if there is one: the generation returned is SUCCEEDED then. `webhook_url` is told of its end,
-        in place of the tenant's webhook.
+        in place of the tenant's webhook. After every `preview_interval` steps `watch` yields a preview.
         """
         wanted = _wanted(
             variant=variant,
@@ -150,6 +151,7 @@ class Client:
             reuse=reuse,
             webhook_url=webhook_url,
         )
+        request.generation.preview_interval = preview_interval
         if keep_for is not None:
             request.keep_for.FromMicroseconds(round(keep_for * 1_000_000))
         if priority is not None:
@@ -289,15 +291,24 @@ class Client:
         last_image: Path | bytes | None = None,
         labels: Mapping[str, str] | None = None,
         on_event: Callable[[GenerationEvent], None] = lambda _: None,
+        preview_interval: int = 0,
         **options: Unpack[ParameterOptions],
     ) -> Generation:
         """Makes a video and puts it at `output`: upload, create, watch, download.
+
+        `on_event` gets what `watch` yields, previews after every `preview_interval` steps among it.
 
         Raises the generation's own error when it FAILED and Cancelled when it was cancelled.
         """
         media = [None if source is None else (await self.upload_media(source)).name for source in (image, last_image)]
         created = await self.create(
-            variant=variant, prompt=prompt, image=media[0], last_image=media[1], labels=labels, **options
+            variant=variant,
+            prompt=prompt,
+            image=media[0],
+            last_image=media[1],
+            labels=labels,
+            preview_interval=preview_interval,
+            **options,
         )
         async for event in self.watch(created.name):
             on_event(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, Violation, Wan22Error
@@ -14,6 +14,7 @@ from wan22.memory_model import Holdings
 from wan22.names import check_pool
 from wan22.parameter_messages import from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve
+from wan22.previews import MAX_INTERVAL
 from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
 from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
@@ -39,7 +40,7 @@ MAX_LABELS = 32
 MAX_COUNT = 4
 MAX_FINISH_SECONDS = 366 * 24 * 3600
 REMEMBERED_PLACES, REMEMBERED_SECONDS = 256, 5.0
-REQUEST_FIELDS = frozenset({"variant", "pool", "parameters", "labels", "priority", "deadline"})
+REQUEST_FIELDS = frozenset({"variant", "pool", "parameters", "labels", "priority", "deadline", "preview_interval"})
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ class Admission:
                 inputs_digest=reuse.inputs_digest(admitted.variant.name, admitted.pool.model_version, parameters),
                 webhook_url=request.webhook_url or None,
                 asked_texts=None if asked is None else asked.SerializeToString(),
+                preview_interval=request.generation.preview_interval or None,
                 media=_media_ids(parameters),
             )
             for index, (generation, parameters) in enumerate(zip(ids, seeded, strict=True))
@@ -335,13 +337,20 @@ def _check_fields(generation: generation_pb2.Generation) -> None:
         if not 1 <= len(key) <= 63 or len(value) > 255 or "\0" in key + value:  # which PostgreSQL does not take
             text = f"label {key!r} is refused: keys have 1 to 63 characters, values at most 255, none NUL."
             problems.append(Violation("generation.labels", text))
-    if generation.priority not in {0, *Priority}:
-        text = f"priority is {generation.priority}: use LOW (1), NORMAL (2) or HIGH (3)."
-        problems.append(Violation("generation.priority", text))
+    problems += _wrong_terms(generation)
     if problems:
         raise InvalidRequest(" ".join(p.description for p in problems), violations=problems)
     if generation.pool:
         check_pool(generation.pool, "generation.pool")
+
+
+def _wrong_terms(generation: generation_pb2.Generation) -> Iterator[Violation]:
+    if generation.priority not in {0, *Priority}:
+        text = f"priority is {generation.priority}: use LOW (1), NORMAL (2) or HIGH (3)."
+        yield Violation("generation.priority", text)
+    if not 0 <= generation.preview_interval <= MAX_INTERVAL:
+        text = f"preview_interval is {generation.preview_interval}: use 1 to {MAX_INTERVAL} steps, or 0 for none."
+        yield Violation("generation.preview_interval", text)
 
 
 def _find_place(tx: Transaction, pool: str, variant: str) -> _Place:

@@ -16,7 +16,7 @@ from wan22.errors import Aborted, InternalError, Reason, ResourceExhausted, Unav
 from wan22.parameter_messages import complete_from_message
 from wan22.status import from_rpc_error
 from wan22.v1 import generation_pb2, inference_pb2
-from wan22_gateway import lifecycle, outcome
+from wan22_gateway import lifecycle, outcome, previews
 from wan22_gateway.lifecycle import State
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.results import Results
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
 """Pause before a broken stream is opened again."""
 STEP_EVENT_SECONDS = 1.0
-"""Steps become events at most this often; stages always do."""
+"""Steps become events at most this often, and previews are shown; stages always do."""
 CALL_SECONDS = 5.0
 """Deadline of CancelAttempt and ReleaseAttempt."""
 REFUSALS = {
@@ -82,7 +82,8 @@ class AttemptRunner:
             number=self._fence.attempt,
             owner_epoch=self._fence.owner_epoch,
         )
-        self._last_step_event = 0.0
+        self._last_step_event = self._last_preview = 0.0
+        self._refused_preview = False
         self._prepared = self._started = False
         """What the worker has said of it."""
 
@@ -182,6 +183,7 @@ class AttemptRunner:
             checkpoint_step=start.newest_step,
             may_prepare=await self._database.read(claims.is_prepared, self._claim),
             economy=None if row.economy is None else generation_pb2.Economy.FromString(row.economy),
+            preview_interval=row.preview_interval,
         )
         yield inference_pb2.GenerateRequest(start=first)
         try:
@@ -208,8 +210,9 @@ class AttemptRunner:
         if kind in {"accepted", "prepared"}:
             held = self._accepted if kind == "accepted" else self._is_prepared
             return not await held(getattr(event, kind), row)
-        if kind == "progress":
-            return not await self._progressed(event.progress)
+        if kind in {"progress", "preview"}:
+            told = self._progressed(event.progress) if kind == "progress" else self._show(event.preview, row)
+            return not await told
         if kind == "video_chunk":
             await self._spool.write(event.video_chunk)
             return False
@@ -285,6 +288,17 @@ class AttemptRunner:
         if is_step:
             self._last_step_event = time.monotonic()
         return await self._database.write_own(lifecycle.progress, self._fence, progress)
+
+    async def _show(self, preview: generation_pb2.Preview, row: GenerationRow) -> bool:
+        """Passes a preview on to watchers; False when the attempt must not go on."""
+        flaw = previews.flaw(preview, row.preview_interval)
+        if flaw and not self._refused_preview:
+            self._refused_preview = True
+            log.warning("generations/%s: %s's preview is refused: %s.", row.id, self._claim.worker, flaw)
+        if flaw or time.monotonic() - self._last_preview < STEP_EVENT_SECONDS:
+            return True
+        self._last_preview = time.monotonic()
+        return await self._database.write_own(lifecycle.preview, self._fence, previews.known(preview))
 
     async def _finished(self, finished: inference_pb2.GenerateEvent.Finished) -> None:
         storing = generation_pb2.Progress(stage=generation_pb2.Progress.STORING)

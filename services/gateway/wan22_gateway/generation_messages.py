@@ -33,6 +33,7 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         last_sequence=row.last_sequence,
         predicted_seconds=row.predicted_seconds,
         priority=generation_pb2.Generation.Priority.ValueType(row.priority),
+        preview_interval=row.preview_interval,
     )
     for field in ("create_time", "start_time", "end_time", "cancel_requested_time", "deadline"):
         value = getattr(row, field)

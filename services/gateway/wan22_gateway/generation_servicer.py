@@ -81,6 +81,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             labels=request.generation.labels,
             cut_texts=admitted.cut_texts,
             priority=generation_pb2.Generation.Priority.ValueType(admitted.priority),
+            preview_interval=request.generation.preview_interval,
         )
         if admitted.deadline is not None:
             would_be.deadline.CopyFrom(lifecycle.timestamp(admitted.deadline))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from wan22.errors import Unavailable
 from wan22_gateway.results import Results
 from wan22_gateway.retention import Retention
-from wan22_gateway.store import generations, media, objects, pools, turns, webhooks
+from wan22_gateway.store import generations, media, objects, pools, previews, turns, webhooks
 from wan22_gateway.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ async def keep_house(database: Database, results: Results, retention: Retention)
             if retention.media is not None:
                 await _all(database, media.forget_unused, retention.media)
             await database.write(generations.forget_requests)
+            await database.write(previews.sweep)
             await database.write(turns.forget_idle)
             await database.write(webhooks.forget_old)
             await database.write(pools.forget_dead, DEAD_WORKER_SECONDS)

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Row, and_, case, func, insert, select, upd
 from wan22.errors import Wan22Error
 from wan22.status import to_status
 from wan22.v1 import generation_pb2
-from wan22_gateway.store import checkpoints, turns, webhooks
+from wan22_gateway.store import checkpoints, previews, turns, webhooks
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.facts import AttemptLost, Ended, Started
 from wan22_gateway.store.schema import attempts, events, generations, workers
@@ -141,6 +141,7 @@ def _move(
         moved = row.id
         if state in FINAL:
             checkpoints.drop_all(tx, row.id)
+            previews.drop(tx, row.id)
             turns.settle(tx, row.id)
             webhooks.announce(tx, row.id)
             ran = None if row.start_time is None else (tx.now - row.start_time) / 1_000_000
@@ -199,6 +200,7 @@ def start(
     told = generation_pb2.AttemptStart(attempt=fence.attempt, **origin)
     if not resumed_step:
         checkpoints.drop_all(tx, fence.generation)
+        previews.drop(tx, fence.generation)
     append_event(tx, fence.generation, attempt_start=told)
     return True
 
@@ -213,6 +215,18 @@ def progress(tx: Transaction, fence: Fence, message: generation_pb2.Progress) ->
     if tx.execute(statement.returning(generations.c.id)).one_or_none() is None:
         return False
     append_event(tx, fence.generation, progress=message)
+    return True
+
+
+def preview(tx: Transaction, fence: Fence, message: generation_pb2.Preview) -> bool:
+    """Shows watchers of a RUNNING attempt what it is making; of the state nothing changes. False when the fence is old.
+
+    The row is locked, so that no preview is written beside the end of the generation, which drops it.
+    """
+    running = select(generations.c.id).where(fence.condition, generations.c.state == State.RUNNING)
+    if tx.execute(running.with_for_update()).one_or_none() is None:
+        return False
+    previews.put(tx, fence.generation, message)
     return True
 
 

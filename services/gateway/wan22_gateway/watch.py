@@ -1,4 +1,4 @@
-"""Watching one generation: its numbered events, and while it is QUEUED unnumbered snapshots of its place."""
+"""Watching one generation: its numbered events, and unnumbered snapshots: its place while it is QUEUED, previews."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from wan22.errors import OutOfRange
 from wan22.v1 import generation_pb2
 from wan22_gateway.lifecycle import FINAL, State
 from wan22_gateway.places import Follower, Places, look
-from wan22_gateway.store import generations
+from wan22_gateway.store import generations, previews
 from wan22_gateway.store.database import Database, Transaction
+
+Event = generation_pb2.GenerationEvent
 
 
 async def watch(
@@ -22,13 +24,17 @@ async def watch(
     """
     row = await database.read(generations.get, tenant, generation)
     check_sequence(f"generations/{generation}", after_sequence, row.last_sequence)
+    shown = 0
     with database.listen(f"generation/{generation}") as wake, places.follow(generation) as follower:
         while True:
             wake.clear()
-            state, events, snapshot = await database.read(_look, tenant, generation, after_sequence)
+            state, events, snapshot, preview = await database.read(_look, tenant, generation, after_sequence, shown)
             for event in events:
                 after_sequence = event.sequence
                 yield event
+            if preview is not None:
+                shown = preview.event_time.ToMicroseconds()
+                yield preview
             if state in FINAL:
                 return
             if snapshot is not None:
@@ -58,9 +64,12 @@ async def _either(wake: asyncio.Event, follower: Follower) -> None:
 
 
 def _look(
-    tx: Transaction, tenant: str, generation: str, after_sequence: int
-) -> tuple[str, list[generation_pb2.GenerationEvent], generation_pb2.GenerationEvent | None]:
+    tx: Transaction, tenant: str, generation: str, after_sequence: int, shown: int
+) -> tuple[str, list[Event], Event | None, Event | None]:
+    """The state, what is new of events, the place in the queue, and the preview that is not `shown` yet."""
     row = generations.get(tx, tenant, generation)
     events = generations.events_after(tx, generation, after_sequence)
     snapshots = look(tx, [generation]) if row.state == State.QUEUED else []
-    return row.state, events, snapshots[0][1] if snapshots else None
+    running = row.preview_interval is not None and row.state == State.RUNNING
+    preview = previews.newest(tx, generation, shown) if running else None
+    return row.state, events, snapshots[0][1] if snapshots else None, preview

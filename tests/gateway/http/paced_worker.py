@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
+from tests.gateway.preview_pictures import preview
 from tests.gateway.scripted_worker import VIDEO, Context, ScriptedWorkerServicer, accepted, chunk, finished
 
 from wan22.errors import FailedPrecondition, Reason
@@ -39,6 +40,8 @@ class PacedWorkerServicer(ScriptedWorkerServicer):
         yield accepted(start)
         yield GenerateEvent(progress=Progress(stage=Progress.ENCODING_TEXT))
         yield GenerateEvent(progress=Progress(stage=Progress.DENOISING, step=2, num_steps=4))
+        if start.preview_interval:
+            yield GenerateEvent(preview=preview(2, 4))
         stop = self._stops[start.attempt.generation]
         self._busy = True
         self.running.set()

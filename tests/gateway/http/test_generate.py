@@ -97,6 +97,26 @@ async def test_events_say_state_progress_place_and_where_the_video_is(http: http
     assert (await http.get(seen[-1].data["video_url"])).content == VIDEO
 
 
+async def test_previews_come_in_the_stream_as_base64_and_who_comes_late_gets_the_newest(
+    http: httpx.AsyncClient, worker: PacedWorkerServicer
+) -> None:
+    worker.go.clear()
+    made = await detached(http, preview_interval=2)
+    assert made["preview_interval"] == 2
+    for _ in range(2):
+        async with http.stream("GET", f"/{made['name']}/events") as stream:
+            event = [event async for event in until("preview", events_of(stream))][-1]
+        assert (event.id, event.data["preview"]["step"], event.data["preview"]["num_steps"]) == ("", 2, 4)
+        with Image.open(io.BytesIO(base64.b64decode(event.data["preview"]["image"]))) as image:
+            assert (image.format, image.size) == ("WEBP", (8, 6))
+    async with http.stream("GET", f"/{made['name']}/events") as stream:
+        worker.go.set()
+        event = [event async for event in events_of(stream)][-1]
+    assert event.data["generation"]["state"] == "SUCCEEDED"
+    async with http.stream("GET", f"/{made['name']}/events") as stream:
+        assert "preview" not in [event.name async for event in events_of(stream)]
+
+
 async def test_a_broken_stream_goes_on_behind_the_last_event_seen(
     http: httpx.AsyncClient, worker: PacedWorkerServicer
 ) -> None:
@@ -188,6 +208,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({**ASKED, "deadline": "tomorrow"}, 400, ""),
     ({"prompt": "x"}, 400, "variant"),
     ({**ASKED, "count": 2}, 400, "count"),
+    ({**ASKED, "preview_interval": 101}, 400, "preview_interval"),
 ]
 
 

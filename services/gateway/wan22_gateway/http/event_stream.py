@@ -31,6 +31,7 @@ NAMES = {
     "attempt_end": "attempt_end",
     "progress": "progress",
     "queue": "queue",
+    "preview": "preview",
 }
 """Events by the field of GenerationEvent that they are in; others are named as their field."""
 

@@ -56,6 +56,8 @@ class NewGeneration:
     """Who is told of its end, in place of its tenant's webhook."""
     asked_texts: bytes | None = None
     """generation_pb2.AskedTexts, where the prompt hook has put others in their place."""
+    preview_interval: int | None = None
+    """Steps from one preview to the next; None is no previews."""
     media: tuple[str, ...] = ()
     """Ids of the images that it starts from."""
 
@@ -175,6 +177,7 @@ def _row(new: NewGeneration, now: int) -> dict[str, Any]:
         "inputs_digest": new.inputs_digest,
         "webhook_url": new.webhook_url,
         "asked_texts": new.asked_texts,
+        "preview_interval": new.preview_interval,
     }
 
 

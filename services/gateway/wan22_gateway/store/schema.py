@@ -79,6 +79,7 @@ generations = Table(
     ),  # what its tenant was charged; in the end what it used
     Column("asked_texts", LargeBinary),  # generation_pb2.AskedTexts, where the prompt hook has changed them
     Column("economy", LargeBinary),  # generation_pb2.Economy: what an attempt had to do to need less memory
+    Column("preview_interval", Integer),  # steps from one preview to the next; null: none
     Index("generations_by_queue", "state", "pool", "position"),
     Index("generations_by_tenant", "tenant", "position"),
     Index("generations_by_turn", "state", "pool", "tenant", "priority", "position"),
@@ -108,6 +109,14 @@ events = Table(
     Column("generation", Text, ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
     Column("sequence", BigInteger, primary_key=True),
     Column("message", LargeBinary, nullable=False),  # generation_pb2.GenerationEvent
+)
+
+previews = Table(  # the newest of a running generation, by which watchers at all replicas have it
+    "previews",
+    metadata,
+    Column("generation", Text, ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("message", LargeBinary, nullable=False),  # generation_pb2.Preview
 )
 
 attempts = Table(
