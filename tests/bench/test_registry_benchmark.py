@@ -5,9 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import UMT5Config, UMT5EncoderModel
 
+from wan22.precision import is_quantised
 from wan22_bench.registry.command import main
-from wan22_bench.registry.model_weights import Shape, make_weights, quantised
+from wan22_bench.registry.model_weights import VAE_DIMS, Shape, make_weights, quantised
+from wan22_bench.registry.packing import A14B
+from wan22_inference.engine.checkpoint_names import checkpoint_names
+from wan22_inference.engine.transformer import Transformer
+from wan22_inference.engine.transformer_config import read_transformer_config
+from wan22_inference.engine.vae.config import read_vae_config
+from wan22_inference.engine.vae.vae import Vae
+from wan22_testing.forwards import Work
+from wan22_testing.random_model import UMT5_XXL
 
 
 def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,19 +40,37 @@ def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFi
     result = json.loads(report.read_text())
     assert result["name"] == "registry"
     rows = result["rows"]
-    assert [row["id"] for row in rows] == ["P10", "P10b", "P10b", "P9b", "P8", None, "P9", None, None]
-    found = {row["id"]: row for row in rows if row["id"]}
-    assert 0.6 < found["P10"]["value"] < 0.72
-    assert 0.38 < rows[1]["value"] < 0.45
-    for row in ("P9b", "P8"):
-        assert found[row]["value"] > 0
-        assert found[row]["peer"] > 0
-    assert found["P8"]["goal"] is None  # it is one for a GPU
-    memory, start = rows[-2:]
+    ids = [row["id"] for row in rows]
+    assert ids == ["P10", "P10b", "P10b", "P9b", None, None, None, None, None, None, "P8", "P9", "P9c"]
+    ratio, eight, version, packing, by_processor, from_cache, plain, from_disk, memory, start = rows[:10]
+    assert 0.6 < ratio["value"] < 0.72
+    assert 0.38 < eight["value"] < 0.45
+    assert eight["value"] < version["value"] < ratio["value"]
+    for row in (packing, by_processor, from_cache):
+        assert row["value"] > 0
+        assert row["peer"] > 0
+    assert plain["value"] > 0
+    assert from_disk["value"] > 0
+    assert [row["goal"] for row in (from_cache, from_disk)] == [None, None]  # they are a GPU's
+    assert 0 <= memory["value"] < memory["goal"]
     assert start["value"] > 0
     assert "to what it needs of the model" in start["what"]
-    assert 0 <= memory["value"] < memory["goal"]
+    assert [(row["value"], row["goal"]) for row in rows[10:]] == [(None, 60), (None, 0.95), (None, 8)]
     assert "P9b" in capsys.readouterr().out
+
+
+def test_the_parts_of_a_version_are_counted_as_an_import_keeps_them() -> None:
+    work = Work("t2v-a14b", 40, 832, 480, 81)
+    with torch.device("meta"):
+        expert = Transformer(read_transformer_config(work.config, "expert"), torch.bfloat16)
+        encoder = UMT5EncoderModel(UMT5Config(feed_forward_proj="gated-gelu", **UMT5_XXL))
+        vae = Vae(read_vae_config({"base_dim": VAE_DIMS["t2v-a14b"]}), torch.float32)
+    tensors = [("transformer/w", checkpoint_names(name)[0], tensor) for name, tensor in expert.state_dict().items()] * 2
+    tensors += [("text_encoder/w", name, tensor) for name, tensor in encoder.named_parameters()]  # ties once
+    eight = sum(2 * tensor.numel() for path, name, tensor in tensors if is_quantised(path, name))
+    assert A14B["float8"] == pytest.approx(eight, rel=1e-3)
+    assert A14B["bfloat16"] == pytest.approx(sum(2 * tensor.numel() for *_, tensor in tensors) - eight, rel=1e-3)
+    assert A14B["float32"] == pytest.approx(sum(4 * tensor.numel() for tensor in vae.parameters()), rel=1e-2)
 
 
 @pytest.mark.parametrize("size", [1e6, 1e8, 0.71e9, 3e9])

@@ -18,13 +18,13 @@ import torch
 from wan22.errors import Cancelled
 from wan22.parameters import RequestedParameters, resolve
 from wan22.variants import VARIANTS
+from wan22_bench.registry import gpu_goals
 from wan22_bench.registry.model_weights import remember
 from wan22_bench.report import Row
 from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model_load import ModelLoad
 from wan22_inference.engine.progress import Progress, Stage
 
-P9C_GOAL = 8.0
 IMPORTED = time.monotonic()
 
 
@@ -41,13 +41,13 @@ def row(variant: str, folder: Path | None, device: torch.device) -> Row:
             raise RuntimeError(f"the process to be measured failed: {result.stderr}")
         taken = json.loads(result.stdout.splitlines()[-1])
     parts = ", ".join(f"{seconds:.2f} s to {part}" for part, seconds in taken.items())
-    full = variant == "t2v-a14b"
+    full = variant == "t2v-a14b" and device.type == "cuda"
     return Row(
         id="P9c" if full else None,
-        what=f"from the start of a process to the first denoise step, {variant} in float8, page cache warm ({parts})",
+        what=f"{gpu_goals.COLD_START.replace('t2v-a14b', variant)} ({parts})",
         value=taken["the first step"],
         unit="s",
-        goal=P9C_GOAL if full and device.type == "cuda" else None,
+        goal=gpu_goals.P9C if full else None,
     )
 
 

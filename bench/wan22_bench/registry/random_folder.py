@@ -13,14 +13,12 @@ from torch import Tensor
 
 from wan22.pack.writer import pack_file
 from wan22.variants import VARIANTS
+from wan22_bench.registry.model_weights import VAE_DIMS
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
 from wan22_testing import tiny_tokenizer
 from wan22_testing.forwards import Work, free_memory, random_transformer
 from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, make_text_encoder, make_vae
-
-VAE_DIMS = {"t2v-a14b": 96, "t2v-a14b-tiny": 4}
-"""Channels of the VAE's first level, by the variants that can be made."""
 
 
 def make_folder(folder: Path, variant_name: str, device: torch.device) -> dict[str, Path]:
