@@ -10,6 +10,7 @@ from wan22_operator.plan import Plan
 from wan22_operator.record import READY, State
 from wan22_operator.replacing import outdated
 from wan22_operator.revision import is_current
+from wan22_operator.versions import delay
 from wan22_operator.workers import Seen
 
 
@@ -27,7 +28,8 @@ def conditions_of(observed: Observed, plan: Plan, gateway_error: str | None) -> 
 def _model_resolved(observed: Observed, plan: Plan) -> Condition:
     if observed.model is not None:
         if plan.record.model_version != observed.model.name:
-            text = f"{observed.spec.model} is {observed.model.name} now: it is taken when present work is done."
+            why = delay(observed, plan.workers) or "it is taken now"
+            text = f"{observed.spec.model} is {observed.model.name} now: {why}."
             return yes("ModelResolved", "NewVersionWaits", text)
         return yes("ModelResolved", "Resolved", f"{observed.spec.model} is {observed.model.name}.")
     error = observed.model_error or ""
@@ -52,7 +54,8 @@ def same_declaration(has: object, wanted: object) -> bool:
     """Whether two pools of the gateway are declared alike."""
     fields = ("variant", "model_version", "max_workers", "default_for_variant", "distilled")
     same = all(getattr(has, field) == getattr(wanted, field) for field in fields)
-    return same and list(has.worker_targets) == list(wanted.worker_targets)  # type: ignore[attr-defined]
+    lists = ("worker_targets", "earlier_versions")
+    return same and all(list(getattr(has, field)) == list(getattr(wanted, field)) for field in lists)
 
 
 def _scaling(observed: Observed, plan: Plan) -> Condition:

@@ -144,4 +144,6 @@ def _gist(pool: pool_pb2.Pool) -> object:
     """What wakes a pool's loop: the first that waits, and what workers do. Longer queues are seen in time."""
     workers = [(w.name, w.uid, w.state, w.alive, w.generation, w.HasField("drain_expire_time")) for w in pool.workers]
     spec = (pool.model_version, pool.max_workers, pool.default_for_variant, pool.distilled, tuple(pool.worker_targets))
-    return bool(pool.demand.queued), pool.demand.complete, pool.demand.store_epoch, workers, spec
+    earlier = [(work.model_version, bool(work.queued)) for work in pool.demand.earlier]
+    versions = (tuple(pool.earlier_versions), *earlier)
+    return bool(pool.demand.queued), pool.demand.complete, pool.demand.store_epoch, workers, spec, versions

@@ -74,9 +74,9 @@ class ModelReconciler:
         """Lets caches evict what no resource of the namespace asks for any more; what their settings name stays."""
         cluster = self._sources.cluster
         found = [*await cluster.list(WAN_MODEL, namespace), *await cluster.list(WAN_POOL, namespace)]
-        wanted = {
-            one.get("status", {}).get("modelVersion") for one in found if "deletionTimestamp" not in one["metadata"]
-        }
+        fields = ("modelVersion", "earlierModelVersion")
+        staying = [one.get("status", {}) for one in found if "deletionTimestamp" not in one["metadata"]]
+        wanted = {status.get(field) for status in staying for field in fields}
         for cache in await self._sources.caches.of(namespace):
             for version in _unwanted(cache, wanted):
                 await self._ask(cache, version, keep=False)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wan22.v1 import pool_pb2
+from wan22_operator import versions
 from wan22_operator.avoiding import avoiding, loads_left, obstacle_of
 from wan22_operator.caches import NodeCache
 from wan22_operator.deciding import decision_of
@@ -54,11 +55,10 @@ def plan(
     The memory is read only.
     """
     spec, now = observed.spec, observed.now
-    record = _resolved(observed, settings)
     known = () if observed.view is None else observed.view.pool.workers
-    recorded = [worker for worker in record.workers if worker.uid or worker.name not in memory.taken]
+    recorded = [worker for worker in observed.record.workers if worker.uid or worker.name not in memory.taken]
     workers = see(spec.key, recorded, observed.pods, observed.nodes, known, now, told=observed.told)
-    record = _followed(record, workers, now)
+    record = _followed(_resolved(observed, settings, workers), workers, now)
     declared = _declared(observed, settings, record, workers)
     if spec.paused or not record.model_version:
         return Plan(record=record, workers=tuple(workers), declared=declared, decision=None)
@@ -80,12 +80,22 @@ def plan(
     decision = decision_of(observed, snapshot, record)
     victims += decision.remove
     wanted = min(decision.workers + _being_replaced(workers, record, victims), max(decision.workers, spec.maximum))
+    owed = 0
     if observed.told:
         victims += surplus(spec, workers, victims)
-        victims += replaced(spec, workers, record.revision, wanted, victims)
+        victims += versions.strangers(record, workers, victims)
+        owed = versions.kept(observed, record, wanted)
+        spared = versions.spared(record, workers, victims, owed)
+        victims += replaced(spec, workers, record.revision, wanted, victims, spared)
+        owed = versions.owed(observed, record, workers, owed - len(spared))
+    room = _room(spec, workers, budget)
+    if owed > decision.start and not room:
+        victims += versions.making_room(record, workers, victims)
     obstacle = memory.refused or obstacle_of(observed, record, workers)
-    start = 0 if obstacle else min(decision.start, loads_left(observed, workers, settings.loads_per_node))
-    started = _started(observed, record, start)
+    most = 0 if obstacle else loads_left(observed, workers, settings.loads_per_node)
+    start = min(max(decision.start, min(owed, room)), most)
+    wanted = max(wanted, min(decision.workers + start - decision.start, spec.maximum))
+    started = _started(observed, record, start, owed)
     if len(started) < start:
         obstacle = f"No node with a cache has {spec.gpus} GPUs free."
     dropped = {seen.name for seen in workers if seen.pod is None and seen.name in victims}
@@ -115,8 +125,17 @@ def plan(
     )
 
 
-def _started(observed: Observed, record: Record, count: int) -> list[WorkerRecord]:
-    """Records of new workers: with a node and its cache's claim, where there are caches and while there is room."""
+def _room(spec: PoolSpec, workers: Sequence[Seen], budget: int | None) -> int:
+    """How many workers more there may be, whatever is wanted; leaving ones still hold their GPUs."""
+    most = spec.maximum if budget is None else min(spec.maximum, budget)
+    return max(0, most - sum(seen.state is not State.LOST for seen in workers))
+
+
+def _started(observed: Observed, record: Record, count: int, owed: int) -> list[WorkerRecord]:
+    """Records of new workers: with a node and its cache's claim, where there are caches and while there is room.
+
+    As many as are `owed` are of the earlier version.
+    """
     spec = observed.spec
     homes: list[NodeCache | None] = [None] * count
     if uses_caches(spec, observed.caches):
@@ -132,6 +151,7 @@ def _started(observed: Observed, record: Record, count: int) -> list[WorkerRecor
             revision=record.revision,
             node="" if home is None else home.node,
             claim="" if home is None else home.claim,
+            model_version=record.earlier_version if number < owed else "",
         )
         for number, home in enumerate(homes)
     ]
@@ -141,7 +161,7 @@ def _waiting(observed: Observed, record: Record) -> Record:
     """With what those wait for that are not created yet."""
     caches = {cache.node: cache for cache in observed.caches}
     workers = [
-        replace(worker, reason=fetching(caches.get(worker.node), record.model_version))
+        replace(worker, reason=fetching(caches.get(worker.node), record.version_for(worker)))
         if worker.claim and not worker.uid
         else worker
         for worker in record.workers
@@ -159,27 +179,13 @@ def _verb(before: int | None, after: int) -> str:
     return "ScaledUp" if before is None or after > before else "ScaledDown"
 
 
-def _resolved(observed: Observed, settings: OperatorSettings) -> Record:
-    """With image, version and revision as they are to be.
-
-    Another version waits until the present one's work is done: a generation keeps the version it was accepted with.
-    """
-    spec, record, model = observed.spec, observed.record, observed.model
+def _resolved(observed: Observed, settings: OperatorSettings, workers: Sequence[Seen]) -> Record:
+    """With image, version and revision as they are to be."""
+    spec, record = observed.spec, versions.resolved(observed, workers)
     default = record.default_image or settings.worker_image
     image = spec.image or default
-    if model is not None and (not record.model_version or not _has_work(observed)):
-        record = replace(record, model=spec.model, model_version=model.name, variant=model.variant)
-    elif model is None and record.model != spec.model and not _has_work(observed):
-        record = replace(record, model=spec.model, model_version="", variant="")
     known = revision(spec, image, record.model_version) if record.model_version else record.revision
     return replace(record, image=image, default_image=default, revision=known)
-
-
-def _has_work(observed: Observed) -> bool:
-    if observed.view is None or not observed.told:
-        return bool(observed.record.workers)
-    demand = observed.view.pool.demand
-    return bool(demand.queued or demand.running)
 
 
 def _followed(record: Record, workers: Sequence[Seen], now: float) -> Record:
@@ -204,6 +210,8 @@ def _declared(
     spec = observed.spec
     if not record.model_version:
         return None
+    wanted = record.desired or 0
+    version = versions.accepted(observed, record, workers, record.victims, wanted)
     if settings.worker_discovery == "service":
         host = f"{spec.key.objects}.{spec.key.namespace}.svc.{settings.cluster_domain}"
         targets = [f"{host}:{WORKER_PORT}"]
@@ -212,7 +220,8 @@ def _declared(
     return pool_pb2.Pool(
         name=spec.key.pool,
         variant=record.variant,
-        model_version=record.model_version,
+        model_version=version,
+        earlier_versions=sorted({record.model_version, record.earlier_version} - {version, ""}),
         max_workers=spec.maximum,
         default_for_variant=spec.default_for_variant,
         distilled=spec.distilled,

@@ -26,6 +26,7 @@ from wan22_operator.recorder import Recorder
 from wan22_operator.replacing import patient
 from wan22_operator.resources import POD, WAN_POOL
 from wan22_operator.retire import retire
+from wan22_operator.revision import revision
 from wan22_operator.snapshot import demand_of
 from wan22_operator.status import changed, manifest_of, status_of
 
@@ -116,7 +117,7 @@ class Reconciler:
                 continue
             if worker.reason and worker.claim:
                 memory.next_round = FETCH_SECONDS
-                await self._fetch(caches[worker.node], planned.record.model_version)
+                await self._fetch(caches[worker.node], planned.record.version_for(worker))
             else:
                 await self._create(observed, planned, worker, memory)
         leaving = [seen for seen in planned.workers if seen.name in planned.record.victims]
@@ -127,13 +128,14 @@ class Reconciler:
     async def _create(self, observed: Observed, planned: Plan, worker: WorkerRecord, memory: Memory) -> None:
         spec, record = observed.spec, planned.record
         avoided = tuple(node.node for node in record.avoided if node.until > observed.now)
+        version = record.version_for(worker)
         manifest = pod_of(
             spec,
             self._settings,
             name=worker.name,
             image=record.image,
-            model_version=record.model_version,
-            revision=record.revision,
+            model_version=version,
+            revision=revision(spec, record.image, version),
             placement=Placement(node=worker.node, claim=worker.claim) if worker.claim else Placement(avoided=avoided),
         )
         try:

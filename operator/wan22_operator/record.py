@@ -45,6 +45,8 @@ class WorkerRecord:
     bytes_left: int | None = None
     claim: str = ""
     """The node cache's claim that it was given."""
+    model_version: str = ""
+    """That it holds; of one without a pod that it is to hold, where that is not the pool's."""
 
     def to_status(self) -> dict[str, Any]:
         """As JSON."""
@@ -55,6 +57,7 @@ class WorkerRecord:
             "revision": self.revision,
             "reason": self.reason,
             "claim": self.claim,
+            "modelVersion": self.model_version,
         }
         said |= {name: value for name, value in optional.items() if value}
         return said if self.bytes_left is None else {**said, "bytesLeft": self.bytes_left}
@@ -72,6 +75,7 @@ class WorkerRecord:
             since=seconds_of(said["since"]) if "since" in said else 0.0,
             bytes_left=said.get("bytesLeft"),
             claim=said.get("claim", ""),
+            model_version=said.get("modelVersion", ""),
         )
 
 
@@ -102,6 +106,8 @@ class Record:
     model: str = ""
     """The spec.model that `model_version` is of."""
     model_version: str = ""
+    earlier_version: str = ""
+    """The model version before, while workers or generations of it are left."""
     variant: str = ""
     image: str = ""
     default_image: str = ""
@@ -116,6 +122,11 @@ class Record:
     history: History = field(default_factory=History)
     loads: tuple[Load, ...] = ()
     avoided: tuple[Avoided, ...] = ()
+
+    def version_for(self, worker: WorkerRecord) -> str:
+        """The model version that a worker without a pod is to hold."""
+        owed = worker.model_version and worker.model_version == self.earlier_version
+        return self.earlier_version if owed else self.model_version
 
     def with_load(self, load: Load) -> Record:
         """With one more, and the oldest forgotten."""
@@ -133,6 +144,7 @@ class Record:
         return Record(
             model=status.get("model", ""),
             model_version=status.get("modelVersion", ""),
+            earlier_version=status.get("earlierModelVersion", ""),
             variant=status.get("variant", ""),
             image=status.get("image", ""),
             default_image=status.get("defaultImage", ""),
@@ -159,6 +171,7 @@ class Record:
         texts = {
             "model": self.model,
             "modelVersion": self.model_version,
+            "earlierModelVersion": self.earlier_version,
             "variant": self.variant,
             "image": self.image,
             "defaultImage": self.default_image,

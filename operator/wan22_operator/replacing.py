@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from wan22_operator.record import READY, State
 from wan22_operator.revision import is_current
@@ -18,15 +18,23 @@ def outdated(workers: Sequence[Seen], revision: str) -> list[Seen]:
     return [seen for seen in workers if seen.pod is not None and not is_current(seen.record.revision, revision)]
 
 
-def replaced(spec: PoolSpec, workers: Sequence[Seen], revision: str, wanted: int, leaving: Sequence[str]) -> list[str]:
-    """Names of outdated workers that are to leave now, as `update` says.
+def replaced(
+    spec: PoolSpec,
+    workers: Sequence[Seen],
+    revision: str,
+    wanted: int,
+    leaving: Sequence[str],
+    spared: Collection[str] = (),
+) -> list[str]:
+    """Names of outdated workers that are to leave now, as `update` says; those `spared` stay for now.
 
     Those that have no model in memory go at once; of the others so many that no more than maxUnavailable of the wanted
     are missing, idle ones first. OnIdle takes no busy one; Rolling has busy ones end what they do.
     """
     if spec.trigger == "Manual":
         return []
-    staying = [seen for seen in outdated(workers, revision) if seen.name not in leaving and not seen.deleted]
+    stay = {*leaving, *spared}
+    staying = [seen for seen in outdated(workers, revision) if seen.name not in stay and not seen.deleted]
     names = [seen.name for seen in staying if seen.state in NOT_YET]
     ready = sum(seen.state in READY and seen.name not in leaving for seen in workers)
     room = spec.unavailable(wanted) - max(0, wanted - ready)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wan22.v1 import inference_pb2, pool_pb2
-from wan22_operator.builders.pod import worker_name
+from wan22_operator.builders.pod import version_of, worker_name
 from wan22_operator.names import REVISION, PoolKey
 from wan22_operator.nodes import Node
 from wan22_operator.record import READY, State, WorkerRecord
@@ -133,6 +133,7 @@ def _one(
         reason=reason,
         since=record.since if state is record.state else now,
         bytes_left=worker.bytes_left if worker is not None and state is State.LOADING else None,
+        model_version=version_of(pod),
     )
     return Seen(now_seen, pod, worker)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import pytest_asyncio
 from wan22.client import Client
 from wan22.errors import Wan22Error
 from wan22.v1.generation_pb2 import Generation
+from wan22_operator.builders.pod import version_of
 from wan22_testing.cluster.control_plane import ControlPlane
 from wan22_testing.cluster.kubectl import Kubectl
 from wan22_testing.installation import Installation
@@ -103,6 +107,14 @@ until = patience(40.0)
 def condition(status: dict[str, Any], kind: str) -> tuple[str, str, str]:
     found = {one["type"]: one for one in status["conditions"]}.get(kind)
     return ("", "", "") if found is None else (found["status"], found["reason"], found["message"])
+
+
+def another_version(folder: Path) -> Path:
+    """The same model with a file that differs."""
+    copied = shutil.copytree(shared_folder(T2V), folder / "model")
+    index = copied / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_diffusers_version": "0.0.0"}))
+    return copied
 
 
 class Cluster:
@@ -212,6 +224,44 @@ async def test_a_rolling_update_ends_what_runs_and_keeps_capacity(cluster: Clust
     assert [end.attempt_count for end in ends] == [1] * 4
     assert fewest == 1
     cluster.remove("roll")
+
+
+async def test_a_model_version_rolls_under_load_and_each_generation_keeps_its_own(
+    cluster: Cluster, client: Client, installation: Installation, tmp_path: Path
+) -> None:
+    rolling = {"trigger": "Rolling", "maxUnavailable": 1}
+    cluster.apply("next", scaling={"minReplicas": 2, "maxReplicas": 2}, update=rolling, image="wan22/slow:1")
+    before = await until(lambda: cluster.status("next"), lambda found: found.get("readyReplicas") == 2)
+    made: list[Generation] = []
+    fewest, done = 2, asyncio.Event()
+
+    async def ask() -> None:
+        while not done.is_set():
+            made.append(await create(client, "next", 2))
+            await asyncio.sleep(0.4)  # so that there is work all the time
+
+    def versions() -> set[str]:
+        nonlocal fewest
+        status = cluster.status("next")
+        fewest = min(fewest, status["readyReplicas"])
+        return {status["modelVersion"], status.get("earlierModelVersion", ""), *map(version_of, cluster.pods("next"))}
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(ask())
+        await until(lambda: len(made), lambda count: count > 3)
+        after = await installation.push(T2V, another_version(tmp_path))
+        assert after != before["modelVersion"]
+        await until(versions, lambda found: found == {after, ""}, 120)
+        await until(lambda: made[-1].model_version, lambda version: version == after)
+        done.set()
+    async with asyncio.timeout(90):
+        ends = [await client.wait(one.name) for one in made]
+    assert {end.state for end in ends} == {Generation.SUCCEEDED}
+    assert {end.attempt_count for end in ends} == {1}
+    assert [end.model_version for end in ends] == [one.model_version for one in made]
+    assert {one.model_version for one in made} == {before["modelVersion"], after}
+    assert fewest == 1
+    cluster.remove("next")
 
 
 @pytest.mark.long

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from wan22_operator.memory import Memory
-from wan22_operator.models import Resolved
 from wan22_operator.record import Record, State, WorkerRecord
 from wan22_operator.replacing import patient
 from wan22_operator.scaling.history import History
@@ -16,7 +15,6 @@ from .observing import (
     KEY,
     MODEL,
     NOW,
-    OTHER_VERSION,
     States,
     demand,
     known,
@@ -216,20 +214,6 @@ def test_a_registry_that_is_away_changes_nothing_for_a_pool_that_runs() -> None:
     made = planned(seen)
     assert made.record.model_version == MODEL.name
     assert reasons(seen, made)["Ready"][0] == "True"
-
-
-def test_a_moved_tag_waits_until_the_work_of_the_present_version_is_done() -> None:
-    record = running("t2v-0")
-    other = Resolved(OTHER_VERSION, "t2v-a14b", 1)
-    busy = observed(record=record, pods=pods_of(record), model=other, seen=view([known("t2v-0")], demand(queued=1)))
-    made = planned(busy)
-    assert made.record.model_version == MODEL.name
-    assert reasons(busy, made)["ModelResolved"][1] == "NewVersionWaits"
-    done = planned(observed(record=record, pods=pods_of(record), model=other, seen=view([known("t2v-0")])))
-    assert done.record.model_version == OTHER_VERSION
-    assert done.declared is not None
-    assert done.declared.model_version == OTHER_VERSION
-    assert done.record.victims == ("t2v-0",)
 
 
 def test_the_default_image_is_the_one_of_the_first_round() -> None:

@@ -11,7 +11,7 @@ from wan22_operator.record import Avoided, Load, Record, State, WorkerRecord
 from wan22_operator.scaling.history import History
 from wan22_operator.status import changed, status_of
 
-from .observing import NOW, OTHER_VERSION, demand, known, observed, planned, pod, view
+from .observing import NOW, OTHER_VERSION, VERSION, demand, known, observed, planned, pod, view
 
 CRDS = Path(__file__).parents[2] / "helm/wan22/files/crds"
 times = st.integers(1_700_000_000, 1_900_000_000).map(float)
@@ -20,6 +20,7 @@ records = st.builds(
     Record,
     model=texts,
     model_version=st.just(OTHER_VERSION),
+    earlier_version=st.sampled_from(["", VERSION]),
     variant=texts,
     image=texts,
     default_image=texts,
@@ -37,6 +38,7 @@ records = st.builds(
             since=times,
             bytes_left=st.none() | st.integers(0, 1 << 40),
             claim=texts,
+            model_version=st.sampled_from(["", VERSION]),
         ),
         max_size=3,
     ).map(tuple),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,12 @@ class Placement:
 def worker_name(key: PoolKey, pod: str) -> str:
     """The gateway's name of a worker."""
     return f"workers/{key.namespace}.{pod}"
+
+
+def version_of(pod: Mapping[str, Any]) -> str:
+    """The model version of a worker's pod; empty where it does not say."""
+    arguments = [argument for one in pod["spec"].get("containers", []) for argument in one.get("args", [])]
+    return next((text.removeprefix("--model=") for text in arguments if text.startswith("--model=")), "")
 
 
 def pod_of(
