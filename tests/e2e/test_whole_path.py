@@ -15,6 +15,7 @@ import pytest_asyncio
 from wan22.channels import open_channel
 from wan22.client import Client, ParameterOptions
 from wan22.errors import AlreadyExists, FailedPrecondition, InvalidRequest, NotFound, Reason
+from wan22.previews import webp_size
 from wan22.status import from_status
 from wan22.v1 import generation_pb2, generation_pb2_grpc, inference_pb2, pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
@@ -69,6 +70,29 @@ async def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(clie
         done = await client.generate(tmp_path / "again.mp4", variant=T2V, prompt=PROMPT, seed=seed)
         digests.append(done.video.digest)
     assert digests[0] == digests[1] != digests[2]
+
+
+async def test_previews_are_seen_while_it_runs_and_the_video_is_the_one_without_them(
+    client: Client, tmp_path: Path
+) -> None:
+    seen: list[generation_pb2.GenerationEvent] = []
+    digests = []
+    for interval in (0, 3):
+        done = await client.generate(
+            tmp_path / "previewed.mp4",
+            variant=T2V,
+            prompt=PROMPT,
+            seed=7,
+            num_inference_steps=9,
+            preview_interval=interval,
+            on_event=seen.append,
+        )
+        digests.append(done.video.digest)
+    assert digests[0] == digests[1]
+    previews = [event.preview for event in seen if event.HasField("preview")]
+    assert previews
+    assert {(preview.step, preview.num_steps) for preview in previews} <= {(3, 9), (6, 9)}
+    assert {webp_size(preview.image) for preview in previews} == {(16, 16)}
 
 
 async def test_an_image_becomes_the_start_of_a_video_of_its_aspect(client: Client, tmp_path: Path) -> None:
