@@ -30,26 +30,26 @@ def main() -> int:
         arguments |= dict(zip(("BASE", "BUILD_BASE"), bases, strict=True))
     given.output.mkdir(parents=True, exist_ok=True)
     tag = source.tag
-    for target in given.targets or TARGETS:
-        name = f"{given.repository}/{target}"
-        archive = given.output / f"{target}.tar"
-        with tempfile.TemporaryDirectory() as folder:
-            context = Path(folder) / "context"
-            source.copy_to(context)
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder) / "context"
+        source.copy_to(context)
+        secrets = write_pip_secrets(Path(folder))
+        for target in given.targets or TARGETS:
+            name, archive = f"{given.repository}/{target}", given.output / f"{target}.tar"
             buildah.build(
                 context,
                 target,
                 f"{name}:{tag}",
                 arguments=arguments,
                 labels=dict(_labels(source, target)),
-                secrets=write_pip_secrets(Path(folder)),
+                secrets=secrets,
                 flags=["--no-cache"] if given.no_cache else [],
             )
-        buildah.export(f"{name}:{tag}", archive)
-        image = Image.read(archive)
-        archive.with_suffix(".cdx.json").write_text(bill_of_materials(image, name))
-        packed, unpacked = (f"{size / 1e6:.0f} MB" for size in (image.packed_bytes, image.unpacked_bytes()))
-        print(f"{archive}\t{name}:{tag}\t{packed}, unpacked {unpacked}\t{image.digest}", flush=True)
+            buildah.export(f"{name}:{tag}", archive)
+            image = Image.read(archive)
+            archive.with_suffix(".cdx.json").write_text(bill_of_materials(image, name))
+            packed, unpacked = (f"{size / 1e6:.0f} MB" for size in (image.packed_bytes, image.unpacked_bytes()))
+            print(f"{archive}\t{name}:{tag}\t{packed}, unpacked {unpacked}\t{image.digest}", flush=True)
     return 0
 
 

@@ -1,74 +1,11 @@
-"""An image of two layers, made here byte by byte, and what is said to be in it."""
+"""What is said to be in an image."""
 
-import gzip
-import hashlib
-import io
 import json
-import tarfile
-from collections.abc import Mapping
-from pathlib import Path
 
-import pytest
 from cyclonedx.validation.json import JsonStrictValidator
 
 from wan22_testing.images.archive import Image
 from wan22_testing.images.bill_of_materials import SCHEMA, bill_of_materials
-
-SITE = "opt/wan22/lib/python3.11/site-packages"
-METADATA = """Metadata-Version: 2.4
-Name: {name}
-Version: {version}
-License-Expression: Apache-2.0
-{needs}
-"""
-
-
-def layer(files: Mapping[str, str]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, content in files.items():
-            file = tarfile.TarInfo(name)
-            file.size = len(content.encode())
-            tar.addfile(file, io.BytesIO(content.encode()))
-    return gzip.compress(packed.getvalue(), mtime=0)
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Image:
-    needs = "Requires-Dist: Other_Package>=1\nRequires-Dist: not-here; extra == 'more'"
-    dpkg = "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.36-9\n\n"
-    dpkg += "Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n"
-    layers = [
-        layer({"var/lib/dpkg/status": dpkg, "etc/passwd": "root"}),
-        layer(
-            {
-                f"{SITE}/first-1.0.dist-info/METADATA": METADATA.format(name="first", version="1.0", needs=needs),
-                f"{SITE}/other_package-2.0.dist-info/METADATA": METADATA.format(
-                    name="other.package", version="2.0", needs="Requires-Dist: absent"
-                ),
-            }
-        ),
-    ]
-    created = {"org.opencontainers.image.created": "2026-03-01T08:00:00Z", "org.opencontainers.image.version": "1.2.3"}
-    config = json.dumps({"config": {"Labels": created}}).encode()
-    blobs = {f"sha256:{hashlib.sha256(blob).hexdigest()}": blob for blob in (*layers, config)}
-    digests = list(blobs)
-    manifest = json.dumps(
-        {
-            "config": {"digest": digests[2]},
-            "layers": [{"digest": digest, "size": len(blob)} for digest, blob in zip(digests[:2], layers, strict=True)],
-        }
-    ).encode()
-    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-    blobs[digest] = manifest
-    index = json.dumps({"manifests": [{"digest": digest}]}).encode()
-    archive = tmp_path / "image.tar"
-    with tarfile.open(archive, "w") as tar:
-        for name, blob in {"index.json": index, **blobs}.items():
-            file = tarfile.TarInfo(f"blobs/{name.replace(':', '/')}" if ":" in name else name)
-            file.size = len(blob)
-            tar.addfile(file, io.BytesIO(blob))
-    return Image.read(archive)
 
 
 def test_an_images_size_is_that_of_its_layers_packed_and_of_its_files_unpacked(image: Image) -> None:

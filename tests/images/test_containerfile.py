@@ -19,7 +19,7 @@ MODULES = {
 @pytest.fixture(scope="module")
 def stages() -> dict[str, tuple[str, str]]:
     """Each stage's parent and text."""
-    text = (ROOT / "Containerfile").read_text().replace("\\\n", " ")
+    text = re.sub(r"^#.*\n", "", (ROOT / "Containerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     found = re.finditer(r"^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL)
     return {match[2]: (match[1], match[3]) for match in found}
 
@@ -29,7 +29,7 @@ def test_a_service_starts_its_own_program_as_user_65532_and_from_nothing_that_in
     stages: dict[str, tuple[str, str]], target: str
 ) -> None:
     parent, text = stages[target]
-    assert parent == "runtime"
+    assert parent == ("runtime" if target != "worker" else "worker-${ACCELERATOR}-runtime")
     assert f'ENTRYPOINT ["python", "-m", "{MODULES[target]}"]' in text
     assert "RUN" not in text
     base, runtime = stages["runtime"]
@@ -45,6 +45,15 @@ def test_a_service_has_its_dependencies_in_a_layer_below_wan22_itself(
     copies = re.findall(r"^COPY --from=(\S+) (\S+) (\S+)$", stages[target][1], re.MULTILINE)
     assert copies == [(f"{target}-packages", "/opt/wan22", "/opt/wan22"), ("project", "/project", "/opt/wan22")]
     assert f"{target}-packages" in stages
+
+
+def test_a_compiler_is_in_the_worker_for_cuda_alone(stages: dict[str, tuple[str, str]]) -> None:
+    assert {name for name, (_, text) in stages.items() if "gcc" in text} == {"worker-cuda-runtime"}
+    assert {name: stages[name][0] for name in ("worker-cpu-runtime", "worker-cuda-runtime")} == {
+        "worker-cpu-runtime": "runtime",
+        "worker-cuda-runtime": "runtime",
+    }
+    assert stages["worker-cuda-runtime"][1].rstrip().endswith("USER 65532:65532")
 
 
 def test_what_is_copied_from_the_tree_is_there(stages: dict[str, tuple[str, str]]) -> None:

@@ -52,6 +52,7 @@ def test_a_copy_has_what_git_would_add_and_its_modes_alone(source: Source, tmp_p
     }
     assert modes == {".gitignore": "0o644", "pyproject.toml": "0o644", "folder/program": "0o755", "new": "0o644"}
     assert (tmp_path / "copy" / "new").read_text() == "new"
+    assert {path.stat().st_mtime for path in (tmp_path / "copy").rglob("*")} == {0.0}
 
 
 def test_a_file_that_is_deleted_and_not_committed_is_left_out(source: Source, tmp_path: Path) -> None:

@@ -44,14 +44,16 @@ class Image:
                         if content is not None:
                             yield file, content.read()
 
-    def unpacked_bytes(self) -> int:
-        """What its files take on a node."""
+    def entries(self) -> Iterator[tarfile.TarInfo]:
+        """Yields all files, folders and links, layer after layer."""
         with tarfile.open(self.archive) as tar:
-            total = 0
             for layer in self.manifest["layers"]:
                 with tarfile.open(fileobj=tar.extractfile(_blob(layer["digest"])), mode="r|*") as files:
-                    total += sum(file.size for file in files)
-            return total
+                    yield from files
+
+    def unpacked_bytes(self) -> int:
+        """What its files take on a node."""
+        return sum(file.size for file in self.entries())
 
 
 def _blob(digest: str) -> str:

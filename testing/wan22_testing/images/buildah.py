@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class Buildah:
         options += [f"--build-arg={name}={value}" for name, value in arguments.items()]
         options += [f"--label={name}={value}" for name, value in labels.items()]
         options += [f"--secret=id={name},src={file}" for name, file in secrets.items()]
-        self.run("build", *options, str(context))
+        command = ["buildah", "build", *options, str(context)]
+        subprocess.run(command, check=True, stdout=sys.stderr, env=self._environment)
 
     def export(self, reference: str, archive: Path) -> None:
         """Writes an OCI archive that names the image by `reference`, whole or not at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -38,6 +39,8 @@ def make(buildah: Buildah, suite: str, mirror: str, security: str) -> tuple[str,
             subprocess.run(
                 ["debootstrap", "--variant=minbase", packages, suite, str(root), mirror], check=True, stdout=2
             )
+            shutil.rmtree(root / "dev")  # a container gets its own, and not everybody may make a device
+            (root / "dev").mkdir(mode=0o755)
             for of_this_machine in ("resolv.conf", "hostname"):
                 (root / "etc" / of_this_machine).unlink(missing_ok=True)
             sources = [f"deb {mirror} {suite} main", f"deb {mirror} {suite}-updates main"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tomllib
@@ -44,15 +45,22 @@ class Source:
         return f"{self.version}-g{self.commit[:SHA_DIGITS]}" + ("-changed" if self.changed else "")
 
     def copy_to(self, folder: Path) -> None:
-        """Copies the files that git has or would add, with one of git's two modes, whatever the umask."""
+        """Copies the files that git has or would add, each with one of git's two modes and the time 0.
+
+        Builders look at both to tell whether a layer that they have is still good.
+        """
         names = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
         for name in sorted({name for name in names if name}):
             file, copy = self.root / name, folder / name
             if not file.is_file():  # deleted, not yet committed
                 continue
-            copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
             copy.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o755)
+            os.utime(path, (0, 0))
 
     def _git(self, *arguments: str) -> str:
         environment = {"TZ": "UTC", "PATH": "/usr/local/bin:/usr/bin:/bin"}
