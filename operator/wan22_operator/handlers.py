@@ -8,6 +8,7 @@ from inspect import isawaitable
 from typing import Any, Protocol
 
 import kopf
+from kopf._core.engines.peering import Identity
 from kubernetes.aio.client import Configuration
 
 from wan22_operator.names import OURS, POOL, PoolKey
@@ -92,6 +93,8 @@ async def watch(sleepers: Sleepers, configuration: Configuration, settings: Oper
     await kopf.operator(
         registry=registry_of(sleepers, configuration),
         settings=kopf_settings(),
+        # else kopf asks for its user's name, which a pod's user need not have
+        identity=Identity(settings.identity),
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,

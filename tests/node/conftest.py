@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +8,20 @@ from pathlib import Path
 import pytest
 
 from wan22.errors import FailedPrecondition
+from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.kubectl import Kubectl
 from wan22_testing.cluster.programs import Programs
 from wan22_testing.nodes.cluster import NodeCluster
 from wan22_testing.nodes.layout import Layout
+from wan22_testing.nodes.volumes import recycle
 
-SECONDS = 300.0
+from .caller import Caller
+from .images import BUILT, SERVICES, Images, archives_in
+from .release import Release
+
+T2V, TI2V = "t2v-a14b-tiny", "ti2v-5b-tiny"
+
+SECONDS = 600.0
 """For one call of kubectl, which may wait for what a busy machine is to do."""
 
 
@@ -48,3 +57,55 @@ def nodes(own_cluster: NodeCluster | None) -> NodeCluster:
     if own_cluster is None:
         pytest.skip("the nodes of the cluster that KUBECONFIG names are not this machine's to crash")
     return own_cluster
+
+
+@pytest.fixture(scope="session")
+def images(own_cluster: NodeCluster | None) -> Images:
+    """Those that WAN22_TEST_IMAGES names, else those of `tools/build_images.py`, loaded into an own cluster."""
+    if named := Images.in_registry():
+        return named
+    archives = archives_in(BUILT)
+    if not archives:
+        pytest.skip(f"no images in {BUILT}: run `python tools/build_images.py {' '.join(SERVICES)}`")
+    if own_cluster is None:
+        pytest.skip("WAN22_TEST_IMAGES does not name images (REPOSITORY:TAG) that the cluster of KUBECONFIG pulls")
+    own_cluster.load(archives.values())
+    return Images.of_archives(archives)
+
+
+@pytest.fixture(scope="session")
+def release(
+    own_cluster: NodeCluster | None, kubectl: Kubectl, images: Images, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Release]:
+    """wan22 as Helm installs it, with two tiny models in its registry."""
+    helm = Helm(Programs.find(), kubectl.kubeconfig, seconds=SECONDS)
+    made = Release(kubectl, helm, images, tmp_path_factory.mktemp("release"))
+    if own_cluster is not None:
+        recycle(own_cluster.layout, kubectl)
+    made.create_namespace()
+    made.helm("install")
+    asyncio.run(made.push(T2V, TI2V))
+    yield made
+    kubectl("delete", "namespace", made.namespace, "--timeout=580s")
+
+
+@pytest.fixture(scope="session")
+def caller(release: Release) -> Iterator[Caller]:
+    """A client in another namespace."""
+    made = Caller(release.kubectl, release.images)
+    made.create(
+        f"{release.name}-gateway.{release.namespace}:50051",
+        release.secret("keys", "admin"),
+        release.secret("gateway-tls", "ca.crt"),
+    )
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def pool(release: Release, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a pool that a test may apply: its own; what is left of it goes with the test."""
+    name = request.node.name.removeprefix("test_").replace("_", "-")[:30].strip("-")
+    yield name
+    if release.kubectl("get", "wanpool", name, *release.inside, "--ignore-not-found"):
+        release.delete_pool(name)

@@ -10,7 +10,7 @@ from wan22_testing.cluster.kubectl import Kubectl
 from wan22_testing.nodes.cluster import GPUS_PER_NODE, NodeCluster
 from wan22_testing.nodes.containerd import PAUSE_IMAGE
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 
 
 def stateful_set(namespace: str) -> dict[str, Any]:
@@ -66,13 +66,13 @@ def test_a_crashed_node_is_known_as_such_and_runs_its_pods_again_when_it_is_back
     namespace = "idle"
     kubectl("create", "namespace", namespace)
     kubectl.apply(stateful_set(namespace))
-    rollout = ("rollout", "status", "statefulset/idle", f"--namespace={namespace}", "--timeout=240s")
+    rollout = ("rollout", "status", "statefulset/idle", f"--namespace={namespace}", "--timeout=580s")
     kubectl(*rollout)
     nodes.crash("node2")
-    kubectl("wait", "--for=condition=Ready=Unknown", "node/node2", "--timeout=120s")
+    kubectl("wait", "--for=condition=Ready=Unknown", "node/node2", "--timeout=580s")
     nodes.boot("node2")
-    kubectl("wait", "--for=condition=Ready", "node/node2", "--timeout=120s")
+    kubectl("wait", "--for=condition=Ready", "node/node2", "--timeout=580s")
     kubectl(*rollout)
     pods = kubectl.get("pods", f"--namespace={namespace}")["items"]
     assert {pod["spec"]["nodeName"] for pod in pods} == {"node1", "node2"}
-    kubectl("delete", "namespace", namespace, "--timeout=240s")
+    kubectl("delete", "namespace", namespace, "--timeout=580s")

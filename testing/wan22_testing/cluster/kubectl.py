@@ -28,9 +28,9 @@ class Kubectl:
     def __call__(self, *arguments: str, manifest: Mapping[str, Any] | None = None) -> str:
         """Runs it and returns what it printed; the manifest is its standard input, for `-f -`. Raises Refused."""
         done = subprocess.run(
-            [str(self._program), *arguments],
+            self.command(*arguments),
             input=json.dumps(manifest) if manifest is not None else None,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -43,8 +43,8 @@ class Kubectl:
     @contextmanager
     def watch(self, *arguments: str) -> Iterator[Iterable[str]]:
         """The lines that `kubectl get --watch` prints, as it prints them; ended when the block is left."""
-        command = bound_to_parent([str(self._program), "get", "--watch", *arguments])
-        with subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True) as process:
+        command = bound_to_parent(self.command("get", "--watch", *arguments))
+        with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True) as process:
             try:
                 yield process.stdout or ()
             finally:
@@ -59,8 +59,13 @@ class Kubectl:
         flags = ("--server-side", "--filename", "-", "--output", "json")
         return json.loads(self("apply", *flags, *arguments, manifest=manifest))
 
+    def command(self, *arguments: str) -> list[str]:
+        """The command by which it is run, in its `environment`."""
+        return [str(self._program), *arguments]
+
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """With the API server and the user that it asks."""
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self._cache)}
 
     @property

@@ -6,15 +6,16 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from wan22.errors import FailedPrecondition, Unavailable
 from wan22_testing.cluster.kubectl import Kubectl, Refused
 from wan22_testing.cluster.programs import API_SERVER, CONTROLLERS, Programs
 from wan22_testing.nodes import control, dns, network, node, volumes
-from wan22_testing.nodes.containerd import PAUSE_IMAGE, PLUGINS, load_command
+from wan22_testing.nodes.containerd import PAUSE_IMAGE, PLUGINS, kill_command, load_command
 from wan22_testing.nodes.image import write_image
 from wan22_testing.nodes.kubelet import remove_cgroups
 from wan22_testing.nodes.layout import CONTROL_NETWORK, Layout, NodePlace, node_programs
@@ -90,11 +91,21 @@ class NodeCluster:
         self._machine(place).start(str(self.layout.root), name)
         self._until_ready(place)
 
+    def kill(self, pod: Mapping[str, Any]) -> None:
+        """Kills the processes of a pod's first container, as a fault of theirs or the kernel would."""
+        machine = self._machine(self.layout.node(pod["spec"]["nodeName"]))
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        network.run((*machine.inside(), *kill_command(container)))
+
     def load(self, archives: Iterable[Path], *places: NodePlace) -> None:
-        """Gives images, OCI or docker archives, to some nodes or to all."""
-        for place in places or self.layout.nodes:
-            for archive in archives:
-                network.run((*self._machine(place).inside(), *load_command(archive.resolve())))
+        """Gives images, OCI or docker archives, to some nodes or to all; one that a node has is not loaded again."""
+        for archive in archives:
+            written = archive.stat()
+            for place in places or self.layout.nodes:
+                loaded = place.folder / f"{archive.name}-{written.st_mtime_ns}-{written.st_size}.loaded"
+                if not loaded.exists():
+                    network.run((*self._machine(place).inside(), *load_command(archive.resolve())))
+                    loaded.touch()
 
     def _machine(self, place: NodePlace) -> Machine:
         return Machine(place.folder, place.network, node.__name__)

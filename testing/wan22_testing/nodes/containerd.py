@@ -13,6 +13,7 @@ from wan22_testing.nodes.network import run
 STATE = Path("/run/containerd")
 """On the machine's own tmpfs: gone when it crashes, as on any machine."""
 SOCKET = STATE / "containerd.sock"
+CTR = ("ctr", f"--address={SOCKET}", "--namespace=k8s.io")
 PLUGINS = "/usr/lib/cni"
 PAUSE_IMAGE = "localhost/pause:1"
 METRICS_PORT = 1338
@@ -65,7 +66,12 @@ def containerd(place: NodePlace) -> Component:
 
 def load_command(archive: Path) -> tuple[str, ...]:
     """The command, on the machine, that gives an image to its containers."""
-    return ("ctr", f"--address={SOCKET}", "--namespace=k8s.io", "images", "import", str(archive))
+    return (*CTR, "images", "import", str(archive))
+
+
+def kill_command(container: str) -> tuple[str, ...]:
+    """The command, on the machine, that kills a container's processes."""
+    return (*CTR, "tasks", "kill", "--all", "--signal=SIGKILL", container)
 
 
 def load(archive: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
+from wan22_testing.cluster.kubectl import Kubectl
 from wan22_testing.nodes.layout import Layout, NodePlace
 
 CLASS = "local"
@@ -29,6 +31,18 @@ def manifests(layout: Layout) -> dict[str, Any]:
     }
     volumes = [_volume(place, number) for place in layout.nodes for number in range(VOLUMES_PER_NODE)]
     return {"apiVersion": "v1", "kind": "List", "items": [storage_class, *volumes]}
+
+
+def recycle(layout: Layout, kubectl: Kubectl) -> None:
+    """Empties the volumes whose claims are gone, and offers them anew."""
+    for volume in kubectl.get("persistentvolumes")["items"]:
+        if volume["spec"]["storageClassName"] == CLASS and volume["status"]["phase"] == "Released":
+            name = volume["metadata"]["name"]
+            node, _, number = name.rpartition("-")
+            folder = layout.node(node).disks / number
+            shutil.rmtree(folder)
+            folder.mkdir()
+            kubectl("patch", "persistentvolume", name, "--type=merge", '--patch={"spec": {"claimRef": null}}')
 
 
 def _volume(place: NodePlace, number: int) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""A client of wan22 in a namespace of its own: it finds the gateway by name, and has a key and the authority."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from wan22_testing.cluster.kubectl import Kubectl
+
+from .images import Images
+
+NAMESPACE = "wan22-callers"
+CALLER = "caller"
+KEYS = "key"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+class Caller:
+    """Runs the `wan22` command in a pod."""
+
+    def __init__(self, kubectl: Kubectl, images: Images) -> None:
+        self._kubectl = kubectl
+        self._images = images
+        self._inside = ("--namespace", NAMESPACE)
+
+    def create(self, endpoint: str, api_key: str, authority: str) -> None:
+        """Makes the namespace and the pod, and waits for it."""
+        metadata = {"name": NAMESPACE, "labels": RESTRICTED}
+        self._kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYS, "namespace": NAMESPACE}}
+        self._kubectl.apply({**secret, "stringData": {"key": api_key, "ca.crt": authority}})
+        self._kubectl.apply(self._pod(endpoint))
+        self._kubectl("wait", "--for=condition=Ready", f"pod/{CALLER}", *self._inside, "--timeout=580s")
+
+    def delete(self) -> None:
+        """Removes the namespace."""
+        self._kubectl("delete", "namespace", NAMESPACE, "--timeout=580s")
+
+    def run(self, *command: str) -> str:
+        """What a command in the pod prints. Raises Refused."""
+        return self._kubectl("exec", CALLER, *self._inside, "--", *command)
+
+    def queue(self, count: int, label: str, *flags: str) -> list[str]:
+        """Accepts generations under a label, one after the other; returns their names."""
+        command = f'for n in $(seq {count}); do wan22 generate "a red kite" --detach --json "$@" || exit 1; done'
+        said = self.run("sh", "-c", command, "sh", f"--label=batch={label}", *flags)
+        return [json.loads(line)["name"] for line in said.splitlines()]
+
+    def generations(self, label: str) -> dict[str, dict[str, Any]]:
+        """All of a label as the gateway lists them, by name."""
+        said = self.run("wan22", "generations", "list", "--json", "--limit=1000", f"--label=batch={label}")
+        found = [json.loads(line) for line in said.splitlines()]
+        return {one["name"]: one for one in found}
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """All events of a generation, which is watched to its end."""
+        return [json.loads(line) for line in self.run("wan22", "generations", "watch", name, "--json").splitlines()]
+
+    def video(self, name: str) -> bytes:
+        """A finished generation's MP4."""
+        command = 'wan22 generations download "$1" --output /tmp/video.mp4 >/dev/null && base64 /tmp/video.mp4'
+        return base64.b64decode(self.run("sh", "-c", command, "sh", name))
+
+    def _pod(self, endpoint: str) -> dict[str, Any]:
+        container = {
+            "name": CALLER,
+            "image": self._images.name("gateway"),
+            "imagePullPolicy": self._images.pull_policy,
+            "command": ["sleep", "infinity"],
+            "env": [
+                {"name": "HOME", "value": "/tmp"},  # noqa: S108  # a pod's own
+                {"name": "WAN22_ENDPOINT", "value": endpoint},
+                {"name": "WAN22_CA_FILE", "value": "/etc/wan22/ca.crt"},
+                {"name": "WAN22_API_KEY", "valueFrom": {"secretKeyRef": {"name": KEYS, "key": "key"}}},
+            ],
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
+            "volumeMounts": [{"name": "key", "mountPath": "/etc/wan22", "readOnly": True}],
+        }
+        pod = {
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 10001,
+                "runAsGroup": 10001,
+                "fsGroup": 10001,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [{"name": "key", "secret": {"secretName": KEYS, "defaultMode": 0o440}}],
+        }
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": CALLER, "namespace": NAMESPACE}, "spec": pod}

@@ -1,0 +1,158 @@
+"""wan22 installed by Helm, and what tests do to it and look at."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wan22.model_client import ModelClient
+from wan22.model_packing import Packer
+from wan22.tls import Tls
+from wan22.variants import model_of
+from wan22_testing.chart import CHART
+from wan22_testing.cluster.helm import Helm
+from wan22_testing.cluster.kubectl import Kubectl
+from wan22_testing.cluster.port_forward import PortForward
+from wan22_testing.tiny_models import shared_folder
+
+from .images import Images
+
+RESTRICTED = {
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/enforce-version": "latest",
+}
+SMALL = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}}
+VOLUME = {"size": "1Gi"}
+Found = TypeVar("Found")
+WORKERS = {"time_scale": 1.0, "load_seconds": 2, "checkpoint_seconds": 2}
+"""A generation of 100 steps takes 25 s."""
+
+
+def until(find: Callable[[], Found], good: Callable[[Found], bool], seconds: float = 600.0) -> Found:
+    """What is found, once it is good."""
+    deadline = time.monotonic() + seconds
+    while not good(found := find()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {seconds} s it is {found}")
+        time.sleep(0.5)
+    return found
+
+
+class Release:
+    """One release in one namespace, under Pod Security restricted."""
+
+    def __init__(self, kubectl: Kubectl, helm: Helm, images: Images, folder: Path, name: str = "wan22") -> None:
+        self.kubectl = kubectl
+        self.images = images
+        self.name = name
+        self.namespace = name
+        self.inside = ("--namespace", self.namespace)
+        self._helm = helm
+        self._folder = folder
+
+    def values(self) -> dict[str, Any]:
+        """What it is installed with, beside the chart's defaults."""
+        chosen: dict[str, Any] = {
+            part: {"volume": VOLUME, "resources": SMALL} for part in ("gateway", "registry", "nodeCache")
+        }
+        chosen["gateway"]["kedaPort"] = 50053
+        chosen["nodeCache"] |= {"enabled": True, "replicas": 2, "volume": {**VOLUME, "storageClass": self._class()}}
+        chosen["operator"] = {"namespaces": [self.namespace], "resources": SMALL, "resyncSeconds": 5}
+        images = self.images.values()
+        chosen["workers"] = {**images["workers"], "settings": WORKERS}
+        chosen["image"] = images["image"]
+        return chosen
+
+    def create_namespace(self) -> None:
+        """Makes it, if it is not there."""
+        metadata = {"name": self.namespace, "labels": RESTRICTED}
+        self.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+    def helm(self, command: str, *flags: str, chart: Path = CHART, values: dict[str, Any] | None = None) -> str:
+        """Installs or upgrades it, and waits until all is ready."""
+        file = self._folder / f"{self.name}-values.json"
+        file.write_text(json.dumps(values or self.values()))
+        given = (self.name, str(chart), f"--values={file}", *self.inside, "--wait", "--timeout=580s")
+        return self._helm(command, *given, *flags)
+
+    def test(self) -> str:
+        """`helm test`."""
+        return self._helm("test", self.name, *self.inside, "--timeout=580s")
+
+    def uninstall(self) -> None:
+        """Removes it as a user does."""
+        self._helm("uninstall", self.name, *self.inside, "--wait", "--timeout=580s")
+
+    def secret(self, name: str, key: str) -> str:
+        """A part of a Secret."""
+        data = self.kubectl.get("secret", f"{self.name}-{name}", *self.inside)["data"]
+        return base64.b64decode(data[key]).decode()
+
+    async def push(self, *variants: str) -> None:
+        """Puts tiny models into the registry, as docs/install.md does: through a forwarded port, as admin."""
+        tls = Tls(*(self._folder / name for name in ("ca.crt", "tls.crt", "tls.key")))
+        for path in (tls.ca, tls.cert, tls.key):
+            assert path is not None
+            path.write_text(self.secret("admin-tls", path.name))
+        with PortForward(self.kubectl, f"service/{self.name}-registry", 50052, *self.inside) as forward:
+            async with ModelClient(forward.address, tls) as models:
+                for variant in variants:
+                    packer = Packer(self._folder / "packing", variant)
+                    folder = shared_folder(variant)
+                    await models.push_folder(
+                        folder, model=model_of(variant), variant=variant, tags=["latest"], packer=packer
+                    )
+
+    def apply(self, name: str, variant: str = "t2v-a14b-tiny", **spec: Any) -> None:
+        """Applies a pool, and waits until the gateway takes generations for it."""
+        given = {
+            "model": model_of(variant),
+            "defaultForVariant": True,
+            "engine": {"gpusPerWorker": 1},
+            "drainSeconds": 5,
+            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+            **spec,
+        }
+        metadata = {"name": name, "namespace": self.namespace}
+        self.kubectl.apply({"apiVersion": "wan22.dev/v1alpha1", "kind": "WanPool", "metadata": metadata, "spec": given})
+        self.kubectl("wait", "--for=condition=Declared", f"wanpool/{name}", *self.inside, "--timeout=580s")
+
+    def status(self, name: str) -> dict[str, Any]:
+        """A pool's."""
+        found = self.kubectl.get("wanpool", name, *self.inside).get("status", {})
+        return {"readyReplicas": 0, "workers": [], **found}
+
+    def busy(self, pool: str) -> set[str]:
+        """The pods of the workers that have a generation."""
+        return {worker["name"] for worker in self.status(pool)["workers"] if worker["state"] == "Busy"}
+
+    def ready(self, component: str) -> int:
+        """How many pods of a component are ready."""
+        states = [pod["status"].get("containerStatuses", [{"ready": False}])[0] for pod in self.pods(component)]
+        return sum(state["ready"] for state in states)
+
+    def workers(self, pool: str) -> dict[str, dict[str, Any]]:
+        """The pods of a pool that are not being deleted, by name."""
+        pods = self.kubectl.get("pods", *self.inside, "--selector", f"wan22.dev/pool={pool}")["items"]
+        return {pod["metadata"]["name"]: pod for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+
+    def pods(self, component: str) -> list[dict[str, Any]]:
+        """Those of a component of the chart."""
+        selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
+        found: list[dict[str, Any]] = self.kubectl.get("pods", *self.inside, "--selector", selector)["items"]
+        return found
+
+    def delete_pool(self, name: str) -> None:
+        """Removes a pool, and waits until its workers are gone."""
+        self.kubectl("delete", "wanpool", name, *self.inside, "--timeout=580s")
+        until(lambda: self.workers(name), lambda found: not found)
+
+    def _class(self) -> str:
+        """The cluster's default StorageClass, which chart values have to name for node caches."""
+        mark = "storageclass.kubernetes.io/is-default-class"
+        classes = self.kubectl.get("storageclass")["items"]
+        return str(next(c["metadata"]["name"] for c in classes if c["metadata"].get("annotations", {}).get(mark)))
