@@ -298,7 +298,11 @@ class AttemptRunner:
         if flaw or time.monotonic() - self._last_preview < STEP_EVENT_SECONDS:
             return True
         self._last_preview = time.monotonic()
-        return await self._database.write_own(lifecycle.preview, self._fence, previews.known(preview))
+        try:
+            return await self._database.write_own(lifecycle.preview, self._fence, previews.known(preview))
+        except ResourceExhausted as error:  # a full disk: what must be written there will say so
+            log.info("generations/%s: a preview is not shown: %s", row.id, error.message)
+            return True
 
     async def _finished(self, finished: inference_pb2.GenerateEvent.Finished) -> None:
         storing = generation_pb2.Progress(stage=generation_pb2.Progress.STORING)
