@@ -12,10 +12,9 @@ import pytest
 from sqlalchemy import Table, select
 
 from wan22.client import Client
-from wan22.errors import FailedPrecondition, NotFound, Unavailable, Wan22Error
+from wan22.errors import FailedPrecondition, NotFound
 from wan22.v1 import generation_pb2
 from wan22.v1.generation_pb2 import Generation
-from wan22.v1.inference_pb2 import GenerateEvent
 from wan22_gateway.store import generations
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import events, metadata
@@ -23,8 +22,8 @@ from wan22_gateway.store.schema import generations as table
 from wan22_gateway.store.sqlite import SqliteDatabase
 
 from . import rows
-from .preview_pictures import preview
-from .scripted_worker import T2V, ScriptedWorkerServicer, Start, accepted, gateway_with, until
+from .http.paced_worker import PacedWorkerServicer
+from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with, until
 
 SECRET = "nobody but me may ever read this of heron number"
 
@@ -123,18 +122,18 @@ async def test_erasing_gives_way_to_a_long_read(tmp_path: Path) -> None:
 
 
 async def test_after_deletion_no_file_holds_a_preview(tmp_path: Path) -> None:
-    shown = preview(1, 4, 16, 16)
-
-    def script(start: Start) -> list[GenerateEvent | Wan22Error]:
-        return [accepted(start), GenerateEvent(preview=shown), Unavailable("cut")]
-
-    async with asyncio.timeout(60), gateway_with(tmp_path, ScriptedWorkerServicer(script)) as client:
+    worker = PacedWorkerServicer()
+    worker.go.clear()
+    async with asyncio.timeout(60), gateway_with(tmp_path, worker) as client:
         made = await client.create(variant=T2V, prompt="a heron", preview_interval=1)
-        assert (await client.wait(made.name)).state == Generation.SUCCEEDED
-        assert found_in(tmp_path, shown.image) != []  # in the log of what was written before the end
+        async for event in client.watch(made.name):
+            if event.HasField("preview"):
+                image = event.preview.image
+                assert found_in(tmp_path, image) != []
+                worker.go.set()
         await client.delete(made.name)
 
         async def is_gone() -> bool:
-            return not found_in(tmp_path, shown.image)
+            return not found_in(tmp_path, image)
 
         await until(is_gone)
