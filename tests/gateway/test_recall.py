@@ -90,6 +90,31 @@ async def test_values_end_by_age_and_those_not_used_go_first(sqlite: SqliteDatab
     assert counted.reads == 6
 
 
+async def test_those_who_ask_at_once_share_one_read(sqlite: SqliteDatabase) -> None:
+    counted, recall = Counted(), Recall[int](sqlite, 10, 60.0)
+    await sqlite.write(counted.raise_to, 1)
+    values = await asyncio.gather(*(recall.get("k", ["number"], counted.read) for _ in range(8)))
+    assert (values, counted.reads) == ([1] * 8, 1)
+
+
+async def test_a_reader_that_goes_away_leaves_the_others_to_read(sqlite: SqliteDatabase) -> None:
+    counted, recall = Counted(), Recall[int](sqlite, 10, 60.0)
+    await sqlite.write(counted.raise_to, 1)
+    first = asyncio.create_task(recall.get("k", ["number"], counted.read))
+    second = asyncio.create_task(recall.get("k", ["number"], counted.read))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == 1
+
+
+def test_generations_share_no_slot_with_other_topics() -> None:
+    counts = CommitCounts()
+    before = counts.watermark(["pools"])
+    counts.begin([f"generation/{number}" for number in range(100_000)])
+    counts.end()
+    assert counts.watermark(["pools"]) == before
+
+
 async def test_what_is_raised_is_not_remembered(sqlite: SqliteDatabase) -> None:
     recall = Recall[int](sqlite, 10, 60.0)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from wan22.adapter import LARGEST_STRENGTH
@@ -79,7 +79,8 @@ class Parameters:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form: what a worker echoes to show that it understood the same."""
-        canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        form = {**vars(self), "loras": [vars(lora) for lora in self.loras]}
+        canonical = json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -147,7 +147,8 @@ class Admission:
             text = f"seed is {admitted.parameters.seed}: with count {count} use at most {MAX_SEED - count + 1}."
             raise InvalidRequest(text, field="generation.parameters.seed")
         ids = [str(uuid.uuid4()) for _ in range(count)]
-        seeded = [replace(admitted.parameters, seed=admitted.parameters.seed + index) for index in range(count)]
+        first = admitted.parameters
+        seeded = [first, *(replace(first, seed=first.seed + index) for index in range(1, count))]
         new = [
             NewGeneration(
                 id=generation,
@@ -192,10 +193,11 @@ class Admission:
             text = f"loras has {len(requested.loras)} adapters: use at most {MAX_LORAS}."
             raise InvalidRequest(text, field="parameters.loras")
         found = await self._adapters.find(variant, requested.loras)
-        requested = replace(requested, loras=found.loras)
+        if found.loras:
+            requested = replace(requested, loras=found.loras)
         image_size = await self._image_size(tenant, requested)
         parameters = resolve(
-            variant, requested, image_size=image_size, draw_seed=lambda: secrets.randbelow(MAX_SEED + 1)
+            variant, requested, image_size=image_size, draw_seed=lambda: secrets.randbits(MAX_SEED.bit_length())
         )
         texts = {"prompt": parameters.prompt, "negative_prompt": parameters.negative_prompt}
         too_long = await self._prompts.too_long(pool.model_version, texts)

@@ -19,6 +19,8 @@ from wan22_gateway.store.database import Database
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """How long a change that nobody announced (a lapsed drain, say) can go unnoticed."""
+BUSY_SHARE = 10.0
+"""Looks that find nothing rest for so many times as long as they took: requests come by the hundred a second."""
 PAUSE_SECONDS = 1.0
 """How long claiming and taking over rest after the store has failed them; what runs goes on as long as its lease."""
 
@@ -65,24 +67,27 @@ class Dispatcher:
             while True:
                 wake.clear()
                 try:
-                    await self._claim_all(group)
+                    rest = BUSY_SHARE * await self._claim_all(group)
                 except Wan22Error as error:
                     log.warning("Nothing is claimed for %g s: %s", PAUSE_SECONDS, error.message)
                     await asyncio.sleep(PAUSE_SECONDS)
                     continue
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
+                        await asyncio.sleep(rest)
                         await wake.wait()
 
-    async def _claim_all(self, group: asyncio.TaskGroup) -> None:
-        if await self._database.read(claims.overdue):
-            await self._database.write(claims.fail_overdue)
-        while await self._database.read(claims.next_pair, self._resume_wait) is not None:
+    async def _claim_all(self, group: asyncio.TaskGroup) -> float:
+        """Claims what there is, and fails what is overdue; returns how many seconds the last look took."""
+        while True:
+            began = time.monotonic()
+            if not await self._database.read(claims.anything_to_do, self._resume_wait):
+                return time.monotonic() - began
             began = time.monotonic()
             terms = (self._owner, self._lease_seconds, self._resume_wait)
             claim = await self._database.write(claims.claim_next, *terms)
-            if claim is None:  # another process was first, or is writing about it
-                return
+            if claim is None:  # another process was first, or is writing about it; or it was overdue
+                return 0.0
             log.info("Attempt %d of generations/%s is %s's.", claim.fence.attempt, claim.fence.generation, claim.worker)
             self._start(group, claim, began)
 

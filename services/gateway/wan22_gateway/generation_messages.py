@@ -38,7 +38,7 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
     for field in ("create_time", "start_time", "end_time", "cancel_requested_time", "deadline"):
         value = getattr(row, field)
         if value is not None:
-            getattr(message, field).CopyFrom(timestamp(value))
+            getattr(message, field).FromMicroseconds(value)
     if row.state == State.RUNNING and row.progress is not None:
         message.progress.ParseFromString(row.progress)
     if row.state == State.QUEUED:
@@ -46,8 +46,8 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         message.queue_position = place
         message.waiting_for = waiting_for(tx, row)
         if start is not None:
-            message.predicted_start_time.CopyFrom(timestamp(start))
-            message.predicted_end_time.CopyFrom(timestamp(start + round(row.predicted_seconds * 1_000_000)))
+            message.predicted_start_time.FromMicroseconds(start)
+            message.predicted_end_time.FromMicroseconds(start + round(row.predicted_seconds * 1_000_000))
     if row.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(row.error))
     origin = generations.last_origin(tx, row) if row.attempt_count else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from wan22.errors import Reason, ResourceExhausted, Wan22Error
@@ -72,20 +72,22 @@ class Intake:
                 results = await self._database.write(self._insert, orders)
             except Wan22Error as error:
                 results = [error] * len(orders)
-            self._tasks.create_task(self._answer(orders, results))
+            await self._answer(orders, results)
 
     async def _answer(self, orders: Sequence[_Order], results: Sequence[str | Wan22Error]) -> None:
         ids = [result for result in results if isinstance(result, str)]
+        new = {order.new[0].id: order.new[0] for order in orders}
         try:
-            messages = await self._database.read(_messages, ids)
+            messages = await self._database.read(_messages, ids, new)
         except Wan22Error as error:
             for order in orders:
                 order.settle(error)
             return
         for order, result in zip(orders, results, strict=True):
-            order.settle(
-                result if isinstance(result, Wan22Error) else messages.get(result, generations.missing(result))
-            )
+            if isinstance(result, str):
+                order.settle(messages.get(result) or generations.missing(result))
+            else:
+                order.settle(result)
 
     def _insert(self, tx: Transaction, orders: Sequence[_Order]) -> list[str | Wan22Error]:
         made = generations.find_requests(tx, [order.new[0].request for order in orders if order.new[0].request_id])
@@ -128,5 +130,9 @@ class Intake:
             raise ResourceExhausted(text, reason=Reason.QUEUE_FULL, retry_after=max(1.0, new[0].predicted_seconds))
 
 
-def _messages(tx: Transaction, ids: Sequence[str]) -> dict[str, Generation]:
-    return {row.id: generation_message(tx, row) for row in generations.get_many(tx, ids)}
+def _messages(tx: Transaction, ids: Sequence[str], new: Mapping[str, NewGeneration]) -> dict[str, Generation]:
+    """Generations by id; of what is new, and as it was made, not the whole row is read."""
+    rows = generations.untouched(tx, {identifier: new[identifier] for identifier in ids if identifier in new})
+    known = {row.id for row in rows}
+    rows += generations.get_many(tx, [identifier for identifier in ids if identifier not in known])
+    return {row.id: generation_message(tx, row) for row in rows}

@@ -13,6 +13,7 @@ from wan22.v1 import generation_pb2
 from wan22_gateway.generation_messages import queue_snapshot
 from wan22_gateway.lifecycle import State, timestamp
 from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.generations import PLACED
 from wan22_gateway.store.schema import generations
 
 LOOK_SECONDS = 1.0
@@ -23,18 +24,6 @@ ROWS_AT_ONCE = 200
 """Generations of one read, which takes some 10 ms."""
 TOLD_AT_ONCE = 8
 """Watchers that are woken in one turn of the loop: writing to them takes some 2 ms."""
-SEEN = (
-    generations.c.id,
-    generations.c.pool,
-    generations.c.model_version,
-    generations.c.position,
-    generations.c.tenant,
-    generations.c.priority,
-    generations.c.claimed_worker,
-    generations.c.cancel_requested_time,
-    generations.c.attempt_count,
-)
-"""What a place depends on."""
 
 
 class Follower:
@@ -106,7 +95,7 @@ class Places:
 
 def look(tx: Transaction, ids: Sequence[str]) -> list[tuple[str, generation_pb2.GenerationEvent]]:
     """The places of those of some generations that are QUEUED."""
-    rows = tx.execute(select(*SEEN).where(generations.c.id.in_(ids), generations.c.state == State.QUEUED))
+    rows = tx.execute(select(*PLACED).where(generations.c.id.in_(ids), generations.c.state == State.QUEUED))
     now = timestamp(tx.now)
     return [(row.id, generation_pb2.GenerationEvent(event_time=now, queue=queue_snapshot(tx, row))) for row in rows]
 

@@ -36,9 +36,9 @@ def _microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def next_pair(tx: Transaction, resume_wait: float) -> tuple[Row[Any], Row[Any]] | None:
-    """The first of `_pairs`."""
-    return next(_pairs(tx, resume_wait), None)
+def anything_to_do(tx: Transaction, resume_wait: float) -> bool:
+    """Whether `claim_next` would claim or fail anything, as far as that can be seen without a lock."""
+    return next(_pairs(tx, resume_wait), None) is not None or bool(overdue(tx))
 
 
 def _pairs(tx: Transaction, resume_wait: float) -> Iterator[tuple[Row[Any], Row[Any]]]:

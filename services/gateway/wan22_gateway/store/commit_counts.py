@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-SLOTS = 1 << 14
-"""Topics share slots by their hash; a neighbour's commit only makes somebody read again."""
+GENERATIONS, OTHERS = 1 << 14, 1 << 12
+"""Slots of generations' topics, of which there is no end, and of all others, which these must not disturb. In either,
+topics share slots by their hash: a neighbour's commit only makes somebody read again."""
 
 
 class CommitCounts:
@@ -15,12 +16,12 @@ class CommitCounts:
     """
 
     def __init__(self) -> None:
-        self._counts = [0] * SLOTS
+        self._counts = [0] * (GENERATIONS + OTHERS)
         self._under_way: frozenset[int] = frozenset()
 
     def begin(self, topics: Iterable[str]) -> None:
         """A commit that changes these is about to be made."""
-        self._under_way = frozenset(hash(topic) % SLOTS for topic in topics)
+        self._under_way = frozenset(map(_slot, topics))
 
     def end(self) -> None:
         """It is made, or has failed."""
@@ -30,7 +31,13 @@ class CommitCounts:
 
     def watermark(self, topics: Iterable[str]) -> Hashable | None:
         """Changes with each commit to one of the topics; None while one is under way."""
-        slots = [hash(topic) % SLOTS for topic in topics]
+        slots = [_slot(topic) for topic in topics]
         if not self._under_way.isdisjoint(slots):
             return None
         return tuple(self._counts[slot] for slot in slots)
+
+
+def _slot(topic: str) -> int:
+    if topic.startswith("generation/"):
+        return hash(topic) % GENERATIONS
+    return GENERATIONS + hash(topic) % OTHERS

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, exists, func, or_, select, update
 
 from wan22.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
 from wan22.v1 import generation_pb2
@@ -97,9 +98,14 @@ def find_requests(tx: Transaction, keys: Sequence[tuple[str, str]]) -> dict[tupl
     found: dict[tuple[str, str], Made] = {}
     for tenant in {tenant for tenant, _ in keys}:
         ids = [request_id for owner, request_id in keys if owner == tenant]
-        query = select(requests).where(requests.c.tenant == tenant, requests.c.request_id.in_(ids))
-        found |= {(tenant, row.request_id): Made(row.generation, row.digest) for row in tx.execute(query)}
+        rows = tx.execute(_REQUESTS, {"tenant": tenant, "ids": ids}).all()
+        found |= {(tenant, row.request_id): Made(row.generation, row.digest) for row in rows}
     return found
+
+
+_REQUESTS = select(requests).where(
+    requests.c.tenant == bindparam("tenant"), requests.c.request_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def insert(tx: Transaction, new: Sequence[NewGeneration]) -> None:
@@ -108,8 +114,7 @@ def insert(tx: Transaction, new: Sequence[NewGeneration]) -> None:
         return
     for pool, tenant in dict.fromkeys((generation.pool, generation.tenant) for generation in new):
         turns.queue_up(tx, pool, tenant)
-    born = {"state": State.QUEUED, "last_sequence": lifecycle.FIRST_SEQUENCE}
-    tx.execute(_INSERT, [{**_row(generation, tx.now), **born} for generation in new])
+    tx.execute(_INSERT, [{**_row(generation, tx.now), **_BORN} for generation in new])
     _refer(tx, new)
     lifecycle.accepted(tx, [generation.id for generation in new])
     for (variant, pool), count in Counter((generation.variant, generation.pool) for generation in new).items():
@@ -198,6 +203,40 @@ def missing(generation: str) -> NotFound:
 def get_many(tx: Transaction, ids: Sequence[str]) -> Sequence[GenerationRow]:
     """Those of these that there are, of whatever tenant, in any order."""
     return tx.execute(select(generations).where(generations.c.id.in_(ids))).all() if ids else ()
+
+
+def untouched(tx: Transaction, new: Mapping[str, NewGeneration]) -> list[GenerationRow]:
+    """The rows of those of these, by id, to which nothing has happened since they were queued.
+
+    No more is read than what their places depend on.
+    """
+    if not new:
+        return []
+    places = tx.execute(_PLACES_OF_NEW, {"ids": list(new)}).mappings().all()
+    born = [{**_BLANK, **_row(new[place["id"]], place["create_time"]), **place} for place in places]
+    return [cast("GenerationRow", SimpleNamespace(**row)) for row in born]
+
+
+PLACED = (
+    generations.c.id,
+    generations.c.pool,
+    generations.c.model_version,
+    generations.c.position,
+    generations.c.tenant,
+    generations.c.priority,
+    generations.c.claimed_worker,
+    generations.c.cancel_requested_time,
+    generations.c.attempt_count,
+)
+"""What a place in the queue depends on."""
+_BORN = {"state": State.QUEUED, "last_sequence": lifecycle.FIRST_SEQUENCE}
+_BLANK = {column.name: getattr(column.default, "arg", None) for column in generations.c} | _BORN
+_PLACES_OF_NEW = select(*PLACED, generations.c.create_time).where(
+    generations.c.id.in_(bindparam("ids", expanding=True)),
+    generations.c.state == State.QUEUED,
+    generations.c.last_sequence == lifecycle.FIRST_SEQUENCE,
+    generations.c.cancel_requested_time.is_(None),
+)
 
 
 def page(
@@ -296,8 +335,10 @@ def forget_requests(tx: Transaction) -> None:
 
 def count_queued(tx: Transaction) -> int:
     """Generations that wait, of all tenants."""
-    query = select(func.count()).select_from(generations).where(generations.c.state == State.QUEUED)
-    return int(tx.execute(query).scalar_one())
+    return int(tx.execute(_COUNT_QUEUED).scalar_one())
+
+
+_COUNT_QUEUED = select(func.count()).select_from(generations).where(generations.c.state == State.QUEUED)
 
 
 def claimed_queued(tx: Transaction, pool: str) -> Sequence[GenerationRow]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Container, Sequence
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, func, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, or_, select, update
 
 from wan22.errors import FailedPrecondition, NotFound, Reason
 from wan22.v1 import inference_pb2, pool_pb2
@@ -103,7 +103,10 @@ def learn(tx: Transaction, pool: str, work: Work, seconds: float) -> None:
 
 def workers_of(tx: Transaction, pool: str) -> Sequence[WorkerRow]:
     """The pool's workers, by name."""
-    return tx.execute(select(workers).where(workers.c.pool == pool).order_by(workers.c.name)).all()
+    return tx.execute(_WORKERS_OF, {"pool": pool}).all()
+
+
+_WORKERS_OF = select(workers).where(workers.c.pool == bindparam("pool")).order_by(workers.c.name)
 
 
 def get_worker(tx: Transaction, name: str) -> WorkerRow:

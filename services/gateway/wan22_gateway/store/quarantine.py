@@ -100,8 +100,10 @@ def likeness(model_version: str, parameters: bytes) -> str:
 
 def tenants(tx: Transaction) -> set[str]:
     """Those that have anything in quarantine; for all others there is nothing to check."""
-    query = select(quarantine.c.tenant).where(quarantine.c.release_time.is_(None)).distinct()
-    return set(tx.execute(query).scalars())
+    return set(tx.execute(_TENANTS).scalars().all())
+
+
+_TENANTS = select(quarantine.c.tenant).where(quarantine.c.release_time.is_(None)).distinct()
 
 
 def check(tx: Transaction, tenant: str, model_version: str, parameters: bytes) -> None:

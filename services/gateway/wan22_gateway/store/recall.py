@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -20,6 +21,14 @@ class _Kept(Generic[T]):
     time: float
 
 
+class _Reading:
+    """A read that is under way."""
+
+    def __init__(self, watermark: Hashable) -> None:
+        self.watermark = watermark
+        self.ended = asyncio.Event()
+
+
 class Recall(Generic[T]):
     """Values by key, those used last.
 
@@ -33,27 +42,37 @@ class Recall(Generic[T]):
         self._size = size
         self._seconds = seconds
         self._kept: OrderedDict[Hashable, _Kept[T]] = OrderedDict()
+        self._reading: dict[Hashable, _Reading] = {}
 
     async def get(self, key: Hashable, topics: Sequence[str], read: Callable[..., T], *arguments: Any) -> T:
         """The result of `read(transaction, *arguments)`, which depends on these topics; shared, so not to be changed.
 
-        Raises what `read` raises, which is not kept.
+        Who asks while somebody else reads the same waits for that. Raises what `read` raises, which is not kept.
         """
-        watermark = self._database.watermark(topics)
-        now = time.monotonic()
-        if watermark is not None:
+        while (watermark := self._database.watermark(topics)) is not None:
             kept = self._kept.get(key)
-            if kept is not None and kept.watermark == watermark and now - kept.time < self._seconds:
+            if kept is not None and kept.watermark == watermark and time.monotonic() - kept.time < self._seconds:
                 self._kept.move_to_end(key)
                 return kept.value
+            under_way = self._reading.get(key)
+            if under_way is None or under_way.watermark != watermark:
+                break
+            await under_way.ended.wait()
+        return await self._read(key, watermark, lambda tx: read(tx, *arguments))
 
-        def do(tx: Transaction) -> T:
-            return read(tx, *arguments)
-
-        value = await self._database.read(do)
-        if watermark is not None:
-            self._kept[key] = _Kept(value, watermark, now)
+    async def _read(self, key: Hashable, watermark: Hashable | None, read: Callable[[Transaction], T]) -> T:
+        if watermark is None:
+            return await self._database.read(read)
+        began = time.monotonic()
+        reading = self._reading[key] = _Reading(watermark)
+        try:
+            value = await self._database.read(read)
+            self._kept[key] = _Kept(value, watermark, began)
             self._kept.move_to_end(key)
             if len(self._kept) > self._size:
                 self._kept.popitem(last=False)
+        finally:
+            reading.ended.set()
+            if self._reading.get(key) is reading:
+                del self._reading[key]
         return value

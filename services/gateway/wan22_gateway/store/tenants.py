@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import Row, delete, func, select
+from sqlalchemy import Row, bindparam, delete, func, select
 
 from wan22.errors import FailedPrecondition, NotFound, Reason, ResourceExhausted
 from wan22_gateway.store.database import Transaction
@@ -90,15 +90,17 @@ def remove(tx: Transaction, name: str) -> None:
 
 def limits(tx: Transaction) -> dict[str, Limits]:
     """Those of every tenant that has a row."""
-    columns = (tenants.c.weight, tenants.c.max_queued, tenants.c.max_running, tenants.c.gpu_seconds_per_day)
-    return {row[0]: Limits(*row[1:]) for row in tx.execute(select(tenants.c.name, *columns))}
+    return {row[0]: Limits(*row[1:]) for row in tx.execute(select(tenants.c.name, *_LIMITS)).all()}
 
 
 def limits_of(tx: Transaction, tenant: str) -> Limits:
     """Those of one tenant."""
-    columns = (tenants.c.weight, tenants.c.max_queued, tenants.c.max_running, tenants.c.gpu_seconds_per_day)
-    row = tx.execute(select(*columns).where(tenants.c.name == tenant)).one_or_none()
+    row = tx.execute(_LIMITS_OF, {"tenant": tenant}).one_or_none()
     return Limits() if row is None else Limits(*row)
+
+
+_LIMITS = (tenants.c.weight, tenants.c.max_queued, tenants.c.max_running, tenants.c.gpu_seconds_per_day)
+_LIMITS_OF = select(*_LIMITS).where(tenants.c.name == bindparam("tenant"))
 
 
 def present(tx: Transaction, tenant: str) -> Present:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, exists, func, or_, select, update
 
 from wan22_gateway.scheduling.plan import Plan, TenantQueue, Waiting, candidates
 from wan22_gateway.scheduling.shares import Priority, Share, activated, dispatched, settled
@@ -45,9 +45,17 @@ def virtual_time(tx: Transaction, pool: str) -> float:
 
 def queue_up(tx: Transaction, pool: str, tenant: str) -> None:
     """Makes a tenant one of those that wait for a pool; called before its generation's row is inserted."""
-    waits = exists().where(_queued(pool), generations.c.tenant == tenant)
-    if not tx.execute(select(waits)).scalar_one():
+    if not tx.execute(_WAITS, {"pool": pool, "tenant": tenant}).scalar_one():
         _store(tx, pool, tenant, activated(share_of(tx, pool, tenant), virtual_time(tx, pool)))
+
+
+_WAITS = select(
+    exists().where(
+        generations.c.state == "QUEUED",
+        generations.c.pool == bindparam("pool"),
+        generations.c.tenant == bindparam("tenant"),
+    )
+)
 
 
 def _queued(pool: str) -> Any:
@@ -59,7 +67,7 @@ def running(tx: Transaction) -> dict[str, int]:
     query = select(generations.c.tenant, func.count().label("number"))
     claimed = or_(workers.c.generation == generations.c.id, workers.c.prepared == generations.c.id)
     query = query.join(workers, claimed)
-    return {row.tenant: row.number for row in tx.execute(query.group_by(generations.c.tenant))}
+    return {row.tenant: row.number for row in tx.execute(query.group_by(generations.c.tenant)).all()}
 
 
 def waiting(tx: Transaction, pool: str, version: str) -> Iterator[tuple[str, Priority, Waiting]]:
@@ -148,7 +156,7 @@ def plan(tx: Transaction, pool: str) -> tuple[Plan, Mapping[int, Row[Any]]]:
     columns = ("position", "tenant", "priority", "predicted_seconds", "charged_seconds", "create_time")
     query = select(*(generations.c[name] for name in columns), generations.c.start_by_time)
     unclaimed = and_(_queued(pool), generations.c.claimed_worker.is_(None))
-    rows = {row.position: row for row in tx.execute(query.where(unclaimed).order_by(generations.c.position))}
+    rows = {row.position: row for row in tx.execute(query.where(unclaimed).order_by(generations.c.position)).all()}
     queues: dict[str, dict[Priority, list[Waiting]]] = {}
     for position, row in rows.items():
         entry = Waiting(position, row.predicted_seconds, _charge(row))
