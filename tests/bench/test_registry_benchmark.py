@@ -41,7 +41,7 @@ def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFi
     assert result["name"] == "registry"
     rows = result["rows"]
     ids = [row["id"] for row in rows]
-    assert ids == ["P10", "P10b", "P10b", "P9b", None, None, None, None, None, None, "P8", "P9", "P9c"]
+    assert ids == ["P10", "P10b", "P10b", "P9b", "P9b", None, None, None, None, None, "P8", "P9", "P9c"]
     ratio, eight, version, packing, by_processor, from_cache, plain, from_disk, memory, start = rows[:10]
     assert 0.6 < ratio["value"] < 0.72
     assert 0.38 < eight["value"] < 0.45

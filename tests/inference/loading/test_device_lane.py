@@ -20,7 +20,7 @@ from wan22.pack.writer import pack_file
 from wan22_inference.engine.loading.device_lane import BATCH_BYTES, LANE_BYTES, DeviceLane
 from wan22_inference.engine.loading.frames import PlainDecoder
 from wan22_inference.engine.loading.lane_memory import make_lane_memory
-from wan22_inference.engine.loading.plan import Place, Plan
+from wan22_inference.engine.loading.plan import MAX_DECODED_BYTES, Place, Plan
 from wan22_inference.engine.loading.planes import Merge, Part, merge_by_kernel, merge_plainly
 from wan22_inference.engine.loading.sources import open_source
 from wan22_inference.engine.loading.streams import Stream
@@ -129,3 +129,15 @@ def test_frame_lengths_that_do_not_fit_are_seen_before_anything_is_decoded(packe
     damage(packed, in_frame=False)
     with pytest.raises(DataLoss, match="its frames are said to end at"):
         load(packed, lambda name, _: torch.empty_like(TENSORS[name]))
+
+
+def test_a_batch_decodes_to_little_however_small_it_is_stored(tmp_path: Path) -> None:
+    zeros = {"zeros": torch.zeros(200 << 20, dtype=torch.uint8).view(torch.float8_e4m3fn)}
+    save_file(zeros, tmp_path / "t.safetensors")
+    pack_file(tmp_path / "t.safetensors", tmp_path / "t.safetensors.pack", lambda _: None)
+    found = torch.empty_like(zeros["zeros"])
+    with planned(tmp_path / "t.safetensors.pack", lambda _, __: found) as plan:
+        batches = list(plan.batches())
+    decoded = [sum(piece.extent.length for piece in batch.pieces) for batch in batches]
+    assert sum(decoded) >= found.nbytes
+    assert max(decoded) == MAX_DECODED_BYTES

@@ -23,6 +23,7 @@ PARAMETERS = zstandard.ZstdCompressionParameters.from_level(
 )
 """Looks for almost no repeats: what it finds among exponents is chance, and costs more than Huffman coding them."""
 _TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
+_SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
 def encode(data: memoryview, word: int, target: memoryview) -> int | None:
@@ -36,11 +37,15 @@ def encode(data: memoryview, word: int, target: memoryview) -> int | None:
         return None
     lower = np.frombuffer(target, np.uint8, lower_end).reshape(word - 1, len(words))
     lengths = np.frombuffer(target, np.uint8, 4 * frames, lower_end).view("<u4")
-    room = np.empty(FRAME_BYTES, np.uint8)
+    top = np.empty(min(len(words), FRAME_BYTES), np.uint8)
     for frame in range(frames):  # a frame's words stay in the processor's cache
         place = slice(frame * FRAME_BYTES, (frame + 1) * FRAME_BYTES)
         part = words[place]
-        top = part if word == 1 else _take_apart(part, lower[:, place], room[: len(part)])
+        if word == 1:
+            top = part
+        else:
+            top = top[: len(part)]
+            _take_apart(part, lower[:, place], top)
         compressed = compressor.compress(top.data)
         lengths[frame] = len(compressed)
         begin, end = end, end + len(compressed)
@@ -50,17 +55,17 @@ def encode(data: memoryview, word: int, target: memoryview) -> int | None:
     return end
 
 
-def _take_apart(words: NDArray[Any], lower: NDArray[np.uint8], top: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The planes of some words; returns the highest. Each step is one that numpy does at many values at once."""
-    bits = 8 * words.itemsize
-    np.less(words.view(words.dtype.str.replace("u", "i")), 0, out=top.view(bool))  # the sign
-    np.copyto(lower[0], words, casting="unsafe")  # the lowest byte: faster than a copy with strides
-    np.add(lower[0], lower[0], out=lower[0])  # one to the left, where a shift of bytes is ten times as slow
-    np.bitwise_or(lower[0], top, out=lower[0])
-    for plane in range(1, words.itemsize - 1):
+def _take_apart(words: NDArray[Any], lower: NDArray[np.uint8], top: NDArray[np.uint8]) -> None:
+    """The planes of some words. Each step is one that numpy does at many values at once, and none makes an array."""
+    size: int = words.itemsize
+    np.less(words.view(_SIGNED[size]), 0, out=top.view(np.bool))  # the sign
+    lowest = lower[0]
+    np.copyto(lowest, words, casting="unsafe")  # the lowest byte: faster than a copy with strides
+    np.add(lowest, lowest, out=lowest)  # one to the left, where a shift of bytes is ten times as slow
+    np.bitwise_or(lowest, top, out=lowest)
+    for plane in range(1, size - 1):
         np.right_shift(words, 8 * plane - 1, out=lower[plane], casting="unsafe")
-    np.right_shift(words, bits - 9, out=top, casting="unsafe")
-    return top
+    np.right_shift(words, 8 * size - 9, out=top, casting="unsafe")
 
 
 def frame_lengths(stored: bytes | memoryview, length: int, word: int) -> tuple[int, NDArray[np.int64]]:

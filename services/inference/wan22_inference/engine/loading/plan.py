@@ -17,6 +17,9 @@ Place = Callable[[str, tuple[int, ...]], Tensor]
 """Gives the tensor, contiguous, that a stored one of this name and shape goes into; it may raise."""
 MAX_PIECES = 512
 """Of a batch, so that its tables are small."""
+MAX_DECODED_BYTES = 128 << 20
+"""Of a batch, which a device keeps decoded beside the weights: more than any of trained weights has, but zeros take no
+room in a file."""
 _DTYPES = {
     "BOOL": torch.bool,
     "F64": torch.float64,
@@ -166,7 +169,8 @@ def _batches(source: Source, pieces: Iterator[Piece], batch_bytes: int) -> Itera
     for piece in pieces:
         begin = (together[0] if together else piece).extent.offset // ALIGNMENT * ALIGNMENT
         too_long = aligned(piece.extent.offset + piece.extent.size) - begin > batch_bytes
-        if together and (too_long or len(together) == MAX_PIECES):
+        decoded = sum(other.extent.length for other in together) + piece.extent.length
+        if together and (too_long or len(together) == MAX_PIECES or decoded > MAX_DECODED_BYTES):
             yield _batch(source, together)
             together = []
         together.append(piece)
