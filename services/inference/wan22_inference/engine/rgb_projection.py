@@ -15,7 +15,7 @@ from wan22_inference.engine.preview import MAX_PICTURES
 from wan22_inference.engine.progress import Check
 
 SIDE = 8
-"""Latents a side of the pictures that it is fitted to: milliseconds on a GPU, a second on a CPU with tiny weights."""
+"""Latents a side of the pictures that it is fitted to: the fit is to take a fraction of a step."""
 NUM_FRAMES = 5
 """Two latent frames: the first holds one frame and each other four, and the map is to suit both."""
 CELLS = (2, 3, 5, 8)
