@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from wan22_testing.postgres import PostgresServer, programs
 from wan22_testing.s3_server import S3Server
+
+# How long an example takes says something of the machine alone; examples of one test share its servers on purpose.
+settings.register_profile(
+    "wan22", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("wan22")
 
 if not Path("/dev/nvidiactl").exists():
     # Triton's kernels run on the CPU, in its own interpreter; it looks once, when torch first imports it

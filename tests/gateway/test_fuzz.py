@@ -53,7 +53,7 @@ KNOWN_TEXTS = (
 
 def fuzz(examples: int) -> settings:
     """So many, without time limits and a memory of earlier runs."""
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    return settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -231,7 +231,7 @@ async def test_reflection_wants_credentials_too(place: Place) -> None:
         assert len((await anext(aiter(known))).list_services_response.service) == 6
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(BY_NAME)), st.sampled_from([0, 1]))
 async def test_another_tenants_generation_is_not_found_by_any_rpc(place: Place, rpc: str, which: int) -> None:
     method = SERVICES[0].methods_by_name[rpc]
@@ -244,7 +244,7 @@ async def test_another_tenants_generation_is_not_found_by_any_rpc(place: Place, 
         assert (await alice.get(name)).state == [Generation.SUCCEEDED, Generation.QUEUED][which]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(
     st.lists(st.sampled_from([Generation.QUEUED, Generation.SUCCEEDED]), max_size=2, unique=True),
     st.sampled_from(["", T2V]),
@@ -326,7 +326,7 @@ async def test_no_route_is_open(place: Place, route: tuple[str, str]) -> None:
             assert place.done.name not in answer.text
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.sampled_from(NAMED_ROUTES), st.sampled_from([0, 1]), st.booleans())
 async def test_another_tenants_generation_is_not_found_by_any_route(
     place: Place, route: tuple[str, str], which: int, force: bool

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
@@ -135,7 +135,7 @@ def one_database(runner: asyncio.Runner, store: Path | str) -> Iterator[Database
     runner.run(database.close())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @example(["claim", "start", "requeue", "start", "claim", "start"])
 @given(st.lists(OPERATIONS, max_size=12))
 def test_any_order_of_events_keeps_the_rules(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
@@ -72,7 +72,7 @@ def listed(tx: Transaction, labels: dict[str, str], states: list[State], size: i
         before = page[-1].position
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(made=st.lists(LABELS, max_size=8), wanted=LABELS, size=st.integers(1, 5))
 async def test_a_listing_has_those_that_have_all_labels_newest_first(
     database: Database, made: list[dict[str, str]], wanted: dict[str, str], size: int

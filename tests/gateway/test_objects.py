@@ -4,7 +4,7 @@ from contextlib import suppress
 from itertools import cycle
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
@@ -109,7 +109,7 @@ class Story:
 STEPS = ["write", "write", "keep", "keep", "abandon", "drop", "discard"]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(STEPS), max_size=25))
 async def test_in_whatever_order_things_happen_a_live_object_is_there(database: Database, steps: list[str]) -> None:
     await database.write(lambda tx: tx.execute(delete(table)))

@@ -152,4 +152,4 @@ class BookMachine(RuleBasedStateMachine):
 
 
 TestBookMachine = BookMachine.TestCase
-TestBookMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestBookMachine.settings = settings(max_examples=100, stateful_step_count=40)

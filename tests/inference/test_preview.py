@@ -147,7 +147,7 @@ def test_at_most_eight_pictures_are_spread_over_the_video(latent_frames: int, co
     assert np.all(np.diff(pictures[:, 0, 0, 0].int().numpy()) > 0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 12), st.integers(4, 192), st.integers(4, 192), st.integers(0, 2**32 - 1))
 def test_a_preview_is_small_whatever_it_shows(frames: int, height: int, width: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wan22_operator.record import Avoided, Load, Record, State, WorkerRecord
@@ -57,7 +57,6 @@ def test_a_restart_forgets_nothing(record: Record) -> None:
     assert Record.from_status(record.to_status(), NOW) == record
 
 
-@settings(deadline=None)  # the CRD is read anew
 @given(records)
 def test_every_field_that_is_written_is_in_the_crd(record: Record) -> None:
     """Else the API server drops it, each round writes it again, and nothing comes to rest."""

@@ -108,7 +108,7 @@ class Random:
         return Change(start=int(self._rng.random() < 0.1) + short, stop=stop, grace_seconds=60.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.floats(0.0, 3600.0), st.floats(1.0, 55.0)), max_size=40),
     st.integers(0, 1000),

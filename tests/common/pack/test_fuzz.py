@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wan22.pack.malformed import MalformedFile
@@ -79,7 +79,7 @@ def check(folder: Path, pack: bytes, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400)
 def test_four_hundred_packs_with_anything_wrong_are_the_source_or_refused(
     tmp_path: Path, pack: bytes, data: st.DataObject
 ) -> None:
@@ -89,7 +89,7 @@ def test_four_hundred_packs_with_anything_wrong_are_the_source_or_refused(
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @given(data=st.data())
-@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10_000)
 def test_ten_thousand_packs_with_anything_wrong_are_the_source_or_refused(
     tmp_path: Path, pack: bytes, data: st.DataObject
 ) -> None:

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wan22.pack import planes
@@ -116,21 +116,21 @@ def test_a_frame_that_claims_more_than_its_place_is_refused_before_it_is_decoded
 
 
 @given(count=st.integers(0, 300_000), word=st.sampled_from([1, 2, 4]), seed=st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_words_come_back(count: int, word: int, seed: int) -> None:
     data = bf16(count * word // 2 + 1, seed)[: count * word]
     assert planes.decode(encoded(data, word), len(data), word) == data
 
 
 @given(stored=st.binary(max_size=400), length=st.integers(1, 4096), word=st.sampled_from([1, 2, 4]))
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 def test_any_bytes_decode_to_the_length_or_are_refused(stored: bytes, length: int, word: int) -> None:
     with contextlib.suppress(MalformedFile):
         assert len(planes.decode(stored, length // word * word, word)) == length // word * word
 
 
 @given(data=st.data())
-@settings(max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1_000)
 def test_any_change_of_header_table_or_extents_is_found(tmp_path: Path, pack: bytes, data: st.DataObject) -> None:
     count = struct.unpack_from("<I", pack, 12)[0]
     position = data.draw(st.integers(0, 64 + 72 * count - 1) | st.sampled_from(range(64, 64 + 72 * count, 4)))
@@ -145,7 +145,7 @@ def test_any_change_of_header_table_or_extents_is_found(tmp_path: Path, pack: by
 
 
 @given(data=st.data())
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 def test_any_frames_under_a_right_digest_are_bytes_or_refused(data: st.DataObject) -> None:
     good = bytearray(encoded(bf16(3_000), 2))
     for _ in range(data.draw(st.integers(1, 6))):

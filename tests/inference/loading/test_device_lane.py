@@ -80,7 +80,7 @@ def test_all_comes_out_as_it_was_packed(packed: Path, merge: Merge, dtype: torch
         assert torch.equal(found[name].flatten().view(torch.uint8), wanted.flatten().view(torch.uint8)), name
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     word=st.sampled_from([1, 2, 4]),
     counts=st.lists(st.integers(1, 9_000), min_size=1, max_size=3),

@@ -42,7 +42,7 @@ def buffer() -> memoryview:
     return memoryview(mmap.mmap(-1, SIZE // mmap.PAGESIZE * mmap.PAGESIZE + 2 * mmap.PAGESIZE))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(page=st.integers(0, SIZE // mmap.PAGESIZE), shift=st.integers(0, 100), cached=st.booleans())
 def test_a_read_gives_the_bytes_wherever_they_lie_and_ends_with_the_file(
     path: Path, page: int, shift: int, cached: bool
