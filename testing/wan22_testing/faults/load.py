@@ -69,6 +69,7 @@ class Load:
         request_id = str(uuid.UUID(int=chance.getrandbits(128)))
         prompt, seed = f"video {request_id}", chance.getrandbits(62)
         frames, steps = chance.choice([5, 17, 33]), chance.choice([4, 10, 40])
+        preview_interval = chance.choice([0, 1])
 
         async def create() -> str:
             made = await client.create(
@@ -80,6 +81,7 @@ class Load:
                 num_frames=frames,
                 num_inference_steps=steps,
                 request_id=request_id,
+                preview_interval=preview_interval,
             )
             return made.name
 

@@ -15,7 +15,7 @@ from wan22.errors import Reason
 from wan22.recipe import Recipe
 from wan22.status import from_status
 from wan22.v1.generation_pb2 import Generation
-from wan22_gateway.store.schema import generations, usage
+from wan22_gateway.store.schema import generations, previews, usage
 from wan22_testing.faults.load import Accepted
 from wan22_testing.faults.site import TENANTS, Site
 from wan22_testing.simulated_worker.rendering import write_undisturbed
@@ -35,7 +35,7 @@ class Verdict:
     """Accepted and gone, or not final."""
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """Other videos than the undisturbed ones, failures without a reason, usage that does not add up."""
+    """Other videos than the undisturbed ones, failures without a reason, usage that does not add up, kept previews."""
     states: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -106,8 +106,11 @@ def _judge_store(site: Site, accepted: Accepted, done: dict[str, Generation], ve
     with engine.connect() as connection:
         rows = {row.id: row for row in connection.execute(select(generations))}
         sums = (func.sum(usage.c.generations), func.sum(usage.c.succeeded), func.sum(usage.c.gpu_seconds))
+        previews_left = connection.execute(select(func.count()).select_from(previews)).scalar_one()
         used = {row[0]: row[1:] for row in connection.execute(select(usage.c.tenant, *sums).group_by(usage.c.tenant))}
     engine.dispose()
+    if previews_left:
+        verdict.wrong.append(f"{previews_left} previews are left although all is final.")
     known = {name.removeprefix("generations/") for name in accepted.names.values()}
     verdict.lost += [f"{name} has no row." for name in known - rows.keys()]
     verdict.doubled += [f"generations/{name} was accepted twice." for name in rows.keys() - known]
