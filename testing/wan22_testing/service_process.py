@@ -81,7 +81,7 @@ class ServiceProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
 
-    async def until(self, service: str = "ready", *, seconds: float = 60.0) -> None:
+    async def until(self, service: str = "ready", *, seconds: float = 150.0) -> None:
         """Returns when its health service says that `service` is served. Raises AssertionError with its log."""
         deadline = time.monotonic() + seconds
         async with grpc.aio.insecure_channel(f"{self.host}:{self.health_port}") as channel:
@@ -99,7 +99,7 @@ class ServiceProcess:
                 await asyncio.sleep(0.05)
         raise AssertionError(f"{self.module} is not {service} after {seconds} s:\n{self.log.read_text()[-4000:]}")
 
-    async def until_logged(self, text: str, *, seconds: float = 60.0) -> None:
+    async def until_logged(self, text: str, *, seconds: float = 150.0) -> None:
         """Returns when its log has the text. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while True:

@@ -90,7 +90,7 @@ def exists(pid: int) -> bool:
 
 
 async def gone(pids: list[int]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while any(exists(pid) for pid in pids):  # noqa: ASYNC110  # no event tells of another process's child
             await asyncio.sleep(0.05)
 

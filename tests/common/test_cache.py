@@ -246,7 +246,7 @@ async def test_who_waits_to_pull_a_blob_goes_on_once_another_process_has_pulled_
     part = blob_path(root, digest + ".part")
     part.write_bytes(other.path(version.files[0].path).read_bytes())
     part.rename(blob_path(root, digest))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         pulled = await waiting
     assert cache.counts.hits == 1
     pulled.close()

@@ -270,7 +270,7 @@ async def test_a_deleted_generation_is_gone_with_its_video(
     await client.delete(done.name)
     with pytest.raises(NotFound):
         await client.get(done.name)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while stored[0].exists():  # noqa: ASYNC110  # the object goes after the row, in another process
             await asyncio.sleep(0.05)
 

@@ -135,7 +135,7 @@ async def test_a_worker_paused_beyond_its_lease_loses_the_generation_and_stops_i
     done = await client.wait(name)
     assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 2)
     installation.workers[first].resume()
-    async with asyncio.timeout(20), open_channel(installation.workers[first].address) as channel:
+    async with asyncio.timeout(60), open_channel(installation.workers[first].address) as channel:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         while True:
             worker = await stub.GetWorker(inference_pb2.GetWorkerRequest())

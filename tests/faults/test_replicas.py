@@ -71,7 +71,7 @@ async def attempt_of(client: Client, name: str) -> str:
 
 async def until_logged(gateways: list[ServiceProcess], text: str) -> ServiceProcess:
     """The replica whose log is the first to have the text."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             for gateway in gateways:
                 if text in gateway.log.read_text():

@@ -82,7 +82,7 @@ async def test_a_killed_workers_generation_goes_on_elsewhere_to_the_same_bytes(
     assert 0 < start.resumed_step < STEPS
     assert start.restart_reason == ""
     assert min(steps) >= start.resumed_step
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while stored_checkpoints(installation, made.name):  # noqa: ASYNC110  # another process deletes them
             await asyncio.sleep(0.1)
 

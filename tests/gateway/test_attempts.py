@@ -33,7 +33,7 @@ async def outcome(
 ) -> tuple[Generation, list[generation_pb2.GenerationEvent], ScriptedWorkerServicer]:
     """One generation through a worker that follows the scripts."""
     worker = ScriptedWorkerServicer(*scripts)
-    async with asyncio.timeout(30), gateway_with(folder, worker) as client:
+    async with asyncio.timeout(60), gateway_with(folder, worker) as client:
         made = await client.create(variant=T2V, prompt="a red circle")
         done = await client.wait(made.name)
         events = [event async for event in client.watch(made.name) if event.sequence]
@@ -137,7 +137,7 @@ async def test_an_attempt_that_the_store_gave_up_is_stopped_and_freed_on_the_wor
         generation="generations/" + "0" * 8 + "-0000-0000-0000-" + "0" * 12, number=1, owner_epoch=4
     )
     worker.held = [inference_pb2.HeldAttempt(attempt=stale, running=True)]
-    async with asyncio.timeout(30), gateway_with(tmp_path, worker) as client:
+    async with asyncio.timeout(60), gateway_with(tmp_path, worker) as client:
         while worker.held:  # noqa: ASYNC110  # it is the gateway's own round that frees it
             await asyncio.sleep(0.05)
         assert worker.cancelled == worker.released == [stale]
@@ -149,7 +149,7 @@ async def test_an_image_that_is_gone_fails_the_generation_and_names_it(tmp_path:
     png = io.BytesIO()
     Image.new("RGB", (64, 64)).save(png, "PNG")
     worker = ScriptedWorkerServicer()
-    async with asyncio.timeout(30), gateway_with(tmp_path, worker, "i2v-a14b-tiny") as client:
+    async with asyncio.timeout(60), gateway_with(tmp_path, worker, "i2v-a14b-tiny") as client:
         media = await client.upload_media(png.getvalue())
         (stored,) = (tmp_path / "videos" / "media" / "default").iterdir()
         stored.unlink()

@@ -214,7 +214,7 @@ async def test_a_folders_video_is_fetched_without_credentials_by_its_url_alone(
 
 async def test_a_public_url_is_what_urls_begin_with(tmp_path: Path) -> None:
     terms = {"public_url": "https://wan22.example.com/"}
-    async with asyncio.timeout(30), gateway_with(tmp_path, ScriptedWorkerServicer(), **terms) as client:
+    async with asyncio.timeout(60), gateway_with(tmp_path, ScriptedWorkerServicer(), **terms) as client:
         done = await client.wait((await client.create(variant=T2V, prompt="p")).name)
         made = await client.download_url(done.name, valid_for=60)
         assert made.url.startswith("https://wan22.example.com/videos/")

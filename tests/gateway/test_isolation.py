@@ -93,7 +93,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
                 pool_pb2.DrainWorkerRequest.SerializeToString,
                 pool_pb2.PoolWorker.FromString,
             )
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     try:
                         await call(drain, metadata=metadata)
@@ -127,7 +127,7 @@ async def call(target: str, service: str, method: Any, request: Message, key: st
     answer = message_class(method.output_type)
     coders = (type(request).SerializeToString, answer.FromString)
     path = f"/{service}/{method.name}"
-    async with open_channel(target) as channel, asyncio.timeout(20):
+    async with open_channel(target) as channel, asyncio.timeout(60):
         if method.client_streaming:
             return [await channel.stream_unary(path, *coders)(iter([request]), metadata=metadata)]
         if not method.server_streaming:

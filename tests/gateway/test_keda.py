@@ -112,7 +112,7 @@ async def test_keda_follows_a_pool_from_idle_to_busy_and_back(tmp_path: Path) ->
         spec = (await stub.GetMetricSpec(REF)).metricSpecs
         assert [(s.metricName, s.targetSize, s.targetSizeFloat) for s in spec] == [(METRIC, 1, 1.0)]
         stream = stub.StreamIsActive(REF)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert (await stream.read()).result is False
             assert (await stub.IsActive(REF)).result is False
             assert (await stub.GetMetrics(METRICS)).metricValues[0].metricValueFloat == 0.0

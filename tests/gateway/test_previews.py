@@ -55,7 +55,7 @@ def events(database: Database, claimed: Claim) -> AsyncIterator[GenerationEvent]
 
 
 async def next_preview(stream: AsyncIterator[GenerationEvent]) -> Preview:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for event in stream:
             if event.HasField("preview"):
                 assert event.sequence == 0
@@ -144,7 +144,7 @@ async def test_only_who_asks_gets_previews_and_is_told_the_interval(tmp_path: Pa
         return [accepted(start), GenerateEvent(preview=preview()), Unavailable("cut")]
 
     worker = ScriptedWorkerServicer(script)
-    async with asyncio.timeout(30), gateway_with(tmp_path, worker) as client:
+    async with asyncio.timeout(60), gateway_with(tmp_path, worker) as client:
         plain = await client.create(variant=T2V, prompt="a red circle")
         seen = [event async for event in client.watch(plain.name)]
         assert not any(event.HasField("preview") for event in seen)
@@ -188,7 +188,7 @@ async def test_a_hostile_workers_previews_are_dropped_and_logged_once_without_th
         return [accepted(start), *bad, Unavailable("cut")]
 
     worker = ScriptedWorkerServicer(script)
-    async with asyncio.timeout(30), gateway_with(tmp_path, worker) as client:
+    async with asyncio.timeout(60), gateway_with(tmp_path, worker) as client:
         made = await client.create(variant=T2V, prompt="a red circle", preview_interval=1)
         seen = [event async for event in client.watch(made.name)]
     assert not any(event.HasField("preview") for event in seen)

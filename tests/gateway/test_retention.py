@@ -168,7 +168,7 @@ async def test_housekeeping_deletes_what_is_over_and_what_was_never_finished(tmp
         await database.write(objects.abandon_pending)  # as its successor does
         keeper = asyncio.create_task(keep_house(database, results, Retention(None, None, None)))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await until(lambda: database.read(lambda tx: len(all_of(objects_table.c.key)(tx)) == 2))
         finally:
             keeper.cancel()
@@ -182,7 +182,7 @@ async def test_housekeeping_deletes_what_is_over_and_what_was_never_finished(tmp
 
 async def test_an_expired_video_is_not_found_and_says_since_when(tmp_path: Path) -> None:
     worker = ScriptedWorkerServicer()
-    async with asyncio.timeout(30), gateway_with(tmp_path, worker, video_retention_days=1.0) as client:
+    async with asyncio.timeout(60), gateway_with(tmp_path, worker, video_retention_days=1.0) as client:
         kept = await client.wait((await client.create(variant=T2V, prompt="p")).name)
         assert (kept.video.expire_time.ToMicroseconds() - kept.end_time.ToMicroseconds()) == DAY
         assert kept.keep_for.ToMicroseconds() == DAY

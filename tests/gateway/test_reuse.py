@@ -149,7 +149,7 @@ async def test_the_same_again_is_answered_at_once_by_the_same_object_and_costs_n
     async def is_collected() -> bool:
         return not (place.folder / "videos" / "videos" / uuid).exists()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await until(is_collected)
 
 

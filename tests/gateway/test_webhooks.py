@@ -55,7 +55,7 @@ async def deliveries(command: Wan22Command, *flags: str) -> list[dict[str, Any]]
 
 
 async def until_state(command: Wan22Command, state: str) -> dict[str, Any]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             (delivery,) = await deliveries(command)
             if delivery["state"] == state:
@@ -129,7 +129,7 @@ async def test_an_address_inside_is_refused_at_connect_and_says_nothing_of_it(
         await secret_of(command, "--url", url_of(receiver))
         made = await client.create(variant=T2V, prompt="x")
         assert (await client.wait(made.name)).state == Generation.SUCCEEDED
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not (delivery := (await deliveries(command))[0]).get("last_error"):
                 pass
         assert delivery["last_error"] == "The host is not a public one, and its network is not allowed."

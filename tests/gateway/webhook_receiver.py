@@ -33,7 +33,7 @@ class Receiver:
 
     async def until(self, count: int) -> list[Received]:
         """Waits until so many requests have come."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.received) < count:
                 self.news.clear()
                 await self.news.wait()

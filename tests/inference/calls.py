@@ -110,7 +110,7 @@ async def serving(folder: Path, registry: str, model: str, **changed: Any) -> As
 
 
 async def until(service: Service, condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30.0):
+    async with asyncio.timeout(60):
         while not condition():
             await service.worker.changed.wait()
 

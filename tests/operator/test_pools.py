@@ -36,7 +36,7 @@ class Rounds:
 
 async def test_a_pool_is_looked_at_once_at_a_time_and_again_when_it_was_woken_meanwhile() -> None:
     rounds = Rounds()
-    async with asyncio.timeout(10), Pools("WanPool", rounds, LONG, Metrics()) as pools:
+    async with asyncio.timeout(60), Pools("WanPool", rounds, LONG, Metrics()) as pools:
         pools.wake(KEY)
         await rounds.begun.get()
         for _ in range(5):
@@ -51,7 +51,7 @@ async def test_a_pool_is_looked_at_once_at_a_time_and_again_when_it_was_woken_me
 
 async def test_a_round_comes_by_itself() -> None:
     rounds = Rounds()
-    async with asyncio.timeout(10), Pools("WanPool", rounds, 0.01, Metrics()) as pools:
+    async with asyncio.timeout(60), Pools("WanPool", rounds, 0.01, Metrics()) as pools:
         pools.wake(KEY)
         for _ in range(3):
             await rounds.begun.get()
@@ -61,7 +61,7 @@ async def test_a_round_comes_by_itself() -> None:
 async def test_a_round_that_fails_is_tried_again_and_a_fault_in_one_pool_stops_no_other() -> None:
     rounds, metrics = Rounds(), Metrics()
     other = PoolKey("videos", "other")
-    async with asyncio.timeout(10), Pools("WanPool", rounds, LONG, metrics) as pools:
+    async with asyncio.timeout(60), Pools("WanPool", rounds, LONG, metrics) as pools:
         for failure in (ApiFailure(500, "InternalError", "etcd is away"), ValueError("a fault of ours")):
             pools.wake(KEY)
             await rounds.begun.get()
@@ -83,7 +83,7 @@ async def test_a_round_that_fails_is_tried_again_and_a_fault_in_one_pool_stops_n
 
 async def test_a_loop_ends_with_its_pool_and_begins_anew_when_it_comes_back() -> None:
     rounds = Rounds()
-    async with asyncio.timeout(10), Pools("WanPool", rounds, LONG, Metrics()) as pools:
+    async with asyncio.timeout(60), Pools("WanPool", rounds, LONG, Metrics()) as pools:
         pools.wake(KEY)
         await rounds.begun.get()
         rounds.results.put_nowait(False)

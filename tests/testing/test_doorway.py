@@ -17,7 +17,7 @@ async def door_to(host: str, port: int) -> AsyncIterator[tuple[asyncio.StreamRea
     doorway = asyncio.create_task(Doorway(listening, host, port).run())
     reader, writer = await asyncio.open_connection(*address)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield reader, writer
     finally:
         writer.close()

@@ -158,7 +158,7 @@ async def test_who_hangs_up_cancels(
     await asyncio.gather(first, return_exceptions=True)
     assert (await http.get(f"/{name}")).json().get("cancel_requested_time") is None  # the other one still waits
     second.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await place.client.wait(name)).state == Generation.CANCELLED
     worker.go.set()
 

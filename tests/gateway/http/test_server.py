@@ -187,14 +187,14 @@ async def test_a_caller_that_does_not_finish_its_head_is_cut_off(
     head = b"GET /health HTTP/1.1\r\nHost: x\r\n"
     for parts in ([b""], [head], [head + b"\r\n", head]):
         reader, writer = await asyncio.open_connection("127.0.0.1", place_alone.serving.http_port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             for part in parts[:-1]:
                 writer.write(part)
                 assert (await reader.readuntil(b'{"state":"live"}')).startswith(b"HTTP/1.1 200")
             began = time.monotonic()
             writer.write(parts[-1])
             assert await reader.read() == b""
-        assert 0.1 < time.monotonic() - began < 3
+        assert 0.1 < time.monotonic() - began < 10
         writer.close()
 
 
@@ -202,7 +202,7 @@ async def test_a_body_that_stops_coming_is_not_waited_for(place_alone: Place, mo
     monkeypatch.setattr(intake, "PIECE_SECONDS", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", place_alone.serving.http_port)
     writer.write(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 ")
     assert b"connection: close" in head.lower()
@@ -217,7 +217,7 @@ async def test_large_bodies_are_read_a_few_at_a_time(place_alone: Place, monkeyp
     held = [await asyncio.open_connection("127.0.0.1", place_alone.serving.http_port) for _ in range(6)]
     for _, writer in held:
         writer.write(head + b"{" + b" " * 20)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answers = [await reader.read() for reader, _ in held]  # those that wait for the others run out of time, too
         for _, writer in held:
             writer.close()

@@ -42,7 +42,7 @@ async def by_official(official: openai.AsyncOpenAI, worker: PacedWorkerServicer)
     job = await official.videos.create(model=VARIANT, prompt="a kite", seconds="4", size="1280x704")  # type: ignore[arg-type]
     assert (job.object, job.status, job.progress, job.model) == ("video", "queued", 0, VARIANT)
     assert (job.seconds, job.size, job.prompt, job.error) == ("4", "1280x704", "a kite", None)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (job := await official.videos.retrieve(job.id)).status == "queued":
             pass
     assert job.status == "in_progress"

@@ -73,7 +73,7 @@ class NodeCache:
         await self.stub.Unprefetch(cache_pb2.UnprefetchRequest(reference=reference), timeout=10)
 
     async def until(self, reference: str, wanted: Callable[[CachedVersion], bool]) -> CachedVersion:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not wanted(found := (await self.get())[reference]):  # noqa: ASYNC110  # a service has no event
                 await asyncio.sleep(0.01)
         return found
@@ -159,7 +159,7 @@ async def test_what_is_kept_stays_under_the_quota_and_the_rest_goes(
         await node.until_present("a")
         for name in "bc":  # workers that know of no quota
             (await Cache(root).pull(versions[name], client)).close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while blob_path(root, weights["b"]).exists():  # noqa: ASYNC110  # a file has no event
                 await asyncio.sleep(0.01)
         assert blob_path(root, weights["a"]).exists()
@@ -195,7 +195,7 @@ async def test_damage_is_found_by_reading_again_and_repaired(
         path = blob_path(root, digest)
         whole = path.read_bytes()
         path.write_bytes(b"\1" + whole[1:])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while path.read_bytes() != whole if path.exists() else True:  # noqa: ASYNC110  # a file has no event
                 await asyncio.sleep(0.01)
         await node.until_present("a")
