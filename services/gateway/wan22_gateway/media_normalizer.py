@@ -29,7 +29,7 @@ def normalize(data: bytes) -> bytes:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it has {image.width} x {image.height} pixels: use at most {MAX_PIXELS} in all")
             upright = ImageOps.exif_transpose(image)
-            rgba = upright.convert("RGBA")
+            rgba = _in_8_bits(upright).convert("RGBA")
     except UnidentifiedImageError:
         raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -39,6 +39,13 @@ def normalize(data: bytes) -> bytes:
     png = io.BytesIO()
     flat.save(png, "PNG", compress_level=1)
     return png.getvalue()
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel. Pillow has only grey ones in 16, and would cut them off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
 def main() -> int:
