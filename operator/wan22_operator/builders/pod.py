@@ -13,7 +13,7 @@ from wan22_operator.spec import PoolSpec
 
 CACHE, SCRATCH, TLS = "/var/cache/wan22", "/var/lib/wan22", "/etc/wan22/tls"
 USER = 10001
-"""Of the images' user `wan22`."""
+"""Whose group the volumes are; to the images all users are the same."""
 GPU = "nvidia.com/gpu"
 LOST_SECONDS = 30
 """How long a pod stays on a node that is not ready or not reachable."""
