@@ -2,7 +2,9 @@
 
 import re
 import runpy
-from importlib.metadata import PackageNotFoundError, distribution
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,29 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 INSTALL = runpy.run_path(str(ROOT / "tools/images/install.py"))
+PROGRAMS = {
+    ("gateway", "postgres"): ["wan22_gateway.__main__", "wan22_gateway.migrate", "wan22_cli.__main__"],
+    ("registry",): ["wan22_registry.__main__", "wan22_registry.node_cache.__main__"],
+    ("operator",): ["wan22_operator.__main__"],
+    ("simulated",): ["wan22_testing.simulated_worker.__main__"],
+}
+"""What the images with these extras start."""
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in absent else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+"""
 HEAVY = {"torch", "triton", "diffusers", "transformers", "numba", "scipy", "pandas"}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def packages(*extras: str) -> set[str]:
@@ -20,7 +44,7 @@ def packages(*extras: str) -> set[str]:
     seen: set[tuple[str, str]] = set()
     while wanted:
         requirement = wanted.pop()
-        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        name = normal(requirement.name)
         found.add(name)
         for extra in ["", *sorted(requirement.extras)]:
             if (name, extra) in seen:
@@ -41,6 +65,21 @@ def test_a_service_without_a_model_brings_no_torch(extras: tuple[str, ...]) -> N
     assert "grpcio" in found
     assert found & HEAVY == set()
     assert [name for name in found if name.startswith("nvidia-")] == []
+
+
+@pytest.mark.parametrize("extras", [*PROGRAMS, pytest.param(("inference",), marks=pytest.mark.long)])
+def test_a_program_starts_without_what_is_not_in_its_image(extras: tuple[str, ...]) -> None:
+    found = packages(*extras)
+    absent = {
+        module
+        for module, names in packages_distributions().items()
+        if not module.startswith("wan22") and not found & {normal(name) for name in names}
+    }
+    assert "hypothesis" in absent
+    imports = "".join(f"import {name}\n" for name in PROGRAMS.get(extras, ["wan22_inference.__main__"]))
+    code = f"absent = {absent!r}\n{WITHOUT}\n{imports}"
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_worker_brings_torch_and_its_extras_what_a_card_needs() -> None:
