@@ -79,7 +79,7 @@ images: setup ## Builds the images into build/images by buildah, as IMAGES="TARG
 node-bin: kube-bin ## Builds the programs of a Kubernetes node, once; takes Go and 3 to 6 minutes
 	@$(BIN)/python tools/kube_bin.py node
 
-keda-bin: setup ## Builds KEDA, once; takes Go and 7 minutes
+keda-bin: kube-bin ## Builds KEDA, once; takes Go and 7 minutes
 	@$(BIN)/python tools/kube_bin.py keda
 
 cluster-up: node-bin ## Starts a real Kubernetes cluster of two nodes on this machine; takes root, containerd and runc

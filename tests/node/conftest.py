@@ -17,12 +17,7 @@ from wan22_testing.nodes.volumes import recycle
 
 from .caller import Caller
 from .images import BUILT, SERVICES, Images, archives_in
-from .release import Release
-
-T2V, TI2V = "t2v-a14b-tiny", "ti2v-5b-tiny"
-
-SECONDS = 600.0
-"""For one call of kubectl, which may wait for what a busy machine is to do."""
+from .release import SECONDS, T2V, TI2V, Release
 
 
 @pytest.fixture(scope="session")
@@ -92,12 +87,8 @@ def release(
 @pytest.fixture(scope="session")
 def caller(release: Release) -> Iterator[Caller]:
     """A client in another namespace."""
-    made = Caller(release.kubectl, release.images)
-    made.create(
-        f"{release.name}-gateway.{release.namespace}:50051",
-        release.secret("keys", "admin"),
-        release.secret("gateway-tls", "ca.crt"),
-    )
+    made = Caller(release)
+    made.create()
     yield made
     made.delete()
 

@@ -28,7 +28,10 @@ RESTRICTED = {
 SMALL = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}}
 VOLUME = {"size": "1Gi"}
 Found = TypeVar("Found")
-WORKERS = {"time_scale": 1.0, "load_seconds": 2, "checkpoint_seconds": 2}
+T2V, TI2V = "t2v-a14b-tiny", "ti2v-5b-tiny"
+SECONDS = 600.0
+"""For one call of kubectl or helm, which may wait for what a busy machine is to do."""
+WORKERS = {"step_seconds": 0.25, "load_seconds": 2, "checkpoint_seconds": 2}
 """A generation of 100 steps takes 25 s."""
 
 
@@ -125,6 +128,11 @@ class Release:
         """A pool's."""
         found = self.kubectl.get("wanpool", name, *self.inside).get("status", {})
         return {"readyReplicas": 0, "workers": [], **found}
+
+    def condition(self, pool: str, kind: str) -> str:
+        """The reason of one of a pool's conditions."""
+        reasons = {one["type"]: one["reason"] for one in self.status(pool).get("conditions", [])}
+        return str(reasons.get(kind, ""))
 
     def busy(self, pool: str) -> set[str]:
         """The pods of the workers that have a generation."""

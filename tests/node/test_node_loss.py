@@ -10,12 +10,10 @@ from wan22_testing.nodes.cluster import NodeCluster
 
 from .caller import Caller
 from .release import Release, until
-from .test_worker_loss import STEP, check_it_went_on, until_step
+from .test_worker_loss import LONG, STEP, check_it_went_on, until_step
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 SPREAD = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}
-LONGER = ("--steps=100", "--frames=17", "--seed=7")
-"""More than a minute."""
 
 
 @pytest.fixture
@@ -41,9 +39,9 @@ def generation_on(abroad: str, release: Release, caller: Caller, pool: str) -> s
     )
     until(lambda: release.status(pool)["readyReplicas"], lambda ready: ready == 2)
     (there,) = [name for name, pod in release.workers(pool).items() if pod["spec"]["nodeName"] == abroad]
-    (name,) = caller.queue(1, pool, *LONGER)
+    (name,) = caller.queue(1, pool, *LONG)
     if there not in until(lambda: release.busy(pool), bool):  # the one at home took it: the next one is for this one
-        (name,) = caller.queue(1, pool, *LONGER)
+        (name,) = caller.queue(1, pool, *LONG)
         until(lambda: release.busy(pool), lambda busy: there in busy)
     until_step(caller, name, pool, STEP)
     return name
@@ -54,7 +52,7 @@ def test_a_generation_on_a_drained_node_is_resumed_on_the_other(
 ) -> None:
     name = generation_on(abroad, release, caller, pool)
     release.kubectl("drain", abroad, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=580s")
-    check_it_went_on(caller, name, pool, *LONGER)
+    check_it_went_on(caller, name, pool, *LONG)
     assert abroad not in {pod["spec"].get("nodeName") for pod in release.workers(pool).values()}
 
 
@@ -64,7 +62,7 @@ def test_a_generation_on_a_crashed_node_is_resumed_on_the_other(
     name = generation_on(abroad, release, caller, pool)
     nodes.crash(abroad)
     try:
-        check_it_went_on(caller, name, pool, *LONGER)
+        check_it_went_on(caller, name, pool, *LONG)
         states = {worker["state"] for worker in release.status(pool)["workers"]}
         assert "Lost" in states
     finally:

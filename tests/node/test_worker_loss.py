@@ -11,6 +11,7 @@ from .release import Release, until
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 LONG = ("--steps=100", "--frames=5", "--seed=7")
+"""25 s."""
 UNFINISHED = ("QUEUED", "RUNNING")
 STEP = 20
 """By which there is a checkpoint."""
@@ -59,6 +60,6 @@ def test_a_generation_of_a_killed_worker_is_resumed_bit_for_bit(
 ) -> None:
     release.apply(pool)
     (name,) = caller.queue(1, pool, *LONG)
-    pod = release.workers(pool)[worker_at_step(release, caller, name, pool)]
-    nodes.kill(pod)
+    worker = worker_at_step(release, caller, name, pool)
+    nodes.kill(release.workers(pool)[worker])
     check_it_went_on(caller, name, pool, *LONG)

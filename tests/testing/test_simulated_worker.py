@@ -72,6 +72,13 @@ async def test_it_takes_the_time_that_the_cost_model_predicts_times_the_scale(tm
     assert predicted <= finished.compute_seconds < predicted + 1.0
 
 
+async def test_a_step_takes_the_least_time_that_the_settings_say(tmp_path: Path) -> None:
+    async with serving(tmp_path, time_scale=0, step_seconds=0.1) as (service, stub):
+        await until_ready(service)
+        finished, _ = await make(stub, chosen(num_inference_steps=5))
+    assert 0.5 <= finished.compute_seconds < 1.5
+
+
 async def test_its_video_is_a_real_one_that_depends_on_the_recipe_alone(tmp_path: Path) -> None:
     videos = []
     for seed in (1, 1, 2):

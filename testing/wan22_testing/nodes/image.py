@@ -12,10 +12,12 @@ from pathlib import Path
 PROGRAM_MODE = 0o755
 
 
-def write_image(archive: Path, tag: str, files: Mapping[str, Path], *, entrypoint: Sequence[str]) -> None:
+def write_image(
+    archive: Path, tag: str, files: Mapping[str, Path], *, entrypoint: Sequence[str], user: str = ""
+) -> None:
     """Writes a docker archive with one layer; `files` are programs by their absolute path in the image.
 
-    Source: https://github.com/moby/docker-image-spec/blob/main/spec.md
+    Without a user they run as root. Source: https://github.com/moby/docker-image-spec/blob/main/spec.md
     """
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
@@ -24,7 +26,7 @@ def write_image(archive: Path, tag: str, files: Mapping[str, Path], *, entrypoin
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Entrypoint": list(entrypoint)},
+        "config": {"Entrypoint": list(entrypoint), "User": user},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getbuffer()).hexdigest()}"]},
     }
     manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]

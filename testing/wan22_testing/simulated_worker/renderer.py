@@ -84,6 +84,7 @@ class SimulatedRenderer:
             recipe,
             resume,
             time_scale=self._settings.time_scale,
+            step_seconds=self._settings.step_seconds,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             economy=inputs.economy,
             preview_interval=inputs.preview_interval,

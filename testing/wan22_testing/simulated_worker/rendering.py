@@ -60,6 +60,7 @@ class SimulatedRendering:
         resume: SentCheckpoint | None,
         *,
         time_scale: float,
+        step_seconds: float,
         checkpoint_seconds: float,
         economy: Economy,
         preview_interval: int,
@@ -71,6 +72,7 @@ class SimulatedRendering:
         """It never fails by itself."""
         self._cost = work(variant, parameters)
         self._time_scale = time_scale
+        self._step_seconds = step_seconds
         self._checkpoint_seconds = checkpoint_seconds
         self._economy = economy
         self._preview_interval = preview_interval
@@ -102,11 +104,11 @@ class SimulatedRendering:
 
     async def _denoise(self, hooks: Hooks) -> None:
         num_steps = self.parameters.num_inference_steps
-        seconds = (self._cost.linear + self._cost.attention) / num_steps
+        seconds = max((self._cost.linear + self._cost.attention) / num_steps * self._time_scale, self._step_seconds)
         kept = time.monotonic()
         hooks.report(Progress(Stage.DENOISING, self._step, num_steps))
         while self._step < num_steps:
-            await self._spend(seconds, hooks)
+            await self._wait(seconds, hooks)
             self._step, self._state = self._step + 1, next_state(self._state)
             hooks.report(Progress(Stage.DENOISING, self._step, num_steps))
             if self._preview_interval and self._step % self._preview_interval == 0 and self._step < num_steps:
@@ -130,7 +132,10 @@ class SimulatedRendering:
             log.warning("No checkpoint is kept of step %d: %s", self._step, error)
 
     async def _spend(self, seconds: float, hooks: Hooks) -> None:
-        end = time.monotonic() + seconds * self._time_scale
+        await self._wait(seconds * self._time_scale, hooks)
+
+    async def _wait(self, seconds: float, hooks: Hooks) -> None:
+        end = time.monotonic() + seconds
         check_stop(hooks.should_stop)
         while (left := end - time.monotonic()) > 0:
             await asyncio.sleep(min(left, STOP_LOOK_SECONDS))

@@ -18,6 +18,8 @@ class SimulatedWorkerSettings(WorkerSettings):
     """What the model is; then a `model` with its digest needs no registry. Else the registry is asked."""
     time_scale: float = Field(0.01, ge=0)
     """Seconds of this worker to one that a pool of which nothing is known would take."""
+    step_seconds: float = Field(0.0, ge=0)
+    """Least time of a denoising step, for a variant that is so small that its steps would take none."""
     load_seconds: float = Field(0.0, ge=0)
     """How long the weights take to load."""
     model_bytes: int = Field(1 << 30, ge=1)

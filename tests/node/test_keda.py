@@ -1,0 +1,75 @@
+"""The real KEDA scales a pool of mode External, by the gateway's external scaler and the scale subresource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from wan22.errors import FailedPrecondition
+from wan22_testing.cluster.kubectl import Kubectl
+from wan22_testing.nodes import keda
+from wan22_testing.nodes.cluster import NodeCluster
+
+from .caller import Caller
+from .release import TI2V, Release, until
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def with_keda(
+    own_cluster: NodeCluster | None, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """The cluster's KEDA, if it has one; else one that is installed for these tests."""
+    if kubectl("get", "crd", "scaledobjects.keda.sh", "--ignore-not-found"):
+        yield
+        return
+    if own_cluster is None:
+        pytest.skip("the cluster of KUBECONFIG has no KEDA")
+    folder = tmp_path_factory.mktemp("keda")
+    try:
+        keda.install(own_cluster, kubectl, folder)
+    except FailedPrecondition as error:
+        pytest.skip(error.message.replace("kube-bin", "keda-bin"))
+    yield
+    keda.uninstall(kubectl, folder)
+
+
+def test_keda_scales_a_pool_from_zero_and_back(release: Release, caller: Caller, pool: str, with_keda: None) -> None:
+    release.apply(pool, TI2V, scaling={"mode": "External", "maxReplicas": 3})
+    files = {"caCert": "ca.crt", "tlsClientCert": "tls.crt", "tlsClientKey": "tls.key"}
+    secret = f"{release.name}-keda-tls"
+    metadata = {"name": pool, "namespace": release.namespace}
+    authentication = {"apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication", "metadata": metadata}
+    references = [{"parameter": parameter, "name": secret, "key": key} for parameter, key in files.items()]
+    release.kubectl.apply({**authentication, "spec": {"secretTargetRef": references}})
+    trigger = {
+        "type": "external-push",
+        "metadata": {
+            "scalerAddress": f"{release.name}-gateway.{release.namespace}:50053",
+            "pool": f"pools/{release.namespace}.{pool}",
+            "objectiveSeconds": "20",
+        },
+        "authenticationRef": {"name": pool},
+    }
+    target = {"apiVersion": "wan22.dev/v1alpha1", "kind": "WanPool", "name": pool}
+    spec = {
+        "scaleTargetRef": target,
+        "minReplicaCount": 0,
+        "maxReplicaCount": 3,
+        "pollingInterval": 5,
+        "cooldownPeriod": 10,
+        "triggers": [trigger],
+    }
+    scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": metadata}
+    release.kubectl.apply({**scaled, "spec": spec})
+    names = caller.queue(6, pool, f"--variant={TI2V}", "--steps=60", "--frames=5")
+    until(lambda: release.status(pool)["readyReplicas"], lambda ready: ready > 1)
+    done = until(
+        lambda: caller.generations(pool), lambda found: all(one["state"] == "SUCCEEDED" for one in found.values())
+    )
+    assert {name: done[name]["attempt_count"] for name in names} == dict.fromkeys(names, 1)
+    until(lambda: release.workers(pool), lambda pods: not pods)
+    for kind in ("scaledobject", "triggerauthentication"):
+        release.kubectl("delete", kind, pool, *release.inside, "--timeout=580s")
