@@ -217,7 +217,7 @@ class Admission:
         return await self._database.read(_turn, admitted.pool, tenant, admitted.priority)
 
     async def _place(self, pool: str, variant: str) -> _Place:
-        return await self._places.get((pool, variant), ["pools", "speeds", "memory"], _find_place, pool, variant)
+        return await self._places.get((pool, variant), ["pools", "speeds", "workers"], _find_place, pool, variant)
 
     async def _image_size(self, tenant: str, requested: RequestedParameters) -> Size | None:
         size = None

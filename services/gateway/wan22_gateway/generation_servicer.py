@@ -58,6 +58,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self._media = media
         self._urls = urls
         self._places = places
+        self._variants: Recall[generation_pb2.ListVariantsResponse] = Recall(database, 1, SHOWN_SECONDS)
         self._shown: Recall[generation_pb2.Generation] = Recall(database, SHOWN, SHOWN_SECONDS)
 
     async def CreateGeneration(
@@ -212,12 +213,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.ListVariantsRequest, context: Context
     ) -> generation_pb2.ListVariantsResponse:
         """Reads the pools that serve."""
-
-        def read(tx: Transaction) -> generation_pb2.ListVariantsResponse:
-            serving = sorted(pools.serving(tx).items())
-            return generation_pb2.ListVariantsResponse(variants=[variant_message(tx, pool) for _, pool in serving])
-
-        return await self._database.read(read)
+        return await self._variants.get("", ["pools", "workers"], _variants)
 
     async def _succeeded(self, name: str) -> GenerationRow:
         return await self._database.read(videos.get, caller().tenant, _id(name))
@@ -230,6 +226,11 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
 def _show(tx: Transaction, tenant: str, generation: str) -> generation_pb2.Generation:
     return generation_message(tx, generations.get(tx, tenant, generation))
+
+
+def _variants(tx: Transaction) -> generation_pb2.ListVariantsResponse:
+    serving = sorted(pools.serving(tx).items())
+    return generation_pb2.ListVariantsResponse(variants=[variant_message(tx, pool) for _, pool in serving])
 
 
 def _state(value: int) -> State:

@@ -179,6 +179,7 @@ def refused(tx: Transaction, claim: Claim, worker_state: str) -> None:
         tx.execute(update(workers).where(beside).values(refuses_beside=workers.c.generation))
         lifecycle.release_claim(tx, claim.fence)
     tx.execute(update(workers).where(workers.c.name == claim.worker).values(state=worker_state))
+    tx.notify("workers")
 
 
 def stopped(tx: Transaction, claim: Claim) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ from wan22_gateway.store.schema import generations
 
 LOOK_SECONDS = 1.0
 """How often places are looked at; others' events move them, so nothing wakes their own watchers."""
+MOVED = ("queue", "workers", "pools")
+"""Topics of all that moves places."""
+UNMOVED_SECONDS = 5.0
+"""How long nobody looks while nothing has moved: what runs gets on, and a worker falls silent, without a commit."""
 START_NEWS_SECONDS = 5.0
 """How much the predicted start must move to be told."""
 ROWS_AT_ONCE = 200
@@ -72,15 +77,22 @@ class Places:
 
     async def run(self) -> None:
         """Looks until cancelled, while anybody follows."""
+        looked, seen_at = 0.0, None
         while True:
             await self._anybody.wait()
-            followed = list(self._followers)
-            for first in range(0, len(followed), ROWS_AT_ONCE):
-                seen = await self._database.read(look, followed[first : first + ROWS_AT_ONCE])
-                await self._tell(seen)
+            at, now = self._database.watermark(MOVED), time.monotonic()
+            if at is None or at != seen_at or now - looked > UNMOVED_SECONDS:
+                await self._look()
+                looked, seen_at = now, at
             if not self._followers:
                 self._anybody.clear()
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        followed = list(self._followers)
+        for first in range(0, len(followed), ROWS_AT_ONCE):
+            seen = await self._database.read(look, followed[first : first + ROWS_AT_ONCE])
+            await self._tell(seen)
 
     async def _tell(self, seen: Sequence[tuple[str, generation_pb2.GenerationEvent]]) -> None:
         """Hands news out, a few at a time: who else waits for the loop comes in between."""

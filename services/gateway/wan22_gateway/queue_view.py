@@ -16,7 +16,7 @@ from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.generations import GenerationRow, claimed_queued
 
 FRESH_SECONDS = 5.0
-"""How long a view of an unchanged queue is shown: what runs gets on meanwhile."""
+"""How long a view of an unchanged queue is shown: what runs gets on meanwhile. Without workers nothing does."""
 BUSY_SHARE = 20.0
 """A view that took long to make is shown for that many times as long although the queue has changed."""
 SHORT = 256
@@ -69,7 +69,7 @@ def view(tx: Transaction, pool: str) -> QueueView:
     def good(old: QueueView, *, changed: bool) -> bool:
         age = time.monotonic() - old.made
         if not changed:
-            return age < FRESH_SECONDS
+            return not old.plan.workers or age < FRESH_SECONDS
         return len(old.rows) > SHORT and age < BUSY_SHARE * old.took
 
     return tx.remember(("queue", pool), "queue", lambda: _make(tx, pool), good)

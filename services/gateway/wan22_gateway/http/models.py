@@ -16,8 +16,14 @@ def endpoints(servicer: GenerationServicer) -> Sequence[Endpoint]:
     """/models."""
     answered = answer_model(generation_pb2.ListVariantsResponse.DESCRIPTOR)
 
+    last: tuple[generation_pb2.ListVariantsResponse | None, bytes] = (None, b"")
+
     async def models(_call: Call) -> Response:
-        return JSONResponse(to_json(await servicer.ListVariants(generation_pb2.ListVariantsRequest(), None)))
+        nonlocal last
+        variants = await servicer.ListVariants(generation_pb2.ListVariantsRequest(), None)
+        if variants is not last[0]:  # it is the same one as long as nothing has changed
+            last = variants, bytes(JSONResponse(to_json(variants)).body)
+        return Response(last[1], media_type="application/json")
 
     return [
         Endpoint(

@@ -10,9 +10,9 @@ ones grow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 
 class Priority(IntEnum):
@@ -29,8 +29,7 @@ PRIORITY_WEIGHTS: Mapping[Priority, float] = MappingProxyType(
 """Shares of a tenant's GPU-seconds while all three wait: LOW always gets a 21st, so nothing waits for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What a tenant has had of one pool, in virtual seconds; a new tenant's is all zero."""
 
     tag: float = 0.0
@@ -47,7 +46,7 @@ class Share:
 
 def activated(share: Share, virtual_time: float) -> Share:
     """The share of a tenant that had nothing queued and now has: what it did not use is gone."""
-    return replace(share, tag=max(share.tag, virtual_time))
+    return share._replace(tag=max(share.tag, virtual_time))
 
 
 def by_turn(share: Share, priorities: Iterable[Priority]) -> list[Priority]:
@@ -66,12 +65,16 @@ def dispatched(
     start = max(share.tag, virtual_time - cost)
     priority_start = share.priority_tag(priority)
     priority_end = priority_start + seconds / PRIORITY_WEIGHTS[priority]
-    low, normal, high = (
-        priority_end if mine == priority else tag for mine, tag in zip(Priority, share.priority_tags, strict=True)
-    )
+    low, normal, high = share.priority_tags
+    if priority == Priority.NORMAL:
+        normal = priority_end
+    elif priority == Priority.HIGH:
+        high = priority_end
+    else:
+        low = priority_end
     return Share(start + cost, priority_start, (low, normal, high)), max(virtual_time, start)
 
 
 def settled(share: Share, seconds: float, weight: float) -> Share:
     """The share once it is known how many seconds more (or, negative, fewer) were used than it was charged for."""
-    return replace(share, tag=share.tag + seconds / weight)
+    return share._replace(tag=share.tag + seconds / weight)

@@ -137,7 +137,7 @@ def heard_from(tx: Transaction, worker: inference_pb2.Worker, address: str, leas
     statement = tx.upsert(workers).values(name=worker.name, **spec)
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=spec))
     tx.notify("queue")
-    tx.notify("memory")
+    tx.notify("workers")
     tx.notify(worker.name)
 
 
