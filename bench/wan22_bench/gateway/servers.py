@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
@@ -26,9 +27,9 @@ Metadata = Sequence[tuple[str, str]]
 
 
 class MeasuredGateway:
-    """One gateway process on a store of its own, that takes one key."""
+    """One gateway process that takes one key, on an SQLite store of its own or the PostgreSQL database of a URL."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         key = new_secret()
         self.http_port = free_port()
         self.metadata: Metadata = [("authorization", f"Bearer {key}")]
@@ -37,13 +38,14 @@ class MeasuredGateway:
         tenants.write_text(
             json.dumps({"tenants": [{"name": "bench"}], "keys": [{"tenant": "bench", "roles": ["admin"], "key": key}]})
         )
-        tokenizers = folder / "gateway" / "tokenizers"
+        local = folder / "gateway"
+        tokenizers = local / "tokenizers"
         tokenizers.mkdir(parents=True)
         tiny_tokenizer.build().save(str(tokenizers / f"{'5' * 64}.json"))  # in place of a registry
         self.process = ServiceProcess(
             "wan22_gateway",
             folder / "gateway.log",
-            store=folder / "gateway",
+            **({"store": local} if database is None else {"store": database, "scratch": local}),
             results=folder / "videos",
             registry="localhost:1",
             tenants_file=tenants,
@@ -67,9 +69,9 @@ class MeasuredGateway:
 
 
 @asynccontextmanager
-async def running_gateway(folder: Path) -> AsyncIterator[MeasuredGateway]:
+async def running_gateway(folder: Path, database: str | None = None) -> AsyncIterator[MeasuredGateway]:
     """A gateway that is ready and has the pool, without a worker."""
-    gateway = MeasuredGateway(folder)
+    gateway = MeasuredGateway(folder, database)
     gateway.process.start()
     try:
         await gateway.process.until()
@@ -77,6 +79,24 @@ async def running_gateway(folder: Path) -> AsyncIterator[MeasuredGateway]:
         yield gateway
     finally:
         gateway.process.kill()
+
+
+@contextmanager
+def running_postgres() -> Iterator[str | None]:
+    """The URL of a database of a server of its own; None where PostgreSQL or psycopg is not installed."""
+    if find_spec("psycopg") is None:
+        yield None
+        return
+    from wan22_gateway.store.postgres import migrate_postgres  # noqa: PLC0415  # it needs psycopg, which is an extra
+    from wan22_testing.postgres import PostgresServer, programs  # noqa: PLC0415  # and so does this
+
+    if programs() is None:
+        yield None
+        return
+    with PostgresServer() as server:
+        url = server.url(server.create())
+        migrate_postgres(url, None)
+        yield url
 
 
 @contextmanager
