@@ -25,7 +25,7 @@ SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inferen
 	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-long test-gpu kube-bin node-bin keda-bin images cluster-up cluster-down test-cluster \
+.PHONY: help setup demo test test-faults faults test-long test-gpu kube-bin node-bin keda-bin images cluster-up cluster-down test-cluster \
 	lint format proto constraints clean
 
 help: ## Lists the targets
@@ -62,6 +62,9 @@ test: setup ## Runs the tests, with coverage; not those that need a GPU, a Kuber
 
 test-faults: setup ## Runs the fault tests, then a campaign of random faults for FAULT_SECONDS (300), which prints its seed
 	$(BIN)/python -m pytest tests/faults
+	@$(MAKE) --no-print-directory faults
+
+faults: setup ## Runs a campaign of random faults alone
 	$(BIN)/python -m wan22_bench.faults --events $(FAULT_EVENTS) --seconds $(FAULT_SECONDS)
 
 test-long: setup ## Runs the tests that take minutes each

@@ -21,19 +21,28 @@ class CuttingProxy:
         self._target_port = target_port
         self.cuts = deque(cuts)
         self._ends: set[asyncio.StreamWriter] = set()
+        self._served: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for task in self._served:
+            task.cancel()
+        await asyncio.gather(*self._served, return_exceptions=True)
 
     def cut(self) -> None:
         """Breaks every connection that is open now."""
         for end in list(self._ends):
             end.transport.abort()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._served.add(task)
+        task.add_done_callback(self._served.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         limit = self.cuts.popleft() if self.cuts else None
@@ -48,12 +57,14 @@ class CuttingProxy:
             return
         self._ends |= {writer, to_writer}
         ways = [asyncio.create_task(_pass(*way, limit)) for way in ((reader, to_writer), (to_reader, writer))]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        for end in (writer, to_writer):
-            end.transport.abort()
-            self._ends.discard(end)
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            for end in (writer, to_writer):
+                end.transport.abort()
+                self._ends.discard(end)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -12,17 +13,22 @@ from wan22_testing.faults.site import LEASE_SECONDS, Site
 from wan22_testing.service_process import ServiceProcess
 
 log = logging.getLogger(__name__)
+REST_SECONDS = (1.0, 6.0)
+"""For which a part is left alone after an event, drawn between these: else what is over at once, such as the end of a
+session, happened all the time, and nothing else could."""
 STARTS = 10
 """Tries to start what was killed: a full disk, or a port that is still taken, may be in its way."""
 
 
 class Attacks:
-    """Draws events by a seed. Two do not overlap on one part; on different parts they do."""
+    """Draws events by a seed. Two do not overlap on one part, which rests in between; on different parts they do."""
 
     def __init__(self, site: Site, chance: random.Random) -> None:
         self._site = site
         self._chance = chance
         self._busy: set[str] = set()
+        self._rested: dict[str, float] = {}
+        """When the parts that something has happened to have rested, by the monotonic clock."""
         self.count: Counter[str] = Counter()
         """Events so far, by kind and part."""
         self._kinds: dict[str, tuple[float, Callable[[str], Awaitable[None]], tuple[str, ...]]] = {
@@ -41,19 +47,27 @@ class Attacks:
 
     async def one(self) -> None:
         """Makes one event happen and returns when it is over."""
-        while True:
-            kind = self._chance.choices(list(self._kinds), [weight for weight, _, _ in self._kinds.values()])[0]
-            _, attack, parts = self._kinds[kind]
-            part = self._chance.choice(parts)
-            if part not in self._busy:
-                break
-            await asyncio.sleep(0.05)  # something else may be hit meanwhile
+        while not (free := self._free()):  # noqa: ASYNC110  # rests end by the clock
+            await asyncio.sleep(0.05)  # all have been hit
+        kind, part = self._chance.choices(list(free), list(free.values()))[0]
+        attack = self._kinds[kind][1]
         self._busy.add(part)
         try:
             await attack(part)
         finally:
             self._busy.discard(part)
+            self._rested[part] = time.monotonic() + self._chance.uniform(*REST_SECONDS)
         self.count[kind] += 1
+
+    def _free(self) -> dict[tuple[str, str], float]:
+        """What may happen now, and to which part, by its weight."""
+        now = time.monotonic()
+        return {
+            (kind, part): weight / len(parts)
+            for kind, (weight, _, parts) in self._kinds.items()
+            for part in parts
+            if part not in self._busy and self._rested.get(part, 0.0) <= now
+        }
 
     def _process(self, part: str) -> ServiceProcess:
         return self._site.gateway if part == "gateway" else self._site.workers[part]

@@ -35,14 +35,17 @@ class Found:
 
 
 async def run(folder: Path, *, events: int, seed: int, on_postgres: bool, seconds: float | None = None) -> Found:
-    """Makes so many events happen in a site under an empty folder, or fewer when the time for them is over."""
+    """Makes so many events happen in a site under an empty folder, or fewer when the time for them is over.
+
+    The time begins when the site is there.
+    """
     began = time.monotonic()
     async with Site(folder, WORKERS, on_postgres=on_postgres) as site:
         load, attacks = Load(site, seed), Attacks(site, random.Random(seed))  # noqa: S311  # nobody is to be kept out
         pauses = random.Random(seed + 1)  # noqa: S311
 
         async def attack() -> None:
-            while left() and (seconds is None or time.monotonic() - began < seconds):
+            while left() and (seconds is None or time.monotonic() - ready < seconds):
                 started.append(None)
                 await attacks.one()
                 if len(started) % 50 == 0:
@@ -53,6 +56,7 @@ async def run(folder: Path, *, events: int, seed: int, on_postgres: bool, second
             return len(started) < events
 
         started: list[None] = []
+        ready = time.monotonic()
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
             async with asyncio.TaskGroup() as attackers:
