@@ -60,6 +60,7 @@ class Discovery:
 
     async def run(self) -> None:
         """Looks around for ever: targets are looked up every 2 s, and at once when a pool changes."""
+        self._followed.clear()  # who followed before has ended, where the store's trouble ended an earlier run
         async with asyncio.TaskGroup() as group:
             with self._database.listen("pools") as wake:
                 while True:

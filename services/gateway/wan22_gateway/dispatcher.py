@@ -56,6 +56,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Works until cancelled. Where the store proves that no earlier owner lives, everything is taken at first."""
+        self._owned.clear()  # of an earlier run nobody attends to anything any more
         async with asyncio.TaskGroup() as group:
             await self._take_over(group, everything=self._database.alone, own=True)
             group.create_task(self._claim_forever(group))

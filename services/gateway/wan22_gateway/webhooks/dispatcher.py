@@ -37,6 +37,7 @@ class WebhookDispatcher:
 
     async def run(self) -> None:
         """Works until cancelled; what is under way then is tried again when its lease is over."""
+        self._busy = 0  # of an earlier run, which the store's trouble has ended, nothing is under way
         async with asyncio.TaskGroup() as group:
             with self._database.listen(webhooks.TOPIC) as wake:
                 while True:
