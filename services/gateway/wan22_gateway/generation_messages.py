@@ -27,7 +27,7 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         model_version=row.model_version,
         parameters=generation_pb2.Parameters.FromString(row.parameters),
         labels=row.labels,
-        cut_texts=json.loads(row.cut_texts),
+        cut_texts=json.loads(row.cut_texts) if row.cut_texts != "{}" else None,
         siblings=[f"generations/{sibling}" for sibling in json.loads(row.siblings)],
         attempt_count=row.attempt_count,
         last_sequence=row.last_sequence,

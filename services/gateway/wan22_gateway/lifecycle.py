@@ -105,7 +105,8 @@ def accepted(tx: Transaction, born: Sequence[str]) -> None:
     event = generation_pb2.GenerationEvent(
         sequence=FIRST_SEQUENCE, event_time=timestamp(tx.now), state_change=change
     ).SerializeToString()
-    tx.execute(events.insert(), [{"generation": name, "sequence": FIRST_SEQUENCE, "message": event} for name in born])
+    rows = [{"generation": name, "sequence": FIRST_SEQUENCE, "message": event} for name in born]
+    tx.insert_many(events, rows)
     for name in born:
         tx.notify(f"generation/{name}")
     tx.notify("queue")

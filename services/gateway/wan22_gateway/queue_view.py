@@ -17,7 +17,7 @@ from wan22_gateway.store.generations import GenerationRow, claimed_queued
 
 FRESH_SECONDS = 5.0
 """How long a view of an unchanged queue is shown: what runs gets on meanwhile. Without workers nothing does."""
-BUSY_SHARE = 20.0
+BUSY_SHARE = 50.0
 """A view that took long to make is shown for that many times as long although the queue has changed."""
 SHORT = 256
 """Generations up to which a view is made anew at each change."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from wan22.errors import Wan22Error
+from wan22_gateway.store.bulk import insert_many
 from wan22_gateway.store.facts import Fact
 from wan22_gateway.store.group_writer import GroupWriter, Write
 from wan22_gateway.store.remembered import History, Memory
@@ -53,6 +54,10 @@ class Transaction:
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Runs one statement."""
         return self._connection.execute(statement, parameters)
+
+    def insert_many(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Inserts rows that name the same columns, if there are any."""
+        insert_many(self._connection, table, rows)
 
     def upsert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT with `on_conflict_do_update` and `on_conflict_do_nothing`, which both dialects have."""

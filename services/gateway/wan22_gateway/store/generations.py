@@ -114,7 +114,7 @@ def insert(tx: Transaction, new: Sequence[NewGeneration]) -> None:
         return
     for pool, tenant in dict.fromkeys((generation.pool, generation.tenant) for generation in new):
         turns.queue_up(tx, pool, tenant)
-    tx.execute(_INSERT, [{**_row(generation, tx.now), **_BORN} for generation in new])
+    tx.insert_many(generations, [{**_row(generation, tx.now), **_BORN} for generation in new])
     _refer(tx, new)
     lifecycle.accepted(tx, [generation.id for generation in new])
     for (variant, pool), count in Counter((generation.variant, generation.pool) for generation in new).items():
@@ -149,15 +149,13 @@ def _refer(tx: Transaction, new: Sequence[NewGeneration]) -> None:
         for generation in new
         if generation.request_id
     ]
-    if taken:
-        tx.execute(requests.insert(), taken)
+    tx.insert_many(requests, taken)
     labelled = [
         {"generation": generation.id, "key": key, "value": value}
         for generation in new
         for key, value in generation.labels.items()
     ]
-    if labelled:
-        tx.execute(labels.insert(), labelled)
+    tx.insert_many(labels, labelled)
     for generation in new:
         media.refer(tx, generation.tenant, generation.id, generation.media)
 
@@ -171,8 +169,8 @@ def _row(new: NewGeneration, now: int) -> dict[str, Any]:
         "model_version": new.model_version,
         "parameters": new.parameters,
         "labels": new.labels,
-        "cut_texts": json.dumps(new.cut_texts, sort_keys=True),
-        "siblings": json.dumps(new.siblings),
+        "cut_texts": json.dumps(new.cut_texts, sort_keys=True) if new.cut_texts else "{}",
+        "siblings": json.dumps(new.siblings) if new.siblings else "[]",
         "predicted_seconds": new.predicted_seconds,
         "create_time": now,
         "priority": new.priority,
