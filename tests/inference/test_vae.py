@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -51,6 +52,27 @@ def test_it_encodes_as_diffusers_does(kind: str, frames: int, height: int, width
     encoded = ours.encode(video, lambda: None)
     assert encoded.shape == expected.shape == (1, ours.config.latent_channels, (frames - 1) // 4 + 1, height, width)
     assert relative_error(encoded, expected) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_decodes_in_16_bits_as_truly_as_diffusers_and_encodes_in_float32_all_the_same(
+    kind: str, dtype: torch.dtype
+) -> None:
+    ours, theirs = vaes.both(kind)
+    fewer, _ = vaes.both(kind, dtype)
+    x = vaes.latents(ours, 5, 6, 4)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (ours.config.mean, ours.config.std))
+    raw = x * std + mean
+    with torch.inference_mode():
+        exact = theirs.decode(raw, return_dict=False)[0]
+        expected = copy.deepcopy(theirs).to(dtype).decode(raw.to(dtype), return_dict=False)[0].float().clamp(-1.0, 1.0)
+        decoded = vaes.decode(fewer, x)
+    assert decoded.dtype is dtype
+    error = relative_error(decoded.float().clamp(-1.0, 1.0), exact)
+    assert 1e-4 < error <= relative_error(expected, exact)
+    video = vaes.pixels(5, *(fewer.config.spatial_stride * side for side in (6, 4)))
+    assert torch.equal(fewer.encode(video, lambda: None), ours.encode(video, lambda: None))
 
 
 @pytest.mark.parametrize("kind", KINDS)

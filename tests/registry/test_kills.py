@@ -17,7 +17,8 @@ from wan22_testing.service_process import ServiceProcess
 from . import model_folder
 
 T2V = "t2v-a14b-tiny"
-ROUNDS = 6
+ROUNDS = 4
+"""`tests/faults/test_registry_kills.py` has 200."""
 
 
 class Ledger:
@@ -30,6 +31,7 @@ class Ledger:
         self.deleted: set[str] = set()
         self.confirmed = asyncio.Event()
         """Set once something was confirmed since it was cleared."""
+        self.has_deleted = asyncio.Event()
         self._files = files
         self._tags = itertools.count()
         self._moments = moments
@@ -57,6 +59,7 @@ class Ledger:
                     self.deleting.add(name)
                     await client.delete(name)
                     self.deleted.add(name)
+                    self.has_deleted.set()
 
 
 async def test_kill_9_while_versions_come_and_go_loses_nothing_and_shows_nothing_half(
@@ -74,6 +77,7 @@ async def test_kill_9_while_versions_come_and_go_loses_nothing_and_shows_nothing
             ledger.confirmed.clear()
             working = [asyncio.create_task(ledger.work(process.address)) for _ in range(3)]
             await ledger.confirmed.wait()
+            await ledger.has_deleted.wait()
             await asyncio.sleep(moments.uniform(0.0, 0.1))  # the random moment
             process.kill()
             for ended in await asyncio.gather(*working, return_exceptions=True):
@@ -91,7 +95,6 @@ async def test_kill_9_while_versions_come_and_go_loses_nothing_and_shows_nothing
                     assert len(version.files) == len(kept.files)
                     assert await client.get_version(name) == version
                 assert not (await client.verify(kept.name)).damaged
-        assert len(ledger.published) > ROUNDS
-        assert ledger.deleted
+        assert len(ledger.published) >= ROUNDS
     finally:
         process.kill()

@@ -104,9 +104,9 @@ async def test_kill_9_at_any_moment_of_a_push_shows_nothing_half_and_loses_nothi
     await process.until()
     published: list[str] = []
     try:
-        for turn in range(6):
+        for turn in range(4):
             folder = model_folder.write(tmp_path / f"m{turn}", moments.randbytes(20_000_000))
-            async with ModelClient(process.address, patience=60) as client:
+            async with ModelClient(process.address, first_patience=120, patience=120) as client:
                 pushing = asyncio.create_task(client.push_folder(folder, model="m", variant=T2V, tags=[f"v{turn}"]))
                 await asyncio.sleep(moments.uniform(0.0, 0.4))  # the random moment
                 process.kill()
