@@ -13,7 +13,6 @@ from .release import Release, until
 from .test_worker_loss import LONG, STEP, check_it_went_on, until_step
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
-SPREAD = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}
 
 
 @pytest.fixture
@@ -32,11 +31,9 @@ def abroad(release: Release) -> Iterator[str]:
 
 def generation_on(abroad: str, release: Release, caller: Caller, pool: str) -> str:
     """A generation that is well under way on the node; there is a worker on each, and the other may be busy, too."""
-    release.apply(
-        pool,
-        scaling={"minReplicas": 2, "maxReplicas": 2},
-        scheduling={"topologySpreadConstraints": [SPREAD]},
-    )
+    node = release.kubectl.get("node", abroad)
+    whole = int(node["status"]["allocatable"]["nvidia.com/gpu"])  # so that no node takes two workers
+    release.apply(pool, engine={"gpusPerWorker": whole}, scaling={"minReplicas": 2, "maxReplicas": 2})
     until(lambda: release.status(pool)["readyReplicas"], lambda ready: ready == 2)
     (there,) = [name for name, pod in release.workers(pool).items() if pod["spec"]["nodeName"] == abroad]
     (name,) = caller.queue(1, pool, *LONG)
