@@ -55,13 +55,13 @@ def test_it_encodes_as_diffusers_does(kind: str, frames: int, height: int, width
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["2.1", "2.2"])
 def test_it_decodes_in_16_bits_as_truly_as_diffusers_and_encodes_in_float32_all_the_same(
     kind: str, dtype: torch.dtype
 ) -> None:
     ours, theirs = vaes.both(kind)
     fewer, _ = vaes.both(kind, dtype)
-    x = vaes.latents(ours, 5, 6, 4)
+    x = vaes.latents(ours, 5, 4, 3)  # a CPU is slow in float16
     mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (ours.config.mean, ours.config.std))
     raw = x * std + mean
     with torch.inference_mode():
@@ -71,7 +71,7 @@ def test_it_decodes_in_16_bits_as_truly_as_diffusers_and_encodes_in_float32_all_
     assert decoded.dtype is dtype
     error = relative_error(decoded.float().clamp(-1.0, 1.0), exact)
     assert 1e-4 < error <= relative_error(expected, exact)
-    video = vaes.pixels(5, *(fewer.config.spatial_stride * side for side in (6, 4)))
+    video = vaes.pixels(5, *(fewer.config.spatial_stride * side for side in (4, 3)))
     assert torch.equal(fewer.encode(video, lambda: None), ours.encode(video, lambda: None))
 
 
