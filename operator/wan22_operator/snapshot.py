@@ -8,7 +8,7 @@ from wan22.v1 import pool_pb2
 from wan22_operator.gateway import PoolView
 from wan22_operator.memory import Memory
 from wan22_operator.record import Record, State
-from wan22_operator.scaling.snapshot import Demand, Limits, Queued, Snapshot, Worker, WorkerState
+from wan22_operator.scaling.snapshot import Demand, Limits, Queued, Reading, Snapshot, Worker, WorkerState
 from wan22_operator.spec import PoolSpec
 from wan22_operator.workers import Seen
 
@@ -47,12 +47,13 @@ def snapshot_of(
         stale_seconds=STALE_ROUNDS * resync_seconds,
     )
     running = {} if view is None else {work.worker: work for work in view.pool.demand.running}
+    ahead = 0.0 if view is None else _ahead(view)
     return Snapshot(
         now=now,
         limits=limits,
         demand=None if view is None else demand_of(view),
         workers=tuple(
-            _worker(seen, running, now, memory, leaves=seen.name in record.victims)
+            _worker(seen, running, now, memory, ahead, leaves=seen.name in record.victims)
             for seen in workers
             if seen.state is not State.LOST
         ),
@@ -68,10 +69,14 @@ def _load_times(record: Record, *, cached: bool) -> tuple[float, ...]:
     return tuple(alike or [load.seconds for load in record.loads])
 
 
+def _ahead(view: PoolView) -> float:
+    """Seconds by which the store's clock is ahead of ours."""
+    return view.pool.demand.as_of_time.ToMicroseconds() / 1e6 - view.time
+
+
 def demand_of(view: PoolView) -> Demand:
     """The gateway's figures, with its times moved to our clock."""
-    demand = view.pool.demand
-    ahead = demand.as_of_time.ToMicroseconds() / 1e6 - view.time
+    demand, ahead = view.pool.demand, _ahead(view)
     return Demand(
         time=view.time,
         complete=demand.complete,
@@ -92,7 +97,7 @@ def demand_of(view: PoolView) -> Demand:
 
 
 def _worker(
-    seen: Seen, running: Mapping[str, pool_pb2.RunningWork], now: float, memory: Memory, *, leaves: bool
+    seen: Seen, running: Mapping[str, pool_pb2.RunningWork], now: float, memory: Memory, ahead: float, *, leaves: bool
 ) -> Worker:
     work = None if seen.known is None else running.get(seen.known.name)
     state = WorkerState.LEAVING if leaves else STATES[seen.state]
@@ -103,4 +108,18 @@ def _worker(
         since = now - work.elapsed_seconds
     predicted = 0.0 if work is None else work.predicted_seconds
     left = memory.load_seconds_left(seen, now) if state is WorkerState.LOADING else None
-    return Worker(name=seen.name, state=state, since=since, predicted_seconds=predicted, load_seconds_left=left)
+    return Worker(
+        name=seen.name,
+        state=state,
+        since=since,
+        predicted_seconds=predicted,
+        load_seconds_left=left,
+        gpu_utilization=_reading(seen.known, ahead),
+    )
+
+
+def _reading(worker: pool_pb2.PoolWorker | None, ahead: float) -> Reading | None:
+    """What its GPU's sensor said last, as it said it: the decision knows which figures are none."""
+    if worker is None or not worker.HasField("gpu"):
+        return None
+    return Reading(worker.gpu.utilization, worker.gpu.reading_time.ToMicroseconds() / 1e6 - ahead)

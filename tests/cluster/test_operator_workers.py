@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ SIMULATED = ("python", "-m", "wan22_testing.simulated_worker", "--variant", T2V)
 IMAGES = {
     "wan22/worker": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "0.01")),
     "wan22/slow": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "1")),
+    "wan22/starved": Image((*SIMULATED, "--time-scale", "100", "--gpu-utilization", "0.08")),
     "wan22/slower": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "6")),
     "wan22/crash": Image(("python", "-c", "raise SystemExit(3)", "--")),
 }
@@ -262,6 +265,30 @@ async def test_a_model_version_rolls_under_load_and_each_generation_keeps_its_ow
     assert {one.model_version for one in made} == {before["modelVersion"], after}
     assert fewest == 1
     cluster.remove("next")
+
+
+@pytest.mark.long
+async def test_busy_workers_that_wait_for_something_else_than_their_gpu_get_no_help(
+    cluster: Cluster, client: Client
+) -> None:
+    cluster.apply("starved", scaling={"maxReplicas": 2, "objectiveSeconds": 10}, image="wan22/starved:1")
+    await until(lambda: condition(cluster.status("starved"), "Declared")[0], lambda found: found == "True")
+    running = await create(client, "starved", 50)
+    await until(lambda: cluster.states("starved"), lambda found: list(found.values()) == ["Busy"])
+    await until(
+        lambda: cluster.status("starved")["workers"][0]["since"],
+        lambda since: time.time() - datetime.fromisoformat(since).timestamp() > 65,  # it is judged after a minute
+        90.0,
+    )
+    waiting = await create(client, "starved", 50)
+    found = await until(
+        lambda: condition(cluster.status("starved"), "ScalingActive")[2], lambda text: "of their" in text
+    )
+    assert found.endswith("the busy ones use 8% of their GPUs: they wait for something else, and more GPUs would too.")
+    assert len(cluster.pods("starved")) == 1
+    for one in (waiting, running):
+        await client.cancel(one.name)
+    cluster.remove("starved")
 
 
 @pytest.mark.long
