@@ -14,6 +14,7 @@ from kubernetes.aio.client import Configuration
 from wan22_operator.names import OURS, POOL, PoolKey
 from wan22_operator.resources import GROUP, VERSION
 from wan22_operator.settings import OperatorSettings
+from wan22_operator.watch_log import read_watches
 
 WATCH_SECONDS, WATCH_CLIENT_SECONDS = 60, 70
 """How long a watch lasts at the server, and here: one that has died silently is opened anew after that."""
@@ -90,6 +91,7 @@ async def watch(sleepers: Sleepers, configuration: Configuration, settings: Oper
     """Watches until SIGTERM or SIGINT."""
     for handled in ("kopf.objects", "kopf.activities"):
         logging.getLogger(handled).setLevel(logging.WARNING)  # each event is not news
+    read_watches()
     await kopf.operator(
         registry=registry_of(sleepers, configuration),
         settings=kopf_settings(),

@@ -139,7 +139,7 @@ class Record:
         steps = [(seconds_of(step["time"]), int(step["replicas"])) for step in status.get("needs", [])]
         if steps:
             steps[-1] = (max(steps[-1][0], now), steps[-1][1])
-        loads = status.get("loads", [])
+        removal, loads = status.get("lastRemoval"), status.get("loads", [])
         avoided = status.get("avoidedNodes", [])
         return Record(
             model=status.get("model", ""),
@@ -155,7 +155,7 @@ class Record:
             desired=status.get("desiredReplicas"),
             decision_time=seconds_of(decision["time"]) if "time" in decision else 0.0,
             decision_reason=decision.get("reason", ""),
-            history=History(tuple(steps)),
+            history=History(tuple(steps), (seconds_of(removal["time"]), int(removal["replicas"])) if removal else None),
             loads=tuple(
                 Load(seconds_of(load["time"]), load["seconds"], load.get("node", ""), load.get("cached", False))
                 for load in loads
@@ -188,6 +188,9 @@ class Record:
                 "reason": self.decision_reason,
                 "victims": list(self.victims),
             }
+        if self.history.let_go is not None:
+            time, stayed = self.history.let_go
+            said["lastRemoval"] = {"time": text_of(time), "replicas": stayed}
         said["needs"] = [{"time": text_of(time), "replicas": count} for time, count in self.history.needs]
         said["loads"] = [
             {"time": text_of(load.time), "seconds": round(load.seconds, 1), "cached": load.cached}

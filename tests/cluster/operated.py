@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,13 @@ from wan22.v1.generation_pb2 import Generation
 from wan22_testing.cluster.control_plane import ControlPlane
 from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.kubectl import Kubectl
+from wan22_testing.cluster.programs import Programs
 from wan22_testing.installation import Installation
+from wan22_testing.process_kubelet.images import Image
+from wan22_testing.process_kubelet.kubelet import ProcessKubelet
+from wan22_testing.process_kubelet.node import NodeSpec
 from wan22_testing.service_process import ServiceProcess
+from wan22_testing.tiny_models import shared_folder
 
 from .waiting import patience
 
@@ -20,7 +27,9 @@ CHART = str(Path(__file__).parents[2] / "helm/wan22")
 T2V = "t2v-a14b-tiny"
 MODEL = "wan2.2-t2v-a14b-tiny"
 RIGHTS = ("templates/operator-serviceaccount.yaml", "templates/operator-rbac.yaml")
-RELEASE = "faults"
+RELEASE = "tests"
+LEASE = f"{RELEASE}-operator"
+SIMULATED = ("python", "-m", "wan22_testing.simulated_worker", "--variant", T2V)
 
 
 until = patience(60.0)
@@ -43,29 +52,28 @@ class Operated:
     def grant(self, folder: Path) -> None:
         """Makes the namespace, and the operator's ServiceAccount with the chart's rights there."""
         self.kubectl("create", "namespace", self.namespace)
+        budget = self._settings.get("gpu_budget")
+        values = [f"--set=operator.namespaces={{{self.namespace}}}"]
+        values += [] if budget is None else [f"--set=operator.gpuBudget={budget}"]
         shown = [f"--show-only={template}" for template in RIGHTS]
         rights = folder / "rights.yaml"
-        rights.write_text(
-            self._helm(
-                "template", RELEASE, CHART, *self.inside, *shown, f"--set=operator.namespaces={{{self.namespace}}}"
-            )
-        )
+        rights.write_text(self._helm("template", RELEASE, CHART, *self.inside, *shown, *values))
         self.kubectl("apply", "--filename", str(rights))
 
     def operator(self, name: str = "operator", **settings: object) -> ServiceProcess:
         """An operator that is not started yet; each by a name of its own, by which it holds the Lease."""
         given = {
-            "kubeconfig": self._control_plane.kubeconfig_of_service_account(self.namespace, f"{RELEASE}-operator"),
+            "kubeconfig": self._control_plane.kubeconfig_of_service_account(self.namespace, LEASE),
             "namespaces": self.namespace,
             "namespace": self.namespace,
             "identity": name,
-            "lease_name": f"{RELEASE}-operator",
+            "lease_name": LEASE,
             "gateway": self.installation.gateway.address,
             "registry": self.installation.registry.address,
             "worker_image": "wan22/worker:1",
             "worker_discovery": "addresses",
             "resync_seconds": 2,
-            "lease_seconds": 5,
+            "lease_seconds": 20,  # a busy machine takes long to start an API server anew
             **self._settings,
             **settings,
         }
@@ -105,12 +113,18 @@ class Operated:
         """What its workers do."""
         return {worker["name"]: worker["state"] for worker in self.status(name)["workers"]}
 
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """All its pods."""
+        found: list[dict[str, Any]] = self.kubectl.get("pods", *self.inside, "--selector", f"wan22.dev/pool={name}")[
+            "items"
+        ]
+        return found
+
     def uids(self, name: str) -> dict[str, str]:
         """Its pods that are not being deleted."""
-        pods = self.kubectl.get("pods", *self.inside, "--selector", f"wan22.dev/pool={name}")["items"]
         return {
             pod["metadata"]["name"]: pod["metadata"]["uid"]
-            for pod in pods
+            for pod in self.pods(name)
             if "deletionTimestamp" not in pod["metadata"]
         }
 
@@ -134,3 +148,44 @@ class Operated:
             num_inference_steps=steps,
             pool=f"pools/{self.namespace}.{pool}",
         )
+
+
+def condition_of(status: Mapping[str, Any], kind: str) -> tuple[str, str, str]:
+    """Status, reason and message of a condition; empty where there is none."""
+    found = {one["type"]: one for one in status.get("conditions", [])}.get(kind)
+    return ("", "", "") if found is None else (found["status"], found["reason"], found["message"])
+
+
+@contextmanager
+def nodes_of(
+    plane: ControlPlane, folder: Path, nodes: list[NodeSpec], images: Mapping[str, Image]
+) -> Iterator[ProcessKubelet]:
+    """Nodes that are Ready."""
+    kubectl, names = plane.kubectl(), [node.name for node in nodes]
+    with ProcessKubelet(plane.kubeconfig, folder, nodes=nodes, images=images) as running:
+        kubectl("wait", "--for=condition=Ready", *(f"node/{name}" for name in names), "--timeout=60s")
+        yield running
+    kubectl("delete", "node", "--ignore-not-found", *names)
+
+
+@asynccontextmanager
+async def operated_on(
+    plane: ControlPlane, programs: Programs, folder: Path, namespace: str, **settings: object
+) -> AsyncIterator[Operated]:
+    """A namespace with a gateway, and a registry that has the tiny model; `settings` are those of its operators."""
+    async with Installation(folder, worker_lease_seconds=4) as running:
+        await running.push(T2V, shared_folder(T2V))
+        operated = Operated(plane, Helm(programs, plane.kubeconfig), running, namespace, **settings)
+        operated.grant(folder)
+        yield operated
+
+
+@asynccontextmanager
+async def started(operated: Operated) -> AsyncIterator[ServiceProcess]:
+    """An operator at work; it may be killed, and be started again."""
+    process = operated.operator()
+    process.start()
+    await process.until()
+    yield process
+    if process.running:
+        process.kill()

@@ -9,56 +9,43 @@ import pytest
 import pytest_asyncio
 
 from wan22_testing.cluster.control_plane import ControlPlane
-from wan22_testing.cluster.kubectl import Kubectl
-from wan22_testing.installation import Installation
+from wan22_testing.cluster.programs import Programs
 from wan22_testing.process_kubelet.images import Image
 from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
-from wan22_testing.service_process import ServiceProcess
-from wan22_testing.tiny_models import shared_folder
 
-from .waiting import patience
+from .operated import MODEL, SIMULATED, Operated, nodes_of, operated_on, started, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-T2V = "t2v-a14b-tiny"
-MODEL = "wan2.2-t2v-a14b-tiny"
 NAMESPACE = "operator-caches"
 LABELS = {"app.kubernetes.io/part-of": "wan22", "app.kubernetes.io/component": "node-cache"}
 IMAGES = {
-    "wan22/worker": Image(
-        ("python", "-m", "wan22_testing.simulated_worker", "--variant", T2V, "--load-seconds", "0.5")
-    ),
+    "wan22/worker": Image((*SIMULATED, "--load-seconds", "0.5")),
     "wan22/node-cache": Image(("python", "-m", "wan22_registry.node_cache"), {"WAN22_CACHE_HOST": "{pod_ip}"}),
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
-    async with Installation(tmp_path_factory.mktemp("installation")) as running:
-        await running.push(T2V, shared_folder(T2V))
+@pytest.fixture(scope="module")
+def kubelet(node_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessKubelet]:
+    nodes = [NodeSpec(side, gpus=2, labels={"side": side}) for side in ("left", "right")]
+    with nodes_of(node_plane, tmp_path_factory.mktemp("nodes"), nodes, IMAGES) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
-def kubectl(node_plane: ControlPlane) -> Kubectl:
-    return node_plane.kubectl()
-
-
-@pytest.fixture(scope="module")
-def kubelet(
-    node_plane: ControlPlane, kubectl: Kubectl, installation: Installation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ProcessKubelet]:
-    nodes = [NodeSpec("left", gpus=2, labels={"side": "left"}), NodeSpec("right", gpus=2, labels={"side": "right"})]
-    with ProcessKubelet(node_plane.kubeconfig, tmp_path_factory.mktemp("nodes"), nodes=nodes, images=IMAGES) as running:
-        kubectl("wait", "--for=condition=Ready", "node/left", "node/right", "--timeout=60s")
-        kubectl("create", "namespace", NAMESPACE)
-        kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", NAMESPACE, "--timeout=60s")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def operated(
+    node_plane: ControlPlane, kubelet: ProcessKubelet, programs: Programs, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Operated]:
+    """With a cache on each node."""
+    async with operated_on(node_plane, programs, tmp_path_factory.mktemp("caches"), NAMESPACE) as operated:
+        kubectl = operated.kubectl
+        kubectl("wait", "--for=create", "serviceaccount/default", *operated.inside, "--timeout=60s")
         for node in ("left", "right"):
             kubectl.apply(claim(node))
-            kubectl.apply(cache(node, installation.registry.address))
-        kubectl("wait", "--for=condition=Ready", "pods", "--all", "--namespace", NAMESPACE, "--timeout=60s")
-        yield running
-    kubectl("delete", "node", "left", "right")
+            kubectl.apply(cache(node, operated.installation.registry.address))
+        kubectl("wait", "--for=condition=Ready", "pods", "--all", *operated.inside, "--timeout=60s")
+        async with started(operated):
+            yield operated
 
 
 def claim(node: str) -> dict[str, Any]:
@@ -91,41 +78,16 @@ def cache(node: str, registry: str) -> dict[str, Any]:
     }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def operator(
-    kubectl: Kubectl, node_plane: ControlPlane, kubelet: ProcessKubelet, installation: Installation
-) -> AsyncIterator[ServiceProcess]:
-    process = ServiceProcess(
-        "wan22_operator",
-        installation.folder / "operator.log",
-        serves=False,
-        kubeconfig=node_plane.kubeconfig,
-        namespaces=NAMESPACE,
-        namespace=NAMESPACE,
-        gateway=installation.gateway.address,
-        registry=installation.registry.address,
-        worker_image="wan22/worker:1",
-        worker_discovery="addresses",
-        resync_seconds=2,
-    )
-    process.start()
-    await process.until()
-    yield process
-    if process.running:
-        process.kill()
-
-
-until = patience(40.0)
-
-
 def resource(kind: str, name: str, **spec: Any) -> dict[str, Any]:
     meta = {"name": name, "namespace": NAMESPACE}
     return {"apiVersion": "wan22.dev/v1alpha1", "kind": kind, "metadata": meta, "spec": {"model": MODEL, **spec}}
 
 
 async def test_a_model_lies_where_it_should_and_a_pool_prefers_the_nodes_that_hold_it(
-    kubectl: Kubectl, operator: ServiceProcess
+    operated: Operated,
 ) -> None:
+    kubectl = operated.kubectl
+
     def status(kind: str, name: str) -> Any:
         return kubectl.get(kind, name, "--namespace", NAMESPACE).get("status", {})
 

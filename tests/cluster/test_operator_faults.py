@@ -13,21 +13,17 @@ import pytest_asyncio
 from wan22.client import Client
 from wan22.v1.generation_pb2 import Generation
 from wan22_testing.cluster.control_plane import ControlPlane
-from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.programs import Programs
-from wan22_testing.installation import Installation
 from wan22_testing.process_kubelet.images import Image
 from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
 from wan22_testing.service_process import ServiceProcess
-from wan22_testing.tiny_models import shared_folder
 
-from .operated import T2V, Operated, until
+from .operated import LEASE, SIMULATED, Operated, nodes_of, operated_on, started, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NAMESPACE = "operator-faults"
 NODES = ("faults-one", "faults-two")
-SIMULATED = ("python", "-m", "wan22_testing.simulated_worker", "--variant", T2V)
 IMAGES = {
     "wan22/worker": Image((*SIMULATED, "--time-scale", "0.01")),
     "wan22/slow": Image((*SIMULATED, "--time-scale", "1")),
@@ -40,34 +36,23 @@ SHORT_OUTAGE, LONG_OUTAGE = 8.0, 300.0
 @pytest.fixture(scope="module")
 def kubelet(node_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessKubelet]:
     nodes = [NodeSpec(name, gpus=2) for name in NODES]
-    kubectl = node_plane.kubectl()
-    with ProcessKubelet(node_plane.kubeconfig, tmp_path_factory.mktemp("nodes"), nodes=nodes, images=IMAGES) as running:
-        kubectl("wait", "--for=condition=Ready", *(f"node/{name}" for name in NODES), "--timeout=60s")
+    with nodes_of(node_plane, tmp_path_factory.mktemp("nodes"), nodes, IMAGES) as running:
         yield running
-    kubectl("delete", "node", "--ignore-not-found", *NODES)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def operated(
     node_plane: ControlPlane, kubelet: ProcessKubelet, programs: Programs, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Operated]:
-    folder = tmp_path_factory.mktemp("faults")
-    async with Installation(folder, worker_lease_seconds=4) as running:
-        await running.push(T2V, shared_folder(T2V))
-        operated = Operated(node_plane, Helm(programs, node_plane.kubeconfig), running, NAMESPACE)
-        operated.grant(folder)
+    async with operated_on(node_plane, programs, tmp_path_factory.mktemp("faults"), NAMESPACE) as operated:
         yield operated
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def operator(operated: Operated) -> AsyncIterator[ServiceProcess]:
     """The one that most tests share; it may be killed, and is started again."""
-    process = operated.operator()
-    process.start()
-    await process.until()
-    yield process
-    if process.running:
-        process.kill()
+    async with started(operated) as process:
+        yield process
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -207,13 +192,21 @@ async def test_an_api_server_that_comes_back_without_its_history_is_watched_agai
 ) -> None:
     operated.apply("before", scaling={"minReplicas": 1, "maxReplicas": 1})
     pods = await operated.until_ready("before", 1)
+    version, said = operated.get("before")["metadata"]["resourceVersion"], len(operator.log.read_text())
     node_plane.api_server.kill()
+    node_plane.forget_history()
     node_plane.api_server.start()
-    await asyncio.to_thread(node_plane.api_server.wait_until_ready)  # its watch cache begins here: all else is 410
+    await asyncio.to_thread(node_plane.api_server.wait_until_ready)
+    query = f"wanpools?watch=true&timeoutSeconds=5&resourceVersion={version}"
+    assert '"code":410' in operated.kubectl("get", "--raw", f"/apis/wan22.dev/v1alpha1/namespaces/{NAMESPACE}/{query}")
+    await until(lambda: operator.log.read_text()[said:], lambda text: "expired (410)" in text, 90.0)
     operated.apply("after", scaling={"minReplicas": 1, "maxReplicas": 1})
     await operated.until_ready("after", 1)
     assert operated.uids("before") == pods
     assert operator.running
+    told = operator.log.read_text()[said:]
+    assert told.count("Watches are lost") == 1
+    assert "Request attempt" not in told
     await operated.remove("before", "after")
 
 
@@ -227,7 +220,7 @@ async def test_two_operators_at_once_are_one_and_the_other_takes_over(
     second.start()
     try:
         await second.until()
-        holder = ("get", "lease", "faults-operator", *operated.inside, "--output", "jsonpath={.spec.holderIdentity}")
+        holder = ("get", "lease", LEASE, *operated.inside, "--output", "jsonpath={.spec.holderIdentity}")
         assert operated.kubectl(*holder) == "operator"
         operator.pause()  # longer than its Lease
         await until(lambda: operated.kubectl(*holder), lambda name: name == "second")
@@ -250,7 +243,7 @@ async def test_two_operators_that_know_nothing_of_each_other_make_no_worker_too_
     operated: Operated, operator: ServiceProcess
 ) -> None:
     """Safety does not rest on the Lease: as if each held it."""
-    role = ("role", "faults-operator", *operated.inside, "--type=json", "--patch")
+    role = ("role", LEASE, *operated.inside, "--type=json", "--patch")
     any_lease = [{"op": "remove", "path": "/rules/0/resourceNames"}]
     operated.kubectl("patch", *role, json.dumps(any_lease))
     second = operated.operator("rival", lease_name="another")

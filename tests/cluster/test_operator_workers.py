@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -19,21 +18,17 @@ from wan22.errors import Wan22Error
 from wan22.v1.generation_pb2 import Generation
 from wan22_operator.builders.pod import version_of
 from wan22_testing.cluster.control_plane import ControlPlane
-from wan22_testing.cluster.kubectl import Kubectl
-from wan22_testing.installation import Installation
+from wan22_testing.cluster.programs import Programs
 from wan22_testing.process_kubelet.images import Image
 from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
 from wan22_testing.service_process import ServiceProcess
 from wan22_testing.tiny_models import shared_folder
 
-from .waiting import patience
+from .operated import SIMULATED, T2V, Operated, condition_of, nodes_of, operated_on, started, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-T2V = "t2v-a14b-tiny"
-MODEL = "wan2.2-t2v-a14b-tiny"
 NAMESPACE = "operator-nodes"
-SIMULATED = ("python", "-m", "wan22_testing.simulated_worker", "--variant", T2V)
 IMAGES = {
     "wan22/worker": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "0.01")),
     "wan22/slow": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "1")),
@@ -43,73 +38,32 @@ IMAGES = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
-    async with Installation(tmp_path_factory.mktemp("installation"), worker_lease_seconds=4) as running:
-        await running.push(T2V, shared_folder(T2V))
-        yield running
-
-
 @pytest.fixture(scope="module")
-def kubectl(node_plane: ControlPlane) -> Kubectl:
-    return node_plane.kubectl()
-
-
-@pytest.fixture(scope="module")
-def kubelet(
-    node_plane: ControlPlane, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ProcessKubelet]:
+def kubelet(node_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessKubelet]:
     nodes = [NodeSpec("one", gpus=2), NodeSpec("two", gpus=2)]
-    with ProcessKubelet(node_plane.kubeconfig, tmp_path_factory.mktemp("nodes"), nodes=nodes, images=IMAGES) as running:
-        kubectl("wait", "--for=condition=Ready", "node/one", "node/two", "--timeout=60s")
+    with nodes_of(node_plane, tmp_path_factory.mktemp("nodes"), nodes, IMAGES) as running:
         yield running
-    kubectl("delete", "node", "one", "two")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def operator(
-    kubectl: Kubectl, node_plane: ControlPlane, kubelet: ProcessKubelet, installation: Installation
-) -> AsyncIterator[ServiceProcess]:
-    kubectl("create", "namespace", NAMESPACE)
-    process = ServiceProcess(
-        "wan22_operator",
-        installation.folder / "operator.log",
-        serves=False,
-        kubeconfig=node_plane.kubeconfig,
-        namespaces=NAMESPACE,
-        namespace=NAMESPACE,
-        gateway=installation.gateway.address,
-        registry=installation.registry.address,
-        worker_image="wan22/worker:1",
-        worker_discovery="addresses",
-        resync_seconds=2,
-        resolve_seconds=1,
-        lease_seconds=3,
-        gpu_budget=3,
-    )
-    process.start()
-    await process.until()
-    yield process
-    if process.running:
-        process.kill()
+async def cluster(
+    node_plane: ControlPlane, kubelet: ProcessKubelet, programs: Programs, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Operated]:
+    folder = tmp_path_factory.mktemp("workers")
+    async with operated_on(node_plane, programs, folder, NAMESPACE, resolve_seconds=1, gpu_budget=3) as cluster:
+        yield cluster
 
 
-def pool(name: str, **spec: Any) -> dict[str, Any]:
-    given = {"model": MODEL, "engine": {"gpusPerWorker": 1}, "drainSeconds": 20, "cache": {"size": "1Gi"}, **spec}
-    return {
-        "apiVersion": "wan22.dev/v1alpha1",
-        "kind": "WanPool",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": given,
-    }
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def operator(cluster: Operated) -> AsyncIterator[ServiceProcess]:
+    async with started(cluster) as process:
+        yield process
 
 
-until = patience(40.0)
-
-
-def condition(status: dict[str, Any], kind: str) -> tuple[str, str, str]:
-    found = {one["type"]: one for one in status["conditions"]}.get(kind)
-    return ("", "", "") if found is None else (found["status"], found["reason"], found["message"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(cluster: Operated) -> AsyncIterator[Client]:
+    async with cluster.installation.client() as opened:
+        yield opened
 
 
 def another_version(folder: Path) -> Path:
@@ -120,60 +74,10 @@ def another_version(folder: Path) -> Path:
     return copied
 
 
-class Cluster:
-    """What tests do and look at."""
-
-    def __init__(self, kubectl: Kubectl) -> None:
-        self._kubectl = kubectl
-
-    def apply(self, name: str, **spec: Any) -> None:
-        self._kubectl.apply(pool(name, **spec))
-
-    def get(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._kubectl.get("wanpool", name, "--namespace", NAMESPACE)
-        return found
-
-    def status(self, name: str) -> dict[str, Any]:
-        return {"workers": [], "conditions": [], **self.get(name).get("status", {})}
-
-    def states(self, name: str) -> dict[str, str]:
-        return {worker["name"]: worker["state"] for worker in self.status(name)["workers"]}
-
-    def pods(self, name: str) -> list[dict[str, Any]]:
-        selector = f"wan22.dev/pool={name}"
-        found = self._kubectl.get("pods", "--namespace", NAMESPACE, "--selector", selector)
-        pods: list[dict[str, Any]] = found["items"]
-        return pods
-
-    def remove(self, name: str) -> None:
-        self._kubectl("delete", "wanpool", name, "--namespace", NAMESPACE, "--wait=true")
-
-
-@pytest.fixture
-def cluster(kubectl: Kubectl, operator: ServiceProcess) -> Cluster:
-    return Cluster(kubectl)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(installation: Installation) -> AsyncIterator[Client]:
-    async with installation.client() as opened:
-        yield opened
-
-
-async def create(client: Client, pool_name: str, steps: int = 4) -> Generation:
-    return await client.create(
-        variant=T2V,
-        prompt="a red circle",
-        num_frames=5,
-        num_inference_steps=steps,
-        pool=f"pools/{NAMESPACE}.{pool_name}",
-    )
-
-
-async def test_from_zero_to_a_video_and_back_to_zero(cluster: Cluster, client: Client) -> None:
+async def test_from_zero_to_a_video_and_back_to_zero(cluster: Operated, client: Client) -> None:
     cluster.apply("zero", scaling={"maxReplicas": 2, "idleHoldSeconds": 3})
-    await until(lambda: cluster.status("zero"), lambda found: condition(found, "Declared")[0] == "True")
-    queued = await create(client, "zero")
+    await until(lambda: cluster.status("zero"), lambda found: condition_of(found, "Declared")[0] == "True")
+    queued = await cluster.create(client, "zero")
     async with asyncio.timeout(60):
         done = await client.wait(queued.name)
     assert done.state == Generation.SUCCEEDED
@@ -181,12 +85,12 @@ async def test_from_zero_to_a_video_and_back_to_zero(cluster: Cluster, client: C
     assert status["loads"][0]["seconds"] < 30
     await until(lambda: cluster.pods("zero"), lambda found: not found)
     assert cluster.status("zero")["desiredReplicas"] == 0
-    cluster.remove("zero")
+    await cluster.remove("zero")
 
 
 @pytest.mark.long
 async def test_at_rest_nothing_is_written_and_a_killed_operator_goes_on_without_touching_a_worker(
-    cluster: Cluster, operator: ServiceProcess
+    cluster: Operated, operator: ServiceProcess
 ) -> None:
     cluster.apply("rest", scaling={"minReplicas": 2, "maxReplicas": 2})
     await until(lambda: cluster.states("rest"), lambda found: list(found.values()) == ["Idle", "Idle"])
@@ -201,15 +105,15 @@ async def test_at_rest_nothing_is_written_and_a_killed_operator_goes_on_without_
     await asyncio.sleep(6)
     assert [pod["metadata"]["uid"] for pod in cluster.pods("rest")] == [pod["metadata"]["uid"] for pod in pods]
     assert cluster.get("rest")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
-    cluster.remove("rest")
+    await cluster.remove("rest")
 
 
-async def test_a_rolling_update_ends_what_runs_and_keeps_capacity(cluster: Cluster, client: Client) -> None:
+async def test_a_rolling_update_ends_what_runs_and_keeps_capacity(cluster: Operated, client: Client) -> None:
     scaling = {"minReplicas": 2, "maxReplicas": 2}
     rolling = {"trigger": "Rolling", "maxUnavailable": 1}
     cluster.apply("roll", scaling=scaling, update=rolling, image="wan22/slow:1")
     await until(lambda: cluster.states("roll"), lambda found: list(found.values()) == ["Idle", "Idle"])
-    work = [await create(client, "roll", 10) for _ in range(4)]
+    work = [await cluster.create(client, "roll", 10) for _ in range(4)]
     await until(lambda: cluster.states("roll"), lambda found: list(found.values()) == ["Busy", "Busy"])
     cluster.apply("roll", scaling=scaling, update=rolling, image="wan22/worker:2")
     fewest = 2
@@ -226,11 +130,11 @@ async def test_a_rolling_update_ends_what_runs_and_keeps_capacity(cluster: Clust
     assert [end.state for end in ends] == [Generation.SUCCEEDED] * 4
     assert [end.attempt_count for end in ends] == [1] * 4
     assert fewest == 1
-    cluster.remove("roll")
+    await cluster.remove("roll")
 
 
 async def test_a_model_version_rolls_under_load_and_each_generation_keeps_its_own(
-    cluster: Cluster, client: Client, installation: Installation, tmp_path: Path
+    cluster: Operated, client: Client, tmp_path: Path
 ) -> None:
     rolling = {"trigger": "Rolling", "maxUnavailable": 1}
     cluster.apply("next", scaling={"minReplicas": 2, "maxReplicas": 2}, update=rolling, image="wan22/slow:1")
@@ -240,7 +144,7 @@ async def test_a_model_version_rolls_under_load_and_each_generation_keeps_its_ow
 
     async def ask() -> None:
         while not done.is_set():
-            made.append(await create(client, "next", 2))
+            made.append(await cluster.create(client, "next", 2))
             await asyncio.sleep(0.4)  # so that there is work all the time
 
     def versions() -> set[str]:
@@ -252,7 +156,7 @@ async def test_a_model_version_rolls_under_load_and_each_generation_keeps_its_ow
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(ask())
         await until(lambda: len(made), lambda count: count > 3)
-        after = await installation.push(T2V, another_version(tmp_path))
+        after = await cluster.installation.push(T2V, another_version(tmp_path))
         assert after != before["modelVersion"]
         await until(versions, lambda found: found == {after, ""}, 120)
         await until(lambda: made[-1].model_version, lambda version: version == after)
@@ -264,55 +168,55 @@ async def test_a_model_version_rolls_under_load_and_each_generation_keeps_its_ow
     assert [end.model_version for end in ends] == [one.model_version for one in made]
     assert {one.model_version for one in made} == {before["modelVersion"], after}
     assert fewest == 1
-    cluster.remove("next")
+    await cluster.remove("next")
 
 
 @pytest.mark.long
 async def test_busy_workers_that_wait_for_something_else_than_their_gpu_get_no_help(
-    cluster: Cluster, client: Client
+    cluster: Operated, client: Client
 ) -> None:
-    cluster.apply("starved", scaling={"maxReplicas": 2, "objectiveSeconds": 10}, image="wan22/starved:1")
-    await until(lambda: condition(cluster.status("starved"), "Declared")[0], lambda found: found == "True")
-    running = await create(client, "starved", 50)
+    cluster.apply("starved", scaling={"maxReplicas": 2}, image="wan22/starved:1")
+    await until(lambda: condition_of(cluster.status("starved"), "Declared")[0], lambda found: found == "True")
+    running = await cluster.create(client, "starved", 50)
     await until(lambda: cluster.states("starved"), lambda found: list(found.values()) == ["Busy"])
     await until(
         lambda: cluster.status("starved")["workers"][0]["since"],
         lambda since: time.time() - datetime.fromisoformat(since).timestamp() > 65,  # it is judged after a minute
         90.0,
     )
-    waiting = await create(client, "starved", 50)
+    waiting = await cluster.create(client, "starved", 50)
     found = await until(
-        lambda: condition(cluster.status("starved"), "ScalingActive")[2], lambda text: "of their" in text
+        lambda: condition_of(cluster.status("starved"), "ScalingActive")[2], lambda text: "of their" in text
     )
     assert found.endswith("the busy ones use 8% of their GPUs: they wait for something else, and more GPUs would too.")
     assert len(cluster.pods("starved")) == 1
     for one in (waiting, running):
         await client.cancel(one.name)
-    cluster.remove("starved")
+    await cluster.remove("starved")
 
 
 @pytest.mark.long
 async def test_an_external_scaler_sets_replicas_and_the_operator_drains_who_leaves(
-    cluster: Cluster, client: Client, kubectl: Kubectl
+    cluster: Operated, client: Client
 ) -> None:
     cluster.apply("outside", scaling={"mode": "External", "maxReplicas": 3}, image="wan22/slow:1")
     scale = ("scale", "wanpool/outside", "--namespace", NAMESPACE)
-    kubectl(*scale, "--replicas=2")
+    cluster.kubectl(*scale, "--replicas=2")
     await until(lambda: cluster.states("outside"), lambda found: list(found.values()) == ["Idle", "Idle"])
-    work = [await create(client, "outside", 10) for _ in range(3)]
+    work = [await cluster.create(client, "outside", 10) for _ in range(3)]
     await until(lambda: cluster.states("outside"), lambda found: list(found.values()) == ["Busy", "Busy"])
-    kubectl(*scale, "--replicas=1")
+    cluster.kubectl(*scale, "--replicas=1")
     await until(lambda: cluster.pods("outside"), lambda found: len(found) == 1, 60)
     async with asyncio.timeout(60):
         ends = [await client.wait(one.name) for one in work]
     assert [(end.state, end.attempt_count) for end in ends] == [(Generation.SUCCEEDED, 1)] * 3
     assert cluster.get("outside")["spec"]["replicas"] == 1
-    cluster.remove("outside")
+    await cluster.remove("outside")
 
 
 @pytest.mark.long
 async def test_a_worker_on_a_lost_node_is_replaced_elsewhere_and_its_name_not_used_again(
-    cluster: Cluster, client: Client, kubelet: ProcessKubelet
+    cluster: Operated, client: Client, kubelet: ProcessKubelet
 ) -> None:
     cluster.apply("lost", scaling={"minReplicas": 1, "maxReplicas": 1})
     status = await until(lambda: cluster.status("lost"), lambda found: found.get("readyReplicas") == 1)
@@ -329,36 +233,37 @@ async def test_a_worker_on_a_lost_node_is_replaced_elsewhere_and_its_name_not_us
     finally:
         kubelet.restore_node(node)
     await until(lambda: cluster.states("lost"), lambda found: list(found) == ["lost-1"], 60)
-    cluster.remove("lost")
+    await cluster.remove("lost")
 
 
 @pytest.mark.long
-async def test_drift_is_repaired_and_a_deleted_pod_replaced(cluster: Cluster, kubectl: Kubectl) -> None:
+async def test_drift_is_repaired_and_a_deleted_pod_replaced(cluster: Operated) -> None:
     cluster.apply("drift", scaling={"minReplicas": 1, "maxReplicas": 1})
     await until(lambda: cluster.status("drift"), lambda found: found.get("readyReplicas") == 1)
     inside = ("--namespace", NAMESPACE)
-    kubectl("delete", "networkpolicy", "drift-workers", *inside)
+    cluster.kubectl("delete", "networkpolicy", "drift-workers", *inside)
     change = '{"spec": {"publishNotReadyAddresses": false}}'
-    kubectl("patch", "service", "drift-workers", *inside, "--type=merge", "--patch", change)
-    get = lambda: kubectl.get("service", "drift-workers", *inside)["spec"]["publishNotReadyAddresses"]  # noqa: E731
+    cluster.kubectl("patch", "service", "drift-workers", *inside, "--type=merge", "--patch", change)
+    get = lambda: cluster.kubectl.get("service", "drift-workers", *inside)["spec"]["publishNotReadyAddresses"]  # noqa: E731
     await until(get, bool)
     await until(
-        lambda: kubectl("get", "networkpolicy", *inside, "--output=name"), lambda found: "drift-workers" in found
+        lambda: cluster.kubectl("get", "networkpolicy", *inside, "--output=name"),
+        lambda found: "drift-workers" in found,
     )
-    kubectl("delete", "pod", "drift-0", *inside, "--wait=false")
+    cluster.kubectl("delete", "pod", "drift-0", *inside, "--wait=false")
     await until(lambda: cluster.states("drift"), lambda found: found == {"drift-1": "Idle"}, 60)
-    cluster.remove("drift")
+    await cluster.remove("drift")
 
 
 async def test_a_deleted_pool_lets_its_workers_end_what_they_do_and_leaves_the_gateway(
-    cluster: Cluster, client: Client, kubectl: Kubectl
+    cluster: Operated, client: Client
 ) -> None:
     cluster.apply("ends", scaling={"minReplicas": 1, "maxReplicas": 1}, image="wan22/slower:1")
     await until(lambda: cluster.status("ends"), lambda found: found.get("readyReplicas") == 1)
-    running = await create(client, "ends")
+    running = await cluster.create(client, "ends")
     await until(lambda: cluster.states("ends"), lambda found: list(found.values()) == ["Busy"])
-    waiting = [await create(client, "ends") for _ in range(3)]
-    cluster.remove("ends")
+    waiting = [await cluster.create(client, "ends") for _ in range(3)]
+    await cluster.remove("ends")
     async with asyncio.timeout(90):
         done = await client.wait(running.name)
         refused = [await client.wait(one.name) for one in waiting]
@@ -367,28 +272,28 @@ async def test_a_deleted_pool_lets_its_workers_end_what_they_do_and_leaves_the_g
     assert "was deleted while" in refused[-1].error.message
     await until(lambda: cluster.pods("ends"), lambda found: not found)
     kinds = "services,serviceaccounts,networkpolicies"
-    children = lambda: kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name")  # noqa: E731
+    children = lambda: cluster.kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name")  # noqa: E731
     await until(children, lambda found: "ends-workers" not in found)
     with pytest.raises(Wan22Error, match="ends"):
-        await create(client, "ends")
+        await cluster.create(client, "ends")
 
 
 @pytest.mark.long
-async def test_an_image_that_crashes_is_a_condition_and_no_crowd_of_pods(cluster: Cluster) -> None:
+async def test_an_image_that_crashes_is_a_condition_and_no_crowd_of_pods(cluster: Operated) -> None:
     cluster.apply("crash", scaling={"minReplicas": 2, "maxReplicas": 3}, image="wan22/crash:1")
     broken = await until(
-        lambda: cluster.status("crash"), lambda found: condition(found, "Healthy")[1] == "WorkerBroken"
+        lambda: cluster.status("crash"), lambda found: condition_of(found, "Healthy")[1] == "WorkerBroken"
     )
-    assert "CrashLoopBackOff" in condition(broken, "Healthy")[2]
+    assert "CrashLoopBackOff" in condition_of(broken, "Healthy")[2]
     await asyncio.sleep(5)
     assert len(cluster.pods("crash")) == 2
     cluster.apply("crash", scaling={"minReplicas": 2, "maxReplicas": 3}, image="wan22/worker:1")
     await until(lambda: cluster.status("crash"), lambda found: found.get("readyReplicas") == 2, 60)
-    cluster.remove("crash")
+    await cluster.remove("crash")
 
 
 @pytest.mark.long
-async def test_pools_share_a_gpu_budget_and_take_over_what_another_frees(cluster: Cluster) -> None:
+async def test_pools_share_a_gpu_budget_and_take_over_what_another_frees(cluster: Operated) -> None:
     for name in ("first", "second"):
         cluster.apply(name, scaling={"minReplicas": 2, "maxReplicas": 2})
 
@@ -400,7 +305,7 @@ async def test_pools_share_a_gpu_budget_and_take_over_what_another_frees(cluster
     assert len(cluster.pods("first")) + len(cluster.pods("second")) == 3
     short, other = sorted(("first", "second"), key=lambda name: len(cluster.pods(name)))
     text = "The GPU budget of 3 leaves it 1 of the 2 workers wanted."
-    assert condition(cluster.status(short), "ScalingActive") == ("False", "Blocked", text)
-    cluster.remove(other)
+    assert condition_of(cluster.status(short), "ScalingActive") == ("False", "Blocked", text)
+    await cluster.remove(other)
     await until(lambda: cluster.status(short), lambda found: found.get("readyReplicas") == 2)
-    cluster.remove(short)
+    await cluster.remove(short)

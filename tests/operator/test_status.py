@@ -46,7 +46,7 @@ records = st.builds(
     desired=st.integers(0, 9),
     decision_time=times,
     decision_reason=texts,
-    history=st.just(History(((NOW - 100, 4), (NOW, 2)))),
+    history=st.builds(History, st.just(((NOW - 100, 4), (NOW, 2))), st.none() | st.tuples(times, st.integers(0, 9))),
     loads=st.lists(st.builds(Load, times, st.just(12.5), texts, st.booleans()), max_size=2).map(tuple),
     avoided=st.lists(st.builds(Avoided, texts, times, st.integers(1, 9), texts), max_size=2).map(tuple),
 )

@@ -14,7 +14,7 @@ from rich.console import Console
 from wan22.errors import InvalidRequest
 from wan22_bench.report import Figures, Report, versions_of
 from wan22_bench.scaling.comparison import COLUMNS, GOALS_AT, SHARES, Comparison, figures, goal_rows, held_table
-from wan22_bench.scaling.families import FAMILIES
+from wan22_bench.scaling.families import FAMILIES, FORESIGHT
 from wan22_bench.scaling.job_sizes import as_videos
 from wan22_bench.scaling.plots import plot_curves, plot_day
 from wan22_bench.scaling.simulator import Setup
@@ -116,7 +116,8 @@ def _compare(load_seconds: float, trace: Trace, options: argparse.Namespace) -> 
     for family in FAMILIES:
         choices = some_of(family.grid, options.settings, options.seed)
         tuned[family.name] = tune(family, choices, training, held, setup, SHARES[load_seconds], _say)
-    return Comparison(setup=setup, tuned=tuned)
+    foresight = simulate(FORESIGHT, {}, held, setup)
+    return Comparison(setup=setup, tuned=tuned, foresight=foresight)
 
 
 def _unseen_table(

@@ -17,7 +17,8 @@ objective, so that who comes unexpected at zero workers is late whatever a polic
 GOALS_AT = 90.0
 """The load time of rows S1 to S4."""
 COLUMNS = (
-    "policy", "share in time", "GPU-hours", "of useful", "wait p50, s", "p95", "p99", "missed", "flaps", "loads",
+    "policy", "share in time", "GPU-hours", "of useful", "wait p50, s", "p95", "p99",
+    "missed", "flaps", "regrets", "loads",
 )  # fmt: skip
 
 
@@ -28,6 +29,8 @@ class Comparison:
     setup: Setup
     tuned: Mapping[str, Tuned]
     """By the policy's name; ours is `wan22`."""
+    foresight: Outcome
+    """Of the held part, by one who knows all of it beforehand."""
 
     @property
     def ours(self) -> Tuned:
@@ -52,7 +55,8 @@ def goal_rows(comparisons: Mapping[float, Comparison]) -> list[Row]:
     firsts = [_ratio(None, comparison, "HPA or KEDA", ("HPA", "KEDA"), 0.8) for comparison in comparisons.values()]
     worst = max(firsts, key=lambda row: row.value or 0.0)
     rows.append(replace(worst, id="S5", what=f"the worst of the load times: {worst.what}"))
-    rows.append(_flaps(main))
+    rows += [_foresight(comparison) for comparison in comparisons.values()]
+    rows += [_flaps(main), _regrets(main)]
     for load, comparison in comparisons.items():
         if load != GOALS_AT:
             rows.append(_ratio(None, comparison, "HPA or KEDA", ("HPA", "KEDA"), 0.8))
@@ -66,6 +70,7 @@ def held_table(comparison: Comparison) -> Figures:
     """Each policy as tuned, on the part held back."""
     title = f"Held part, load {comparison.setup.load_seconds:g} s, each tuned to the fewest GPU-hours in training"
     rows = [figures(name, tuned.held, comparison.setup) for name, tuned in comparison.tuned.items()]
+    rows.append(figures("perfect foresight", comparison.foresight, comparison.setup))
     rows += [figures(f"{name}, defaults", tuned.default, comparison.setup) for name, tuned in comparison.tuned.items()]
     return Figures(title=title, columns=COLUMNS, rows=rows)
 
@@ -80,7 +85,7 @@ def figures(name: str, outcome: Outcome, setup: Setup) -> Sequence[str | float]:
     hours = outcome.gpu_hours
     return [
         name, f"{share:.4f}", f"{hours:.1f}", f"{hours / useful:.3f}", f"{p50:.0f}", f"{p95:.0f}", f"{p99:.0f}",
-        str(missed), str(outcome.flaps), str(outcome.loads),
+        str(missed), str(outcome.flaps), str(outcome.regrets), str(outcome.loads),
     ]  # fmt: skip
 
 
@@ -115,5 +120,26 @@ def _useful(row_id: str | None, comparison: Comparison, goal: float | None) -> R
 
 def _flaps(comparison: Comparison) -> Row:
     theirs = ", ".join(f"{name} {tuned.held.flaps}" for name, tuned in comparison.tuned.items() if name != "wan22")
-    what = f"removals that a start followed within a load time, load {comparison.setup.load_seconds:g} s ({theirs})"
+    load = comparison.setup.load_seconds
+    what = f"flaps: starts within a load time of a removal without an arrival in between, load {load:g} s ({theirs})"
     return Row(id=None, what=what, value=comparison.ours.held.flaps, unit="1", goal=0.0)
+
+
+def _regrets(comparison: Comparison) -> Row:
+    peers = {name: tuned.held.regrets for name, tuned in comparison.tuned.items() if name != "wan22"}
+    others = ", ".join(f"{name} {count}" for name, count in peers.items())
+    load, foresight = comparison.setup.load_seconds, comparison.foresight.regrets
+    what = f"starts within a load time of a removal, load {load:g} s ({others}, perfect foresight {foresight})"
+    return Row(id=None, what=what, value=comparison.ours.held.regrets, unit="1")
+
+
+def _foresight(comparison: Comparison) -> Row:
+    """What even knowing all arrivals, durations and load times would leave of the peers' GPU-hours."""
+    theirs = comparison.peer("HPA", "KEDA")
+    hours, load = comparison.foresight.gpu_hours, comparison.setup.load_seconds
+    share = comparison.foresight.share_within(comparison.setup.objective_seconds)
+    what = (
+        f"for comparison: perfect foresight's GPU-hours, at a share of {share:.4f}, over the best tuned HPA or KEDA's "
+        f"at ours, load {load:g} s ({hours:.1f} over {theirs.gpu_hours:.1f})"
+    )
+    return Row(id=None, what=what, value=hours / theirs.gpu_hours, unit="1")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from wan22_bench.scaling.policies.foresight import Foresight, ForesightSettings
 from wan22_bench.scaling.policies.hpa import Hpa, HpaSettings
 from wan22_bench.scaling.policies.keda import Keda, KedaSettings
 from wan22_bench.scaling.policies.kpa import Kpa, KpaSettings
@@ -57,7 +58,7 @@ OURS = Family(
             for choice in _grid(
                 start_share=(0.0, 0.25, 0.75, 1.0),
                 keep_share=(0.75, 1.0, 1.5, 3.0),
-                hold_loads=(0.05, 0.1, 0.3),
+                hold_loads=(0.05, 0.1, 0.15, 0.3),
                 objective_share=(0.9, 0.95, 1.0),
             )
             if choice["keep_share"] > choice["start_share"]
@@ -88,4 +89,6 @@ KPA = Family(
         ),
     ],
 )
+FORESIGHT = Family("foresight", lambda settings: Foresight(ForesightSettings(**settings)), [{}])
+"""No peer, and nothing to tune: it knows the future."""
 FAMILIES = (OURS, HPA, KEDA, KPA)

@@ -95,7 +95,9 @@ class Outcome:
     loads: int
     stops: int
     flaps: int
-    """Removals that a start followed within one load time."""
+    """Starts within a load time of a removal although nothing arrived in between: a change of mind without news."""
+    regrets: int
+    """Starts within a load time of a removal, for whatever reason: to keep that worker would have cost less."""
     killed: int
     """Generations cut off by the end of a worker's grace."""
     peak_workers: int
@@ -141,15 +143,22 @@ class Simulation:
         self._sequence = 0
         self._waits = np.zeros(len(trace))
         self._idle: list[SimulatedWorker] = []
-        self._count = self._stops = self._flaps = self._killed = self._peak = 0
+        self._count = self._stops = self._flaps = self._regrets = self._killed = self._peak = 0
         self._gpu = self._loading = 0.0
         self._recent_stops: deque[float] = deque()
+        self._stops_without_news: deque[float] = deque()
+        """Of those, the ones after which nothing has arrived."""
         self._timeline: list[tuple[float, int, int]] | None = [] if timeline else None
 
     @property
     def staying(self) -> list[SimulatedWorker]:
         """Workers that are not leaving, oldest first."""
         return [worker for worker in self.workers.values() if not worker.leaving]
+
+    @property
+    def next_load_seconds(self) -> float:
+        """How long the next worker that is started will load: for who may know the future."""
+        return self.setup.load_seconds * float(self._loads[self._count % len(self._loads)])
 
     def run(self) -> Outcome:
         """Plays the trace to its end, and on until all is done and the horizon reached."""
@@ -186,6 +195,7 @@ class Simulation:
             self.queue.append(self.arrived)
             self.arrived += 1
             self.outstanding += 1
+            self._stops_without_news.clear()
             changed = True
         while self._events and self._events[0][0] <= self.now:
             _, _, kind, number = heapq.heappop(self._events)
@@ -255,19 +265,26 @@ class Simulation:
             worker.leaving = True
             self._stops += 1
             self._recent_stops.append(self.now)
+            self._stops_without_news.append(self.now)
             wait = change.grace_seconds if worker.state is State.BUSY else self.setup.stop_seconds
             self._push(self.now + wait, _END, worker.number)
         for _ in range(min(change.start, self.setup.max_workers - len(self.workers))):
-            load = self.setup.load_seconds * self._loads[self._count % len(self._loads)]
+            load = self.next_load_seconds
             self.workers[self._count] = SimulatedWorker(self._count, self.now, load, since=self.now)
             self._push(self.now + load, _READY, self._count)
             self._count += 1
-            while self._recent_stops and self._recent_stops[0] < self.now - self.setup.load_seconds:
-                self._recent_stops.popleft()
-            if self._recent_stops:
-                self._recent_stops.popleft()
-                self._flaps += 1
+            self._regrets += self._follows(self._recent_stops)
+            self._flaps += self._follows(self._stops_without_news)
         self._peak = max(self._peak, len(self.workers))
+
+    def _follows(self, stops: deque[float]) -> bool:
+        """Whether a start now follows one of these removals within a load time; each is counted once."""
+        while stops and stops[0] < self.now - self.setup.load_seconds:
+            stops.popleft()
+        if stops:
+            stops.popleft()
+            return True
+        return False
 
     def _outcome(self) -> Outcome:
         return Outcome(
@@ -278,6 +295,7 @@ class Simulation:
             loads=self._count,
             stops=self._stops,
             flaps=self._flaps,
+            regrets=self._regrets,
             killed=self._killed,
             peak_workers=self._peak,
             timeline=np.array(self._timeline or np.zeros((0, 3))),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import dataclass, replace
+from math import ceil, inf
 
 from wan22_operator.scaling import gpu, reason
 from wan22_operator.scaling.forecast import expected_jobs
@@ -63,7 +63,7 @@ def decide(snapshot: Snapshot, history: History, tuning: Tuning | None = None) -
         wanted = max(present, min(floor, room))
         why = reason.blind(present, wanted, "the gateway has not said what there is to do")
         return _grown(wanted, present, why, history.remember(snapshot.now, present, hold))
-    starting, keeping = _needs(snapshot, staying, demand, load, tuning)
+    starting, keeping = _needs(snapshot, staying, demand, load, tuning, history)
     blindness = _blindness(snapshot, demand)
     history = history.remember(snapshot.now, present if blindness else keeping, hold)
     needed = max(starting, floor)
@@ -79,6 +79,8 @@ def decide(snapshot: Snapshot, history: History, tuning: Tuning | None = None) -
     victims = _victims(staying, present - wanted, snapshot)
     kept = present - len(victims)
     why = reason.shrink_or_stay(demand, present, kept, max(needed, keeping), history.held)
+    if victims:
+        history = replace(history, let_go=(snapshot.now, kept))
     return Decision(workers=kept, start=0, remove=victims, reason=why, history=history)
 
 
@@ -113,28 +115,38 @@ def _blindness(snapshot: Snapshot, demand: Demand) -> str | None:
 
 
 def _needs(
-    snapshot: Snapshot, staying: Sequence[Worker], demand: Demand, load: float, tuning: Tuning
+    snapshot: Snapshot, staying: Sequence[Worker], demand: Demand, load: float, tuning: Tuning, history: History
 ) -> tuple[int, int]:
-    """How many workers it takes for what is here and is likely to come, and how many are worth keeping."""
+    """How many workers it takes for what is here and is likely to come, and how many are worth keeping.
+
+    For a load time after a removal, while those that stayed are there, only what came since starts a worker: else a
+    prediction that was too short would change its mind without news, and flap.
+    """
     now, objective = snapshot.now, snapshot.limits.objective_seconds * tuning.objective_share
     unknown = sum(worker.state is WorkerState.UNKNOWN for worker in staying)
     free = sorted(_free_in(worker, now, load) for worker in staying if worker.state is not WorkerState.UNKNOWN)
     busy = sum(worker.state is WorkerState.BUSY for worker in staying)
     most = max(_ceiling(snapshot) - unknown, busy)
+    let_go, stayed = history.let_go or (-inf, 0)
+    settled = now - let_go < load and len(staying) >= stayed
     queued = [
         Job(part.predicted_seconds / part.count, max(_start_by(part, objective) - now, load))
         for part in demand.queued
         for _ in range(part.count)
     ]
+    news = [
+        Job(job.seconds, inf) if settled and part.count == 1 and part.oldest_create_time <= let_go else job
+        for job, part in zip(queued, (part for part in demand.queued for _ in range(part.count)), strict=True)
+    ]
 
-    def need(share: float) -> int:
-        jobs = queued + expected_jobs(demand, share, load, objective, load)
+    def need(jobs: list[Job], share: float) -> int:
+        jobs = jobs + expected_jobs(demand, share, load, objective, load)
         return unknown + (least_workers(free, jobs, max(busy, 1), most, load) if jobs else busy)
 
-    starting = need(tuning.start_share)
+    starting = need(news, 0.0 if settled and not demand.arrivals_60s else tuning.start_share)
     # While generations wait, as many workers that load stay: they are the answer to predictions that were too short.
     awaited = min(unknown + busy + len(queued), len(staying))
-    return starting, max(starting, need(tuning.keep_share), awaited)
+    return starting, max(starting, need(queued, tuning.keep_share), awaited)
 
 
 def _start_by(queued: Queued, objective: float) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 MAX_STEPS = 32
 
@@ -14,6 +13,8 @@ class History:
     """How many workers were needed, and when last: steps of a time and a falling number, the oldest first."""
 
     needs: tuple[tuple[float, int], ...] = ()
+    let_go: tuple[float, int] | None = None
+    """When workers were last removed as not needed, seconds since the epoch, and how many stayed."""
 
     def remember(self, now: float, need: int, horizon: float) -> History:
         """With a need added, and those forgotten that are older than `horizon` or lower than a later one.
@@ -28,18 +29,9 @@ class History:
             gaps = [later[0] - earlier[0] for earlier, later in pairwise(kept)]
             index = gaps.index(min(gaps))
             kept[index : index + 2] = [(kept[index + 1][0], kept[index][1])]
-        return History(tuple(kept))
+        return replace(self, needs=tuple(kept))
 
     @property
     def held(self) -> int:
         """The most workers that were needed within the horizon."""
         return max((count for _, count in self.needs), default=0)
-
-    def to_status(self) -> list[dict[str, Any]]:
-        """As JSON values for the status."""
-        return [{"time": time, "workers": count} for time, count in self.needs]
-
-    @staticmethod
-    def from_status(steps: list[dict[str, Any]]) -> History:
-        """What `to_status` gave."""
-        return History(tuple((float(step["time"]), int(step["workers"])) for step in steps[:MAX_STEPS]))

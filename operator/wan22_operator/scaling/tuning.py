@@ -19,10 +19,10 @@ class Tuning:
     """Of the objective, what is aimed at: less leaves time for predictions that were too short."""
 
 
-SHORT_LOAD = Tuning(start_share=0.25, keep_share=0.75, hold_loads=0.1, objective_share=0.95)
-"""Who waits for a new worker is still in time: hardly anything is bet."""
-LONG_LOAD = Tuning(start_share=1.0, keep_share=1.5, hold_loads=0.3, objective_share=0.95)
-"""Who waits for a new worker is late: it has to be there before."""
+SHORT_LOAD = Tuning(start_share=0.0, keep_share=0.75, hold_loads=0.05, objective_share=0.95)
+"""Who waits for a new worker is still in time: none is started for who is not here yet."""
+LONG_LOAD = Tuning(start_share=0.75, keep_share=3.0, hold_loads=0.15, objective_share=0.95)
+"""Who waits for a new worker is late: it has to be there before, and is kept rather than started again."""
 
 
 def tuning_for(load_seconds: float, objective_seconds: float) -> Tuning:

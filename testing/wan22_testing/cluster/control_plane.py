@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import ssl
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 from wan22_testing.cluster.certificates import Authority, KeyPair
 from wan22_testing.cluster.component import Component
@@ -55,8 +57,9 @@ class ControlPlane:
         self._port = free_port() if address == LOOPBACK else NODES_PORT
         self.kubeconfig = self.kubeconfig_of("admin", groups=["system:masters"])
         self._controller_manager = controller_manager
-        self.etcd = self._etcd(client_port := free_port())
-        self.api_server = self._api_server(client_port)
+        self._etcd_port = free_port()
+        self.etcd = self._etcd(self._etcd_port)
+        self.api_server = self._api_server(self._etcd_port)
         self.controllers = [self._controller(name) for name in CONTROLLERS if programs.has(name)]
 
     @property
@@ -86,6 +89,18 @@ class ControlPlane:
         """Ends all of it: the API server before etcd, which it would wait for, and those that ask it first."""
         for component in (*reversed(self.controllers), self.api_server, self.etcd):
             component.kill()  # nothing that it holds is wanted any more
+
+    def forget_history(self) -> None:
+        """Drops all that is no more from etcd, as the API server does every five minutes: older watches expire."""
+        newest = self._ask_etcd("range", {"key": "AA=="})["header"]["revision"]
+        self._ask_etcd("compaction", {"revision": newest, "physical": True})
+
+    def _ask_etcd(self, call: str, request: Mapping[str, object]) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{self._etcd_port}/v3/kv/{call}"
+        body = json.dumps(request).encode()
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20.0) as answer:
+            answered: dict[str, Any] = json.load(answer)
+        return answered
 
     def kubectl(self, kubeconfig: Path | None = None) -> Kubectl:
         """A kubectl that asks as the cluster's administrator, or as whom a kubeconfig says."""

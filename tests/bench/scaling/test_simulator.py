@@ -79,8 +79,12 @@ def test_a_generation_cut_off_by_the_grace_starts_anew_elsewhere() -> None:
 
 
 def test_a_removal_that_a_start_follows_within_a_load_is_a_flap() -> None:
-    assert play([(0.0, 10.0)], Scripted((0.0, 2, 0), (10.0, 0, 1), (90.0, 1, 0))).flaps == 1
-    assert play([(0.0, 200.0)], Scripted((0.0, 2, 0), (10.0, 0, 1), (110.0, 1, 0))).flaps == 0
+    soon = play([(0.0, 10.0)], Scripted((0.0, 2, 0), (10.0, 0, 1), (90.0, 1, 0)))
+    assert (soon.flaps, soon.regrets) == (1, 1)
+    late = play([(0.0, 200.0)], Scripted((0.0, 2, 0), (10.0, 0, 1), (110.0, 1, 0)))
+    assert (late.flaps, late.regrets) == (0, 0)
+    news = play([(0.0, 10.0), (50.0, 10.0)], Scripted((0.0, 2, 0), (10.0, 0, 1), (90.0, 1, 0)))
+    assert (news.flaps, news.regrets) == (0, 1)  # something has come: it is regretted, and no flap
 
 
 def test_no_more_workers_than_gpus_and_those_that_leave_hold_theirs() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wan22_operator.record import Record
 from wan22_operator.scaling.decision import ASSUMED_LOAD_SECONDS, Decision, decide, load_seconds
 from wan22_operator.scaling.history import MAX_STEPS, History
 from wan22_operator.scaling.snapshot import Demand, Limits, Queued, Reading, Snapshot, Worker, WorkerState
@@ -105,7 +106,7 @@ def test_an_expected_arrival_keeps_a_worker_and_starts_none_unless_it_would_be_l
     assert decide(snapshot(idle, demand=demand), History()).remove == ()
     assert decide(snapshot(demand=demand), History()).start == 0
     slow = snapshot(demand=demand, load_times=(240.0,))
-    assert decide(slow, History()).start == 3  # that many come within a load, longer than the objective
+    assert decide(slow, History()).start == 2  # of three that come within so long a load, three quarters
 
 
 def test_only_named_idle_workers_leave_the_longest_idle_first() -> None:
@@ -128,18 +129,40 @@ def test_busy_workers_are_never_removed_also_above_a_lowered_maximum() -> None: 
 
 def test_an_idle_worker_is_held_for_a_share_of_a_load() -> None:
     workers = (worker("w", IDLE, age=1.0),)
-    history = History(((NOW - 8.0, 1),))
+    history = History(((NOW - 4.0, 1),))
     assert decide(snapshot(workers), history).remove == ()
-    assert decide(snapshot(workers), History(((NOW - 10.0, 1),))).remove == ("w",)
+    assert decide(snapshot(workers), History(((NOW - 5.0, 1),))).remove == ("w",)
     assert "1 were a moment ago" in decide(snapshot(workers), history).reason
 
 
 def test_a_restarted_operator_removes_no_running_work_and_forgets_nothing() -> None:  # keda issue 6233
     before = decide(snapshot((worker("w", BUSY, predicted_seconds=100.0),), queue(2)), History())
-    status = json.loads(json.dumps(before.history.to_status()))
+    status = json.loads(json.dumps(Record(history=before.history).to_status()))
     later = snapshot((worker("w", IDLE, age=1.0), worker("x", BUSY, predicted_seconds=100.0)))
-    assert History.from_status(status) == before.history
-    assert decide(later, History.from_status(status)).remove == decide(later, before.history).remove == ()
+    remembered = Record.from_status(status, NOW).history
+    assert remembered == before.history
+    assert decide(later, remembered).remove == decide(later, before.history).remove == ()
+
+
+def test_after_a_removal_only_what_came_since_starts_a_worker() -> None:
+    idle = (worker("w", IDLE, age=500.0), worker("x", BUSY, age=10.0, predicted_seconds=60.0))
+    removal = decide(snapshot(idle), History())
+    assert removal.remove == ("w",)
+    assert removal.history.let_go == (NOW, 1)
+    rest, tight = removal.history, replace(LIMITS, objective_seconds=100.0)
+    stays = (worker("x", BUSY, age=40.0, predicted_seconds=600.0),)  # it lasts longer than it was predicted to
+    old, new = Queued(1, 100.0, NOW - 1.0), Queued(1, 100.0, NOW + 1.0)
+
+    def start(workers: tuple[Worker, ...], *queued: Queued, after: float = 30.0, history: History = rest) -> int:
+        now = NOW + after
+        seen = snapshot(workers, now=now, limits=tight, demand=Demand(time=now, queued=queued), workers_time=now)
+        return decide(seen, history).start
+
+    assert start(stays, old) == 0
+    assert start(stays, old, history=History()) == 1
+    assert start(stays, old, after=90.0) == 1  # a load time later
+    assert start(stays, old, new) == 2  # first come, first served: the one that waits longer is before it
+    assert start((), old) == 1  # the one that stayed is gone
 
 
 @pytest.mark.parametrize(
