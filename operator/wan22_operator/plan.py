@@ -79,7 +79,9 @@ def plan(
     )
     decision = decision_of(observed, snapshot, record)
     victims += decision.remove
-    wanted = min(decision.workers + _being_replaced(workers, record, victims), max(decision.workers, spec.maximum))
+    replacing, staying = _being_replaced(workers, record, victims), decision.workers - decision.start
+    wanted = max(decision.workers, min(staying + replacing, spec.maximum))
+    asked = min(decision.start, max(0, wanted - staying - replacing))  # those hold their GPUs until they are gone
     owed = 0
     if observed.told:
         victims += surplus(spec, workers, victims)
@@ -89,12 +91,12 @@ def plan(
         victims += replaced(spec, workers, record.revision, wanted, victims, spared)
         owed = versions.owed(observed, record, workers, owed - len(spared))
     room = _room(spec, workers, budget)
-    if owed > decision.start and not room:
+    if owed > asked and not room:
         victims += versions.making_room(record, workers, victims)
     obstacle = memory.refused or obstacle_of(observed, record, workers)
     most = 0 if obstacle else loads_left(observed, workers, settings.loads_per_node)
-    start = min(max(decision.start, min(owed, room)), most)
-    wanted = max(wanted, min(decision.workers + start - decision.start, spec.maximum))
+    start = min(max(asked, min(owed, room)), most)
+    wanted = max(wanted, min(staying + replacing + start, spec.maximum))
     started = _started(observed, record, start, owed)
     if len(started) < start:
         obstacle = f"No node with a cache has {spec.gpus} GPUs free."

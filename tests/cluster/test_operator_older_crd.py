@@ -1,4 +1,4 @@
-"""A cluster whose definitions are older than its operator: the API server refuses what they do not know."""
+"""A cluster whose definitions are older than its operator: what they do not know is refused (kuberay issue 2084)."""
 
 from __future__ import annotations
 

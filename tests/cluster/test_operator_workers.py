@@ -258,6 +258,7 @@ async def test_drift_is_repaired_and_a_deleted_pod_replaced(cluster: Operated) -
 async def test_a_deleted_pool_lets_its_workers_end_what_they_do_and_leaves_the_gateway(
     cluster: Operated, client: Client
 ) -> None:
+    """Long requests were cut at termination in knative serving issue 6201, and after 5 s in dynamo issue 13559."""
     cluster.apply("ends", scaling={"minReplicas": 1, "maxReplicas": 1}, image="wan22/slower:1")
     await until(lambda: cluster.status("ends"), lambda found: found.get("readyReplicas") == 1)
     running = await cluster.create(client, "ends")

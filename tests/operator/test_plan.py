@@ -15,6 +15,7 @@ from .observing import (
     KEY,
     MODEL,
     NOW,
+    SETTINGS,
     States,
     demand,
     known,
@@ -251,3 +252,31 @@ def test_workers_are_declared_by_their_service() -> None:
     assert made.declared.name == KEY.pool
     assert list(made.declared.worker_targets) == ["t2v-workers.videos.svc.cluster.local:50061"]
     assert made.declared.max_workers == 4
+
+
+def test_a_cold_page_cache_serves_few_loads_at_a_time_also_after_a_restart() -> None:
+    spec = pool_spec(scaling={"minReplicas": 9, "maxReplicas": 9})
+    first = planned(observed(spec=spec, seen=view()))
+    assert len(first.record.workers) == SETTINGS.loads_per_node == 4
+    names = [worker.name for worker in first.record.workers]
+    loading = [known(name, States.LOADING) for name in names]
+    made = planned(observed(spec=spec, record=first.record, pods=[pod(name) for name in names], seen=view(loading)))
+    assert len(made.record.workers) == 4  # a restarted operator, which remembers nothing, sees those that load
+    one_ready = [known(names[0]), *loading[1:]]
+    more = planned(observed(spec=spec, record=made.record, pods=[pod(name) for name in names], seen=view(one_ready)))
+    assert len(more.record.workers) == 5
+
+
+def test_a_rolling_update_adds_no_worker_beyond_those_wanted() -> None:  # kubernetes issue 72775
+    rolling = {"trigger": "Rolling", "maxUnavailable": 2}
+    spec = pool_spec(image="worker:2", update=rolling, scaling={"minReplicas": 4, "maxReplicas": 9})
+    record, names = running("t2v-0", "t2v-1", "t2v-2", "t2v-3"), [f"t2v-{number}" for number in range(4)]
+    record = replace(record, desired=4)
+    pods = [pod(name, revision="1-before") for name in names]
+    busy = view([known(name, States.BUSY, generation="generations/g") for name in names], demand(queued=0))
+    made = planned(observed(spec=spec, record=record, pods=pods, seen=busy))
+    assert (made.record.desired, len(made.record.victims), len(made.record.workers)) == (4, 2, 4)
+    deleted = [pods[0], {**pods[1], "metadata": {**pods[1]["metadata"], "deletionTimestamp": "now"}}, *pods[2:]]
+    again = planned(observed(spec=spec, record=made.record, pods=deleted, seen=busy))
+    assert again.record.desired == 4
+    assert len(again.record.workers) == 4  # two end what they do, and hold their GPUs until then

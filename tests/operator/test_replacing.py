@@ -56,7 +56,7 @@ def test_one_that_is_missing_already_counts() -> None:
     assert replaced(spec, workers(States.IDLE, States.IDLE), NEW, 2, ["t2v-0"]) == []
 
 
-def test_workers_of_the_present_revision_or_of_another_rule_stay() -> None:
+def test_workers_of_the_present_revision_or_of_another_rule_stay() -> None:  # cloudnative-pg issue 5950
     spec = pool_spec(update={"trigger": "Rolling"})
     assert replaced(spec, workers(States.IDLE, of=NEW), NEW, 1, []) == []
     assert replaced(spec, workers(States.IDLE, of="0-cccccccccccc"), NEW, 1, []) == []

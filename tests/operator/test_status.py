@@ -59,7 +59,7 @@ def test_a_restart_forgets_nothing(record: Record) -> None:
 
 @given(records)
 def test_every_field_that_is_written_is_in_the_crd(record: Record) -> None:
-    """Else the API server drops it, each round writes it again, and nothing comes to rest."""
+    """Else the API server drops it, each round writes it again, and nothing comes to rest (OpenSandbox 1423)."""
     seen = observed(pods=[pod("t2v-0")], seen=view([known("t2v-0")], demand(queued=2)))
     status = {**status_of(seen, planned(seen), None), **record.to_status()}
     crd = yaml.safe_load((CRDS / "wanpools.yaml").read_text())
