@@ -24,12 +24,13 @@ from wan22.keda import externalscaler_pb2
 from wan22.status import from_rpc_error
 from wan22.v1 import admin_pb2, generation_pb2, pool_pb2, webhook_pb2
 from wan22.v1.generation_pb2 import Generation
+from wan22_gateway import gateway
 from wan22_gateway.identity.keys import new_secret
 
 from .scripted_worker import T2V, ScriptedWorkerServicer, place_with
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-ALICE, BOB, OPERATOR = new_secret(), new_secret(), new_secret()
+ALICE, BOB, OPERATOR, ADMIN = (new_secret() for _ in range(4))
 WRONG = {
     "wan22.v1.GenerationService": OPERATOR,
     "wan22.v1.PoolService": ALICE,
@@ -46,6 +47,8 @@ SERVICES = [
     externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
     webhook_pb2.DESCRIPTOR.services_by_name["WebhookService"],
 ]
+NO_TENANTS = {"wan22.v1.PoolService", "wan22.v1.AdminService", "externalscaler.ExternalScaler"}
+"""Services that no user may call at all: what they show is not a tenant's."""
 METHODS = [(service.full_name, method) for service in SERVICES for method in service.methods]
 
 
@@ -53,7 +56,14 @@ class Place:
     """A gateway where alice has a finished and a waiting generation and an image; bob has nothing."""
 
     def __init__(
-        self, target: str, http: str, done: Generation, waiting: Generation, media: str, page_token: str
+        self,
+        target: str,
+        http: str,
+        done: Generation,
+        waiting: Generation,
+        media: str,
+        page_token: str,
+        delivery: str,
     ) -> None:
         self.target = target
         self.http = http
@@ -61,6 +71,7 @@ class Place:
         self.waiting = waiting
         self.media = media
         self.page_token = page_token
+        self.delivery = delivery
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -72,6 +83,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
             {"tenant": "alice", "roles": ["user"], "key": ALICE},
             {"tenant": "bob", "roles": ["user"], "key": BOB},
             {"tenant": "bob", "roles": ["operator"], "key": OPERATOR},
+            {"tenant": "bob", "roles": ["admin"], "key": ADMIN},
         ],
     }
     (folder / "tenants.json").write_text(json.dumps(tenants))
@@ -81,6 +93,8 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
         place_with(folder, worker, api_key=OPERATOR, **terms) as served,
         Client(served.client.endpoint, ALICE) as alice,
     ):
+        webhook = webhook_pb2.Webhook(tenant="tenants/alice", url="https://alice.test/hook")  # which nobody answers
+        await rpc(served.client.endpoint, "ApplyWebhook", admin_pb2.ApplyWebhookRequest(webhook=webhook), ADMIN)
         made = await alice.create(variant=T2V, prompt=PROMPT, request_id="same", labels={"k": "alice"})
         done = await alice.wait(made.name)
         assert done.state == Generation.SUCCEEDED
@@ -112,7 +126,16 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
             )
             request = generation_pb2.ListGenerationsRequest(page_size=1)
             page = await listing(request, metadata=[("authorization", f"Bearer {ALICE}")])
-        yield Place(served.client.endpoint, served.http, done, waiting, media, page.next_page_token)
+        async with asyncio.timeout(60):
+            while True:
+                (shown,) = await rpc(
+                    served.client.endpoint, "ListDeliveries", webhook_pb2.ListDeliveriesRequest(), ALICE
+                )
+                assert isinstance(shown, webhook_pb2.ListDeliveriesResponse)
+                if shown.deliveries:
+                    break
+        (delivery,) = [found.name for found in shown.deliveries]
+        yield Place(served.client.endpoint, served.http, done, waiting, media, page.next_page_token, delivery)
 
 
 def message_class(descriptor: Any) -> type[Message]:
@@ -140,6 +163,12 @@ async def call(target: str, service: str, method: Any, request: Message, key: st
         return answers
 
 
+async def rpc(target: str, name: str, request: Message, key: str) -> list[Message]:
+    """Calls an RPC by its name, which no other service has."""
+    ((service, method),) = [(service, method) for service, method in METHODS if method.name == name]
+    return await call(target, service, method, request, key)
+
+
 async def code_of(target: str, service: str, method: Any, request: Message, key: str | None) -> tuple[str, Reason]:
     try:
         await call(target, service, method, request, key)
@@ -161,8 +190,9 @@ BY_NAME: dict[str, Names] = {
     "DownloadVideo": lambda name: generation_pb2.DownloadVideoRequest(name=name),
     "CreateDownloadUrl": lambda name: generation_pb2.CreateDownloadUrlRequest(name=name),
     "GetRecipe": lambda name: generation_pb2.GetRecipeRequest(name=name),
+    "Redeliver": lambda name: webhook_pb2.RedeliverRequest(name=name),
 }
-"""RPCs that name a generation: another tenant's is NOT_FOUND, as one that never was."""
+"""RPCs that name a generation or a delivery: another tenant's is NOT_FOUND, as one that never was."""
 WITHOUT_NAME = {
     "CreateGeneration",
     "EstimateGeneration",
@@ -171,6 +201,8 @@ WITHOUT_NAME = {
     "ListVariants",
     "GetQuota",
     "ListUsage",
+    "GetWebhook",
+    "ListDeliveries",
 }
 """The others; each has a test below."""
 CLOSED_ROUTES = [
@@ -197,8 +229,9 @@ NAMED_ROUTES = [route for route in CLOSED_ROUTES if "{" in route[1]]
 NEVER = "00000000-0000-4000-8000-000000000000"
 
 
-async def test_the_table_has_every_rpc_of_the_service() -> None:
-    assert {method.name for method in SERVICES[0].methods} == BY_NAME.keys() | WITHOUT_NAME
+async def test_the_tables_have_every_service_of_the_gateway_and_every_rpc_that_users_may_call() -> None:
+    assert {service.full_name for service in SERVICES} == set(gateway.SERVICES)
+    assert {method.name for service, method in METHODS if service not in NO_TENANTS} == BY_NAME.keys() | WITHOUT_NAME
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=lambda value: getattr(value, "name", value))
@@ -233,15 +266,33 @@ async def test_reflection_wants_credentials_too(place: Place) -> None:
 
 @settings(max_examples=40)
 @given(st.sampled_from(sorted(BY_NAME)), st.sampled_from([0, 1]))
-async def test_another_tenants_generation_is_not_found_by_any_rpc(place: Place, rpc: str, which: int) -> None:
-    method = SERVICES[0].methods_by_name[rpc]
-    name = names(place)[which]
-    answer = await code_of(place.target, SERVICES[0].full_name, method, BY_NAME[rpc](name), BOB)
-    assert answer == ("NOT_FOUND", Reason.UNSPECIFIED)
-    never = "generations/00000000-0000-4000-8000-000000000000"
-    assert answer == await code_of(place.target, SERVICES[0].full_name, method, BY_NAME[rpc](never), BOB)
+async def test_what_is_another_tenants_is_not_found_by_any_rpc(place: Place, name: str, which: int) -> None:
+    ((service, method),) = [(service, method) for service, method in METHODS if method.name == name]
+    if name == "Redeliver":
+        theirs, never = place.delivery, f"deliveries/msg_{32 * '0'}"
+    else:
+        theirs, never = names(place)[which], f"generations/{NEVER}"
+    answers = []
+    for asked in (theirs, never):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(place.target, service, method, BY_NAME[name](asked), BOB)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        answers.append((caught.value.details() or "").replace(asked, never))
+    assert answers[0] == answers[1]
     async with Client(place.target, ALICE) as alice:  # and nothing has happened to it
-        assert (await alice.get(name)).state == [Generation.SUCCEEDED, Generation.QUEUED][which]
+        assert (await alice.get(names(place)[which])).state == [Generation.SUCCEEDED, Generation.QUEUED][which]
+
+
+async def test_a_tenants_webhook_and_deliveries_are_its_own(place: Place) -> None:
+    (mine,) = await rpc(place.target, "GetWebhook", webhook_pb2.GetWebhookRequest(), ALICE)
+    assert isinstance(mine, webhook_pb2.Webhook)
+    assert mine.url == "https://alice.test/hook"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rpc(place.target, "GetWebhook", webhook_pb2.GetWebhookRequest(), BOB)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    for state in webhook_pb2.Delivery.State.values():
+        request = webhook_pb2.ListDeliveriesRequest(state=webhook_pb2.Delivery.State.ValueType(state))
+        assert await rpc(place.target, "ListDeliveries", request, BOB) == [webhook_pb2.ListDeliveriesResponse()]
 
 
 @settings(max_examples=20)
@@ -271,8 +322,8 @@ async def test_a_page_token_is_of_one_tenant_and_is_signed(place: Place) -> None
 
 
 async def test_images_request_ids_quota_and_usage_are_each_tenants_own(place: Place) -> None:
-    for rpc in ("CreateGeneration", "EstimateGeneration"):
-        method = SERVICES[0].methods_by_name[rpc]
+    for name in ("CreateGeneration", "EstimateGeneration"):
+        method = SERVICES[0].methods_by_name[name]
         request: Any = message_class(method.input_type)()
         request.generation.variant = T2V
         request.generation.parameters.prompt = "x"
@@ -293,9 +344,10 @@ async def test_images_request_ids_quota_and_usage_are_each_tenants_own(place: Pl
 
 
 async def test_no_answer_to_another_tenant_speaks_of_the_first(place: Place) -> None:
-    for rpc in sorted(WITHOUT_NAME - {"CreateGeneration", "EstimateGeneration", "UploadMedia"}):
-        method = SERVICES[0].methods_by_name[rpc]
-        answers = await call(place.target, SERVICES[0].full_name, method, message_class(method.input_type)(), BOB)
+    for service, method in METHODS:
+        if method.name not in WITHOUT_NAME - {"CreateGeneration", "EstimateGeneration", "UploadMedia", "GetWebhook"}:
+            continue
+        answers = await call(place.target, service, method, message_class(method.input_type)(), BOB)
         text = " ".join(str(answer) for answer in answers)
         assert "alice" not in text
         assert place.done.name not in text
