@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jwt
 
@@ -17,6 +17,7 @@ from wan22.errors import Reason, Unauthenticated, Unavailable
 from wan22.v1 import admin_pb2
 from wan22_gateway.identity.caller import Caller
 
+log = logging.getLogger(__name__)
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures by a public key alone: a shared secret would let whoever verifies sign, too."""
 LIFE_SECONDS = 600.0
@@ -24,7 +25,9 @@ LIFE_SECONDS = 600.0
 PAUSE_SECONDS = 10.0
 """Shortest time between two fetches, whatever key ids tokens name."""
 FETCH_SECONDS = 5.0
+"""How long an issuer may take to answer, and then again to send its keys."""
 MAX_BYTES = 1 << 20
+"""Most that its answer may have."""
 LEEWAY_SECONDS = 30.0
 """How far clocks may differ."""
 
@@ -79,11 +82,13 @@ class Tokens:
             if stale and time.monotonic() - self._tried > PAUSE_SECONDS:
                 self._tried = time.monotonic()
                 try:
-                    self._keys = await asyncio.to_thread(_fetch, self._issuer.jwks)
+                    async with asyncio.timeout(2 * FETCH_SECONDS):
+                        self._keys = await asyncio.to_thread(_fetch, self._issuer.jwks)
                     self._fetched = time.monotonic()
-                except (OSError, ValueError, jwt.PyJWTError) as error:
+                except (OSError, ValueError) as error:
+                    text = f"The keys of {self._issuer.issuer} cannot be read from {self._issuer.jwks}: {error}."
+                    log.warning("%s", text)  # those that are here go on to count
                     if not self._keys:
-                        text = f"The keys of {self._issuer.issuer} cannot be read from {self._issuer.jwks}: {error}."
                         raise Unavailable(text, retry_after=PAUSE_SECONDS) from error
         if kid not in self._keys:
             text = f"The token is signed by key {kid!r}, which is none of {self._issuer.issuer}: get a new token."
@@ -91,15 +96,34 @@ class Tokens:
         return self._keys[kid]
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows nobody elsewhere, and so never to an address that is not encrypted."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 def _fetch(source: str) -> Mapping[str, jwt.PyJWK]:
+    """The signing keys of a set, by id. Raises OSError, ValueError."""
     if source.startswith("https://"):
-        with urllib.request.urlopen(source, timeout=FETCH_SECONDS) as answer:  # noqa: S310  # https alone
-            text = answer.read(MAX_BYTES)
+        opener = urllib.request.build_opener(_NoRedirect)
+        with opener.open(source, timeout=FETCH_SECONDS) as answer:
+            text = answer.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
     else:
         text = Path(source).read_bytes()
-    found: list[dict[str, Any]] = json.loads(text)["keys"]
-    signing = [key for key in found if key.get("use", "sig") == "sig" and key.get("kty") != "oct"]
-    return {str(key.get("kid", "")): jwt.PyJWK(key) for key in signing}
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("keys"), list):
+        raise ValueError("it is no JSON Web Key Set")  # noqa: TRY004  # of the content
+    found: dict[str, jwt.PyJWK] = {}
+    for entry in content["keys"]:
+        if isinstance(entry, dict) and entry.get("use", "sig") == "sig" and entry.get("kty") != "oct":
+            try:
+                found[str(entry.get("kid", ""))] = jwt.PyJWK(entry)
+            except jwt.PyJWTError as error:  # of a kind that is not known here: left out (RFC 7517, 5)
+                log.info("Key %r of %s is not used: %s", entry.get("kid"), source, error)
+    return found
 
 
 def _roles(claim: object) -> frozenset[int]:
