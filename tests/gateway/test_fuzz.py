@@ -19,14 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wan22.keda import externalscaler_pb2
-from wan22.v1 import admin_pb2, generation_pb2, pool_pb2
+from wan22.v1 import admin_pb2, generation_pb2, pool_pb2, webhook_pb2
+from wan22_gateway import gateway
 from wan22_testing import tiny_tokenizer
 from wan22_testing.service_process import ServiceProcess, free_port
 
 from . import rows
 
 T2V = "t2v-a14b-tiny"
-MODULES = (generation_pb2, pool_pb2, admin_pb2, externalscaler_pb2)
+MODULES = (generation_pb2, pool_pb2, admin_pb2, webhook_pb2, externalscaler_pb2)
 METHODS = [
     method
     for module in MODULES
@@ -269,6 +270,10 @@ def fuzz_bytes(target: Target, examples: int) -> None:
 
     run()
     target.check()
+
+
+def test_every_service_of_the_gateway_is_called() -> None:
+    assert {method.containing_service.full_name for method in METHODS} == set(gateway.SERVICES)
 
 
 def test_no_message_to_any_method_is_answered_by_a_fault(target: Target) -> None:
