@@ -47,7 +47,7 @@ def start(tx: Transaction) -> Claim:
 def back(tx: Transaction, name: str, incarnation: str) -> None:
     """A worker answers, as discovery takes it."""
     worker = inference_pb2.Worker(name=name, uid=f"uid-{name}", incarnation=incarnation, pool=rows.POOL)
-    worker.state = inference_pb2.Worker.IDLE
+    worker.state, worker.model_version = inference_pb2.Worker.IDLE, rows.VERSION
     quarantine.heard_again(tx, worker)
     pools.heard_from(tx, worker, rows.ADDRESS, 60.0)
 
