@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from wan22.channels import open_channel
-from wan22.errors import NotFound, Wan22Error
+from wan22.errors import InvalidRequest, NotFound, Reason, Wan22Error
 from wan22.status import from_rpc_error
 from wan22.tls import Tls
 from wan22.v1 import pool_pb2, pool_pb2_grpc
@@ -78,8 +78,16 @@ class Gateway:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def apply(self, pool: pool_pb2.Pool) -> None:
-        """Declares a pool."""
-        await self._call(self._stub.ApplyPool, pool_pb2.ApplyPoolRequest(pool=pool))
+        """Declares a pool; to a gateway of the release before, which refuses them, without its earlier versions."""
+        try:
+            await self._call(self._stub.ApplyPool, pool_pb2.ApplyPoolRequest(pool=pool))
+        except InvalidRequest as error:
+            if error.reason is not Reason.UNKNOWN_FIELD or not pool.earlier_versions:
+                raise
+            plain = pool_pb2.Pool()
+            plain.CopyFrom(pool)
+            plain.ClearField("earlier_versions")
+            await self._call(self._stub.ApplyPool, pool_pb2.ApplyPoolRequest(pool=plain))
 
     async def delete(self, name: str, *, refuse_queued: bool) -> None:
         """Removes a pool; one that is gone already is removed. Raises FailedPrecondition with unfinished work.

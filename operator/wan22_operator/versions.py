@@ -28,6 +28,8 @@ def delay(observed: Observed, workers: Sequence[Seen]) -> str:
         return ""
     if not observed.told:
         return "it is taken when the gateway's figures are fresh" if record.workers else ""
+    if has_work(observed) and not _told_versions(observed):
+        return "it is taken when the gateway says which versions workers hold, or present work is done"
     if record.earlier_version not in {"", model.name} and not _untried(observed):
         return f"it is taken when {record.earlier_version} is gone"
     if model.variant != record.variant and has_work(observed):
@@ -35,6 +37,11 @@ def delay(observed: Observed, workers: Sequence[Seen]) -> str:
     if observed.spec.trigger == "Manual" and any(not seen.deleted for seen in workers):
         return "update.trigger is Manual: it is taken when no present worker is left"
     return ""
+
+
+def _told_versions(observed: Observed) -> bool:
+    """Whether the gateway dispatches by the versions that workers hold: the release before does not."""
+    return observed.view is not None and any(worker.model_version for worker in observed.view.pool.workers)
 
 
 def _untried(observed: Observed) -> bool:

@@ -117,9 +117,20 @@ def test_a_pool_of_one_worker_accepts_with_the_next_version_at_once(state: Any) 
     assert planned(seen).record.victims == ("t2v-0",)
 
 
-def test_a_pool_without_workers_goes_over_at_once_and_makes_workers_of_both_for_both_queues() -> None:
+def test_under_a_gateway_of_the_release_before_a_version_waits_until_present_work_is_done() -> None:
+    seen = seen_as((OLD, States.BUSY), asked=demand(queued=1))
+    for worker in () if seen.view is None else seen.view.pool.workers:
+        worker.model_version = ""
+    made = planned(seen)
+    assert (made.record.model_version, made.record.victims) == (OLD, ())
+    assert reasons(seen, made)["ModelResolved"][2].endswith("or present work is done.")
+
+
+def test_a_pool_without_workers_goes_over_with_its_first_one_and_makes_workers_of_both_for_both_queues() -> None:
     asked = demand(queued=3, seconds=200.0)
-    assert declared(seen_as(asked=asked)) == (NEW, [OLD])
+    assert declared(seen_as(asked=asked)) == (OLD, [])
+    assert declared(seen_as((OLD, States.LOADING), asked=asked)) == (NEW, [OLD])
+    assert declared(seen_as()) == (NEW, [OLD])
     mixed = demand(queued=3, seconds=200.0, earlier=[work(OLD, 1)])
     made = planned(seen_as(asked=mixed, record=ROLLING, gateway=(NEW, [OLD])))
     assert [worker.model_version for worker in made.record.workers] == [OLD, "", ""]

@@ -1,0 +1,48 @@
+"""The operator's calls of a gateway, some of which are of the release before."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+
+from wan22.errors import InvalidRequest, Reason
+from wan22.server import Server
+from wan22.v1 import pool_pb2, pool_pb2_grpc
+from wan22_operator.gateway import Gateway
+
+from .observing import KEY, OTHER_VERSION, VERSION
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OlderGateway(pool_pb2_grpc.PoolServiceServicer):
+    """Refuses the field that it does not know, as a strict server of the release before does."""
+
+    def __init__(self) -> None:
+        self.applied: list[pool_pb2.Pool] = []
+
+    async def ApplyPool(self, request: pool_pb2.ApplyPoolRequest, context: Context) -> pool_pb2.Pool:
+        """Takes a pool as it was in that release."""
+        if request.pool.earlier_versions:
+            raise InvalidRequest("The request has field number 13 in pool.", reason=Reason.UNKNOWN_FIELD)
+        if not request.pool.variant:
+            raise InvalidRequest("variant is missing.", field="pool.variant")
+        self.applied.append(request.pool)
+        return request.pool
+
+
+async def test_a_gateway_of_the_release_before_is_told_without_the_earlier_versions() -> None:
+    older = OlderGateway()  # type: ignore[abstract]  # what else there is answers UNIMPLEMENTED
+    add = partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, older)
+    pool = pool_pb2.Pool(name=KEY.pool, variant="t2v-a14b", model_version=OTHER_VERSION, earlier_versions=[VERSION])
+    async with (
+        Server([add], host="127.0.0.1", port=0) as server,
+        Gateway(f"127.0.0.1:{server.port}", None, "") as gateway,
+    ):
+        await gateway.apply(pool)
+        with pytest.raises(InvalidRequest, match="variant is missing"):
+            await gateway.apply(pool_pb2.Pool(name=KEY.pool))
+    assert [(told.model_version, list(told.earlier_versions)) for told in older.applied] == [(OTHER_VERSION, [])]
