@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
@@ -21,6 +22,7 @@ PROGRAMS = {
 """What the images with these extras start."""
 WITHOUT = """
 import sys
+from collections.abc import Sequence
 from importlib.machinery import PathFinder
 
 class Without(PathFinder):
@@ -67,19 +69,32 @@ def test_a_service_without_a_model_brings_no_torch(extras: tuple[str, ...]) -> N
     assert [name for name in found if name.startswith("nvidia-")] == []
 
 
-@pytest.mark.parametrize("extras", [*PROGRAMS, pytest.param(("inference",), marks=pytest.mark.long)])
-def test_a_program_starts_without_what_is_not_in_its_image(extras: tuple[str, ...]) -> None:
-    found = packages(*extras)
-    absent = {
-        module
-        for module, names in packages_distributions().items()
-        if not module.startswith("wan22") and not found & {normal(name) for name in names}
-    }
-    assert "hypothesis" in absent
-    imports = "".join(f"import {name}\n" for name in PROGRAMS.get(extras, ["wan22_inference.__main__"]))
+def start_without(absent: set[str], programs: Sequence[str]) -> None:
+    """Imports programs where modules cannot be found; the assertion's message is what Python said."""
+    imports = "".join(f"import {name}\n" for name in programs)
     code = f"absent = {absent!r}\n{WITHOUT}\n{imports}"
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def modules_beyond(found: set[str]) -> set[str]:
+    """What is installed here and not of the packages `found`, nor ours."""
+    modules = packages_distributions().items()
+    return {name for name, of in modules if not name.startswith("wan22") and not found & {normal(one) for one in of}}
+
+
+@pytest.mark.parametrize("extras", PROGRAMS)
+def test_a_program_starts_without_what_is_not_in_its_image(extras: tuple[str, ...]) -> None:
+    absent = modules_beyond(packages(*extras))
+    assert {"torch", "hypothesis"} <= absent
+    start_without(absent, PROGRAMS[extras])
+
+
+@pytest.mark.long
+def test_a_worker_for_the_cpu_starts_without_triton_and_what_nobody_asked_for() -> None:
+    absent = modules_beyond(packages("inference")) | {"triton"}
+    assert {"hypothesis", "sqlalchemy"} <= absent
+    start_without(absent, ["wan22_inference.__main__"])
 
 
 def test_the_worker_brings_torch_and_its_extras_what_a_card_needs() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wan22_inference.engine.kernels import merge_planes
 from wan22_inference.engine.loading.frames import Upload
 
 
@@ -55,6 +54,8 @@ def merge_plainly(stored: Tensor, top: Tensor, parts: Sequence[Part], word: int,
 
 def merge_by_kernel(stored: Tensor, top: Tensor, parts: Sequence[Part], word: int, upload: Upload) -> None:
     """See Merge."""
+    from wan22_inference.engine.kernels import merge_planes  # noqa: PLC0415  # imports triton, which CPUs do without
+
     rows = np.array(
         [
             (stored.data_ptr() + p.lower, top.data_ptr() + p.top, p.step, p.count, p.target.data_ptr() + p.at)
