@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -88,6 +89,19 @@ async def test_values_end_by_age_and_those_not_used_go_first(sqlite: SqliteDatab
     assert counted.reads == 5  # "b" gave way to "c"
     await small.get("b", ["number"], counted.read)
     assert counted.reads == 6
+
+
+async def test_what_is_too_old_to_be_shown_takes_no_memory(sqlite: SqliteDatabase) -> None:
+    class Value:
+        pass
+
+    def make(_: Transaction) -> Value:
+        return Value()
+
+    recall = Recall[Value](sqlite, 10, 0.0)
+    first = weakref.ref(await recall.get("a", [], make))
+    await recall.get("b", [], make)
+    assert first() is None
 
 
 async def test_those_who_ask_at_once_share_one_read(sqlite: SqliteDatabase) -> None:

@@ -69,10 +69,15 @@ class Recall(Generic[T]):
             value = await self._database.read(read)
             self._kept[key] = _Kept(value, watermark, began)
             self._kept.move_to_end(key)
-            if len(self._kept) > self._size:
-                self._kept.popitem(last=False)
+            self._let_go()
         finally:
             reading.ended.set()
             if self._reading.get(key) is reading:
                 del self._reading[key]
         return value
+
+    def _let_go(self) -> None:
+        """Forgets what was used longest ago, as far as it is too much or too old."""
+        old = time.monotonic() - self._seconds
+        while self._kept and (len(self._kept) > self._size or next(iter(self._kept.values())).time < old):
+            self._kept.popitem(last=False)
