@@ -13,7 +13,7 @@ KEYS = "key"
 
 
 class Caller:
-    """Runs the `wan22` command in a pod."""
+    """Runs the `wan22` command in a pod, of a Deployment: nodes are drained."""
 
     def __init__(self, release: Release) -> None:
         self._release = release
@@ -28,8 +28,18 @@ class Caller:
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYS, "namespace": self._namespace}}
         known = {"key": self._release.secret("keys", "admin"), "ca.crt": self._release.secret("gateway-tls", "ca.crt")}
         self._kubectl.apply({**secret, "stringData": known})
-        self._kubectl.apply(self._pod(f"{self._release.name}-gateway.{self._release.namespace}:50051"))
-        self._kubectl("wait", "--for=condition=Ready", f"pod/{CALLER}", *self._inside, "--timeout=580s")
+        self._kubectl.apply(self._deployment(f"{self._release.name}-gateway.{self._release.namespace}:50051"))
+        self._until_ready()
+
+    def leave(self, node: str) -> None:
+        """Goes to another node, if it is on this one."""
+        pods = self._kubectl.get("pods", *self._inside)["items"]
+        there = [pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName") == node]
+        if there:
+            self._kubectl("cordon", node)
+            self._kubectl("delete", "pod", *there, *self._inside, "--timeout=580s")
+            self._until_ready()
+            self._kubectl("uncordon", node)
 
     def delete(self) -> None:
         """Removes the namespace."""
@@ -37,7 +47,7 @@ class Caller:
 
     def run(self, *command: str) -> str:
         """What a command in the pod prints. Raises Refused."""
-        return self._kubectl("exec", CALLER, *self._inside, "--", *command)
+        return self._kubectl("exec", f"deployment/{CALLER}", *self._inside, "--", *command)
 
     def queue(self, count: int, label: str, *flags: str) -> list[str]:
         """Accepts generations under a label, one after the other; returns their names."""
@@ -60,7 +70,7 @@ class Caller:
         command = 'wan22 generations download "$1" --output /tmp/video.mp4 >/dev/null && base64 /tmp/video.mp4'
         return base64.b64decode(self.run("sh", "-c", command, "sh", name))
 
-    def _pod(self, endpoint: str) -> dict[str, Any]:
+    def _deployment(self, endpoint: str) -> dict[str, Any]:
         container = {
             "name": CALLER,
             "image": self._release.images.name("gateway"),
@@ -90,9 +100,14 @@ class Caller:
             "containers": [container],
             "volumes": [{"name": "key", "secret": {"secretName": KEYS, "defaultMode": 0o440}}],
         }
+        labels = {"app": CALLER}
+        template = {"metadata": {"labels": labels}, "spec": pod}
         return {
-            "apiVersion": "v1",
-            "kind": "Pod",
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
             "metadata": {"name": CALLER, "namespace": self._namespace},
-            "spec": pod,
+            "spec": {"selector": {"matchLabels": labels}, "template": template},
         }
+
+    def _until_ready(self) -> None:
+        self._kubectl("rollout", "status", f"deployment/{CALLER}", *self._inside, "--timeout=580s")
