@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from .release import RESTRICTED, Release
+from .release import RESTRICTED, T2V, Release
 
 CALLER = "caller"
 KEYS = "key"
@@ -49,10 +49,10 @@ class Caller:
         """What a command in the pod prints. Raises Refused."""
         return self._kubectl("exec", f"deployment/{CALLER}", *self._inside, "--", *command)
 
-    def queue(self, count: int, label: str, *flags: str) -> list[str]:
+    def queue(self, count: int, label: str, *flags: str, variant: str = T2V) -> list[str]:
         """Accepts generations under a label, one after the other; returns their names."""
         command = f'for n in $(seq {count}); do wan22 generate "a red kite" --detach --json "$@" || exit 1; done'
-        said = self.run("sh", "-c", command, "sh", f"--label=batch={label}", *flags)
+        said = self.run("sh", "-c", command, "sh", f"--label=batch={label}", f"--variant={variant}", *flags)
         return [json.loads(line)["name"] for line in said.splitlines()]
 
     def generations(self, label: str) -> dict[str, dict[str, Any]]:

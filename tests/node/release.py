@@ -15,7 +15,7 @@ from wan22.tls import Tls
 from wan22.variants import model_of
 from wan22_testing.chart import CHART
 from wan22_testing.cluster.helm import Helm
-from wan22_testing.cluster.kubectl import Kubectl
+from wan22_testing.cluster.kubectl import Kubectl, Refused
 from wan22_testing.cluster.port_forward import PortForward
 from wan22_testing.tiny_models import shared_folder
 
@@ -36,13 +36,20 @@ WORKERS = {"step_seconds": 0.25, "load_seconds": 2, "checkpoint_seconds": 2}
 
 
 def until(find: Callable[[], Found], good: Callable[[Found], bool], seconds: float = 600.0) -> Found:
-    """What is found, once it is good."""
+    """What is found, once it is good; what cannot be asked just now, such as while a node is down, is asked again."""
     deadline = time.monotonic() + seconds
-    while not good(found := find()):
+    while True:
+        found: Found | Refused
+        try:
+            found = find()
+        except Refused as error:
+            found = error
+        else:
+            if good(found):
+                return found
         if time.monotonic() > deadline:
             raise AssertionError(f"after {seconds} s it is {found}")
         time.sleep(0.5)
-    return found
 
 
 class Release:

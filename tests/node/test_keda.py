@@ -37,7 +37,7 @@ def with_keda(
 
 
 def test_keda_scales_a_pool_from_zero_and_back(release: Release, caller: Caller, pool: str, with_keda: None) -> None:
-    release.apply(pool, TI2V, scaling={"mode": "External", "maxReplicas": 3})
+    release.apply(pool, TI2V, replicas=0, scaling={"mode": "External", "maxReplicas": 3})
     files = {"caCert": "ca.crt", "tlsClientCert": "tls.crt", "tlsClientKey": "tls.key"}
     secret = f"{release.name}-keda-tls"
     metadata = {"name": pool, "namespace": release.namespace}
@@ -64,7 +64,7 @@ def test_keda_scales_a_pool_from_zero_and_back(release: Release, caller: Caller,
     }
     scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": metadata}
     release.kubectl.apply({**scaled, "spec": spec})
-    names = caller.queue(6, pool, f"--variant={TI2V}", "--steps=60", "--frames=5")
+    names = caller.queue(6, pool, "--steps=60", "--frames=5", variant=TI2V)
     until(lambda: release.status(pool)["readyReplicas"], lambda ready: ready > 1)
     done = until(
         lambda: caller.generations(pool), lambda found: all(one["state"] == "SUCCEEDED" for one in found.values())
