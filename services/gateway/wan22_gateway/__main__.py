@@ -13,14 +13,11 @@ from wan22_gateway.settings import GatewaySettings
 SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter while another one waits for it: the event loop wants it back after each
 look at its sockets, and with Python's own 5 ms every answer takes that long while a reader computes on a long queue."""
-COLLECTED = 10_000
-"""Objects made before the collector looks at the young ones: a request makes hundreds, nearly all gone with it."""
 
 
 async def run(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.set_threshold(COLLECTED)
     async with serve(settings):
         gc.collect()
         gc.freeze()  # what a start makes stays: looking at it again would stop every thread for a tenth of a second
