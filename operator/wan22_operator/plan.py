@@ -120,7 +120,9 @@ def plan(
         workers=kept,
         declared=declared,
         decision=decision,
-        blocked=(obstacle if decision.start or memory.refused else "") or shortage,
+        blocked=(obstacle if decision.start or memory.refused else "")
+        or shortage
+        or (decision.reason if decision.held_back else ""),
         events=(("Normal", _verb(observed.record.desired, wanted), decision.reason),)
         if wanted != (observed.record.desired or 0)
         else (),

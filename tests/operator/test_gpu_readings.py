@@ -73,11 +73,12 @@ def test_a_gpu_at_work_keeps_its_idle_worker_for_a_minute_and_no_longer() -> Non
 
 
 def test_busy_workers_with_a_low_gpu_get_no_help_and_the_reason_says_why() -> None:
-    text = "but the busy ones use 8% of their GPUs: they wait for something else, and more GPUs would too."
+    text = "but the busy ones use less than 20% of their GPUs: they wait for something else, and more GPUs would too."
     idle_gpus = planned_with(States.BUSY, (0.08, 1.0), queued=9)
     assert idle_gpus.record.desired == 2
     assert idle_gpus.decision is not None
     assert idle_gpus.decision.reason.endswith(text)
+    assert idle_gpus.blocked.endswith(text)  # hence a condition
     assert planned_with(States.BUSY, (0.9, 1.0), queued=9).record.desired == 4
     assert planned_with(States.BUSY, (0.08, LONG_AGO), queued=9).record.desired == 4
 

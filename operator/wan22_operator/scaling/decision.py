@@ -35,6 +35,8 @@ class Decision:
     """One sentence for status and events."""
     history: History
     """To be given to the next decision."""
+    held_back: bool = False
+    """More would be needed by the queue, and would not help."""
 
 
 def load_seconds(load_times: Sequence[float]) -> float:
@@ -68,9 +70,8 @@ def decide(snapshot: Snapshot, history: History, tuning: Tuning | None = None) -
     history = history.remember(snapshot.now, present if blindness else keeping, hold)
     needed = max(starting, floor)
     if needed > present:
-        elsewhere = gpu.bottleneck_elsewhere(staying, snapshot) if present >= floor else None
-        if elsewhere is not None:
-            return _grown(present, present, reason.no_use(present, needed, elsewhere), history)
+        if present >= floor and gpu.bottleneck_elsewhere(staying, snapshot):
+            return replace(_grown(present, present, reason.no_use(present, needed), history), held_back=True)
         wanted = max(present, min(needed, room))
         return _grown(wanted, present, reason.grow(snapshot, demand, present, needed, wanted), history)
     if blindness is not None:

@@ -35,17 +35,16 @@ def still_working(worker: Worker, snapshot: Snapshot) -> bool:
     return reading is not None and reading > WORKING and _taken_since(worker, worker.since)
 
 
-def bottleneck_elsewhere(workers: Sequence[Worker], snapshot: Snapshot) -> float | None:
-    """The mean utilization of the busy workers where each one's is low: more GPUs would wait as well. Else None.
+def bottleneck_elsewhere(workers: Sequence[Worker], snapshot: Snapshot) -> bool:
+    """Whether each busy worker's utilization is low: more GPUs would wait as well.
 
     A worker that loads is not looked at: to load is not to be idle.
     """
     busy = [worker for worker in workers if worker.state is WorkerState.BUSY]
     if not busy or any(snapshot.now - worker.since < SETTLED_SECONDS for worker in busy):
-        return None
+        return False
     readings = [reading_of(worker, snapshot) for worker in busy if _taken_since(worker, worker.since)]
-    known = [reading for reading in readings if reading is not None and reading < LOW]
-    return sum(known) / len(known) if len(known) == len(busy) else None
+    return sum(reading is not None and reading < LOW for reading in readings) == len(busy)
 
 
 def _taken_since(worker: Worker, time: float) -> bool:

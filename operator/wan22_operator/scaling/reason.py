@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wan22_operator.scaling import gpu
 from wan22_operator.scaling.forecast import arrivals_per_second
 from wan22_operator.scaling.snapshot import Demand, Snapshot, WorkerState
 
@@ -23,10 +24,10 @@ def grow(snapshot: Snapshot, demand: Demand, present: int, needed: int, wanted: 
     return f"{change}: {work} needs {needed}{net}, but {obstacle}."
 
 
-def no_use(present: int, needed: int, utilization: float) -> str:
+def no_use(present: int, needed: int) -> str:
     """Why more workers are needed and none is added."""
     return (
-        f"{_stays(present)}: {needed} would be needed, but the busy ones use {utilization:.0%} of their GPUs: "
+        f"{_stays(present)}: {needed} would be needed, but the busy ones use less than {gpu.LOW:.0%} of their GPUs: "
         "they wait for something else, and more GPUs would too."
     )
 

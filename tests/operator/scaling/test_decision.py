@@ -235,7 +235,7 @@ def test_low_utilization_of_busy_gpus_adds_none_and_says_why() -> None:
     )
     decision = decide(snapshot(workers, queue(4)), History())
     assert decision.start == 0
-    assert "the busy ones use 8% of their GPUs" in decision.reason
+    assert "the busy ones use less than 20% of their GPUs" in decision.reason
 
 
 @pytest.mark.parametrize("value", [0.0, 4_294_967_295.0, -1.0, float("nan"), 0.9])  # dcgm-exporter issue 216
