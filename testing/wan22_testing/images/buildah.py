@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wan22.errors import FailedPrecondition
+from wan22_testing.images.settling import settle
 
 
 class Buildah:
@@ -64,4 +65,7 @@ class Buildah:
         part = archive.with_suffix(".part")
         part.unlink(missing_ok=True)
         self.run("push", "--quiet", reference, f"oci-archive:{part}:{reference}")
-        part.replace(archive)
+        settled = archive.with_suffix(".settled")
+        settle(part, settled)
+        settled.replace(archive)
+        part.unlink()
