@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from wan22.v1 import generation_pb2
 from wan22_gateway import lifecycle, places
 from wan22_gateway.places import Places
 from wan22_gateway.store.database import Database
+from wan22_gateway.store.sqlite import SqliteDatabase
 from wan22_gateway.watch import watch
 
 from . import rows
@@ -92,3 +94,29 @@ async def test_what_nobody_follows_is_not_looked_at(database: Database, monkeypa
         await asyncio.sleep(0)
     assert not looking.done()
     looking.cancel()
+
+
+async def test_nobody_looks_while_nothing_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "LOOK_SECONDS", 0.001)
+    database = SqliteDatabase(tmp_path)
+    await database.write(rows.add_pool)
+    waiting = await database.write(rows.add_generation)
+    reads: asyncio.Queue[str] = asyncio.Queue()
+    read = database.read
+
+    async def counted(function: Any, *args: Any, **kwargs: Any) -> Any:
+        reads.put_nowait(function.__name__)
+        return await read(function, *args, **kwargs)
+
+    monkeypatch.setattr(database, "read", counted)
+    found = Places(database)
+    with found.follow(waiting):
+        looking = asyncio.create_task(found.run())
+        for _ in range(3):
+            async with asyncio.timeout(60):
+                assert await reads.get() == "look"
+            await database.write(lambda tx: tx.notify("another topic"))
+            assert reads.empty()
+            await database.write(lambda tx: tx.notify("queue"))
+        looking.cancel()
+    await database.close()
