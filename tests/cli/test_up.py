@@ -16,7 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
+from wan22.client import Client
+from wan22.errors import Unavailable
 from wan22_cli.home import Home, Running
+from wan22_testing.authority import Authority
 from wan22_testing.service_process import free_port
 from wan22_testing.wan22_command import Result, Wan22Command
 
@@ -52,7 +55,7 @@ class Up:
     async def said(self, event: str) -> dict[str, Any]:
         """Returns the next line about an event."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(240):
             async for line in self.process.stdout:
                 said: dict[str, Any] = json.loads(line)
                 if said["event"] == event:
@@ -71,8 +74,8 @@ class Up:
 
 
 @asynccontextmanager
-async def up(folder: Path, *arguments: str) -> AsyncIterator[Up]:
-    command = Wan22Command(folder, OMP_NUM_THREADS="1")
+async def up(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[Up]:
+    command = Wan22Command(folder, None, OMP_NUM_THREADS="1", **environment)
     process = await command.start("up", *arguments, "--port", str(free_ports()), "--json")
     running = Up(command, process)
     try:
@@ -201,3 +204,29 @@ async def test_bad_usage_is_exit_code_2(tmp_path: Path, arguments: list[str], te
     result = await Wan22Command(tmp_path)("up", *arguments)
     assert result.exit_code == 2
     assert text in " ".join(result.err.split())
+
+
+async def test_it_runs_over_tls_where_services_and_clients_are_given_certificates(tmp_path: Path) -> None:
+    (tmp_path / "pki").mkdir()
+    authority = Authority(tmp_path / "pki")
+    given = {"WAN22_CA_FILE": str(authority.ca)}
+    for role, prefix in (("gateway", "WAN22_GATEWAY"), ("registry", "WAN22_REGISTRY"), ("worker", "WAN22_WORKER")):
+        tls = authority.issue(role)
+        given |= {
+            f"{prefix}_TLS_CA": str(tls.ca),
+            f"{prefix}_TLS_CERT": str(tls.cert),
+            f"{prefix}_TLS_KEY": str(tls.key),
+        }
+    mine = authority.issue("admin")
+    given |= {"WAN22_CERT_FILE": str(mine.cert), "WAN22_KEY_FILE": str(mine.key)}
+    async with up(tmp_path, TINY, **given) as running:
+        await running.said("ready")
+        endpoint = running.running().endpoint
+        made = await running.command(
+            "generate", "a red circle", "-o", "out.mp4", "--steps", "2", "--endpoint", endpoint, "--json"
+        )
+        assert made.exit_code == 0, made.err
+        assert (tmp_path / "out.mp4").stat().st_size == int(made.json()["video"]["size_bytes"])
+        with pytest.raises(Unavailable):
+            async with Client(endpoint, first_patience=0, patience=0) as plain:
+                await plain.variants()

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
+from wan22.client import tls_from_environment
 from wan22.errors import FailedPrecondition, NotFound
 from wan22.model_client import ModelClient
 from wan22.variants import model_of
@@ -26,7 +27,7 @@ class Models:
     def __init__(self, plan: Plan, screen: Screen) -> None:
         self._plan = plan
         self._screen = screen
-        self._client = ModelClient(plan.registry_target)
+        self._client = ModelClient(plan.registry_target, tls_from_environment())
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Self
 
 from wan22.channels import open_channel
+from wan22.client import tls_from_environment
 from wan22.client_calls import Calls
 from wan22.errors import FailedPrecondition
 from wan22.v1 import pool_pb2
@@ -24,7 +25,7 @@ class Pools:
         self._calls = Calls(plan.endpoint, None, first_patience=10.0, patience=60.0)
 
     async def __aenter__(self) -> Self:
-        self._channel = open_channel(self._plan.endpoint)
+        self._channel = open_channel(self._plan.endpoint, tls_from_environment())
         self._stub = PoolServiceStub(self._channel)
         return self
 
