@@ -13,6 +13,7 @@ from wan22_testing.nodes.cluster import NodeCluster
 
 from .caller import Caller
 from .release import TI2V, Release, until
+from .test_worker_loss import LONG
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 
@@ -64,7 +65,9 @@ def test_keda_scales_a_pool_from_zero_and_back(release: Release, caller: Caller,
     }
     scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": metadata}
     release.kubectl.apply({**scaled, "spec": spec})
-    names = caller.queue(6, pool, "--steps=60", "--frames=5", variant=TI2V)
+    (first,) = caller.queue(1, f"{pool}-first", *LONG, variant=TI2V)
+    caller.events(first)  # by which the gateway learns how long they take
+    names = caller.queue(6, pool, *LONG, variant=TI2V)
     until(lambda: release.status(pool)["readyReplicas"], lambda ready: ready > 1)
     done = until(
         lambda: caller.generations(pool), lambda found: all(one["state"] == "SUCCEEDED" for one in found.values())
