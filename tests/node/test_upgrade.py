@@ -86,7 +86,7 @@ async def test_an_upgrade_from_the_release_before_loses_nothing_and_restarts_no_
     upgraded.helm("install", chart=chart, values=values)
     await upgraded.push(T2V)
     caller.create()
-    upgraded.apply(pool, scaling={"minReplicas": 1, "maxReplicas": 1})
+    upgraded.apply(pool, cache={"size": "1Gi"}, scaling={"minReplicas": 1, "maxReplicas": 1})
     until(lambda: upgraded.status(pool)["readyReplicas"], lambda ready: ready == 1)
     workers = {name: pod["metadata"]["uid"] for name, pod in upgraded.workers(pool).items()}
     names = caller.queue(4, pool, "--steps=4", "--frames=5")
