@@ -40,25 +40,33 @@ def place(
     nodes: Mapping[str, Node],
     used: Mapping[str, int],
     avoided: Collection[str],
+    own: Mapping[str, int],
 ) -> NodeCache | None:
     """The cache, and so the node, of the next worker: one that holds the model before one that fetches it.
 
-    Among equals the one with the most GPUs free. None where every node that suits is full.
+    Among equals one that keeps the pool spread as it asks for, then the one with the most GPUs free. None where every
+    node that suits is full, or would have more of the pool's workers than its spread allows; `own` counts them.
     """
     selector = spec.scheduling.get("nodeSelector", {})
 
     def free(cache: NodeCache) -> int:
         return int(nodes[cache.node].allocatable.get(GPU, 0)) - used.get(cache.node, 0)
 
+    fit = [cache for cache in caches if cache.node in nodes and nodes[cache.node].suits(selector)]
+    spread = Spread(spec.scheduling.get("topologySpreadConstraints", ()), [nodes[cache.node] for cache in fit], own)
     suited = [
         cache
-        for cache in caches
-        if cache.node in nodes
-        and nodes[cache.node].suits(selector)
-        and cache.node not in avoided
+        for cache in fit
+        if cache.node not in avoided
         and (not spec.gpus or free(cache) >= spec.gpus)
+        and not spread.crowds(nodes[cache.node], "DoNotSchedule")
     ]
-    return max(suited, key=lambda cache: (_presence(cache, version), free(cache), cache.node), default=None)
+
+    def worth(cache: NodeCache) -> tuple[int, int, int, str]:
+        crowded = spread.crowds(nodes[cache.node], "ScheduleAnyway")
+        return _presence(cache, version), -crowded, free(cache), cache.node
+
+    return max(suited, key=worth, default=None)
 
 
 def places(
@@ -68,18 +76,53 @@ def places(
     nodes: Mapping[str, Node],
     used: Mapping[str, int],
     avoided: Collection[str],
+    own: Mapping[str, int],
     count: int,
 ) -> list[NodeCache]:
     """The caches of that many new workers, or of as many as there is room for."""
     found: list[NodeCache] = []
-    taken = Counter(used)
+    taken, there = Counter(used), Counter(own)
     while len(found) < count:
-        cache = place(spec, version, caches, nodes, taken, avoided)
+        cache = place(spec, version, caches, nodes, taken, avoided, there)
         if cache is None:
             break
         found.append(cache)
         taken[cache.node] += spec.gpus
+        there[cache.node] += 1
     return found
+
+
+class Spread:
+    """A pool's topology spread over nodes, as the scheduler counts it.
+
+    The scheduler itself cannot keep it for a worker that is tied to a node: to it that node is all there is.
+    """
+
+    def __init__(self, constraints: Sequence[Mapping[str, Any]], nodes: Sequence[Node], own: Mapping[str, int]) -> None:
+        self._constraints = constraints
+        self._counts = {constraint["topologyKey"]: _by_domain(constraint, nodes, own) for constraint in constraints}
+
+    def crowds(self, node: Node, otherwise: str) -> int:
+        """How many constraints of this kind of `whenUnsatisfiable` one more worker on the node would break."""
+        return sum(
+            constraint.get("whenUnsatisfiable", "ScheduleAnyway") == otherwise and self._breaks(constraint, node)
+            for constraint in self._constraints
+        )
+
+    def _breaks(self, constraint: Mapping[str, Any], node: Node) -> bool:
+        key = constraint["topologyKey"]
+        if key not in node.labels:
+            return True
+        counts = self._counts[key]
+        return counts[node.labels[key]] + 1 - min(counts.values()) > int(constraint.get("maxSkew", 1))
+
+
+def _by_domain(constraint: Mapping[str, Any], nodes: Sequence[Node], own: Mapping[str, int]) -> Mapping[str, int]:
+    counts: dict[str, int] = {}
+    for node in nodes:
+        if (domain := node.labels.get(constraint["topologyKey"])) is not None:
+            counts[domain] = counts.get(domain, 0) + own.get(node.name, 0)
+    return counts
 
 
 def fetching(cache: NodeCache | None, version: str) -> str:

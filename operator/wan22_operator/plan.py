@@ -99,7 +99,8 @@ def plan(
     wanted = max(wanted, min(staying + replacing + start, spec.maximum))
     started = _started(observed, record, start, owed)
     if len(started) < start:
-        obstacle = f"No node with a cache has {spec.gpus} GPUs free."
+        spread = " and takes one more by the pool's spread" if spec.scheduling.get("topologySpreadConstraints") else ""
+        obstacle = f"No node with a cache has {spec.gpus} GPUs free{spread}."
     dropped = {seen.name for seen in workers if seen.pod is None and seen.name in victims}
     remaining = [worker for worker in record.workers if worker.name not in dropped]
     changed = wanted != record.desired or set(victims) - set(record.victims) or start
@@ -147,7 +148,8 @@ def _started(observed: Observed, record: Record, count: int, owed: int) -> list[
         for worker in record.workers:
             used[worker.node] += 0 if worker.uid else spec.gpus
         avoided = {node.node for node in record.avoided if node.until > observed.now}
-        homes = [*places(spec, record.model_version, observed.caches, observed.nodes, used, avoided, count)]
+        own = Counter(worker.node for worker in record.workers)
+        homes = [*places(spec, record.model_version, observed.caches, observed.nodes, used, avoided, own, count)]
     return [
         WorkerRecord(
             name=spec.key.worker(record.next_ordinal + number),

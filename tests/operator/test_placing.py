@@ -11,6 +11,8 @@ from wan22_operator.record import State
 
 from .observing import VERSION, demand, observed, planned, pool_spec, view
 
+HOST = "kubernetes.io/hostname"
+
 
 def cache(name: str, state: Any = None, **fields: Any) -> NodeCache:
     versions = {} if state is None else {VERSION: CachedVersion(version=VERSION, state=state, **fields)}
@@ -18,16 +20,23 @@ def cache(name: str, state: Any = None, **fields: Any) -> NodeCache:
 
 
 def node(name: str, gpus: int = 2) -> Node:
-    return Node(name, ready=True, schedulable=True, labels={}, allocatable={"nvidia.com/gpu": str(gpus)})
+    labels = {HOST: name, "zone": "z1" if name in "ab" else "z2"}
+    return Node(name, ready=True, schedulable=True, labels=labels, allocatable={"nvidia.com/gpu": str(gpus)})
 
 
 NODES = {name: node(name) for name in ("a", "b", "c")}
 
 
 def chosen(
-    *caches: NodeCache, used: dict[str, int] | None = None, count: int = 1, avoided: tuple[str, ...] = ()
+    *caches: NodeCache,
+    used: dict[str, int] | None = None,
+    count: int = 1,
+    avoided: tuple[str, ...] = (),
+    own: dict[str, int] | None = None,
+    spread: tuple[dict[str, Any], ...] = (),
 ) -> list[str]:
-    found = places(pool_spec(), VERSION, caches, NODES, used or {}, avoided, count)
+    spec = replace(pool_spec(), scheduling={"topologySpreadConstraints": spread})
+    found = places(spec, VERSION, caches, NODES, used or {}, avoided, own or {}, count)
     return [cache.node for cache in found]
 
 
@@ -41,6 +50,25 @@ def test_a_node_that_holds_the_model_comes_before_one_that_fetches_it_and_that_b
 def test_among_equals_the_emptiest_node_is_taken_and_full_ones_never() -> None:
     assert chosen(cache("a"), cache("b"), used={"b": 1}) == ["a"]
     assert chosen(cache("a"), used={"a": 2}) == []
+
+
+def test_workers_are_spread_as_the_pool_asks_although_each_is_tied_to_a_node() -> None:
+    caches = cache("a", CachedVersion.PRESENT), cache("b", CachedVersion.PRESENT), cache("c")
+    hard = {"topologyKey": HOST, "whenUnsatisfiable": "DoNotSchedule"}
+    assert chosen(*caches, count=4, spread=(hard,)) == ["b", "a", "c", "b"]
+    assert chosen(*caches, own={"a": 1, "b": 1}, spread=(hard,)) == ["c"]
+    assert chosen(*caches, own={"a": 1, "b": 1}, avoided=("c",), spread=(hard,)) == []
+    assert chosen(*caches, own={"a": 1, "b": 1}, spread=({**hard, "maxSkew": 2},)) == ["b"]
+    zones = {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    assert chosen(*caches, count=3, spread=(zones,)) == ["b", "c", "a"]
+    assert chosen(*caches, spread=({**hard, "topologyKey": "rack"},)) == []
+
+
+def test_a_spread_that_is_only_wished_for_gives_way_to_the_model() -> None:
+    caches = cache("a", CachedVersion.PRESENT), cache("b", CachedVersion.PRESENT), cache("c")
+    wish = {"topologyKey": HOST}
+    assert chosen(*caches, own={"b": 1, "a": 0}, spread=(wish,)) == ["a"]
+    assert chosen(*caches, count=4, spread=(wish,)) == ["b", "a", "b", "a"]
 
 
 def test_pods_count_where_they_are_bound_or_tied_to() -> None:
