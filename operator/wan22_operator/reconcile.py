@@ -88,7 +88,8 @@ class Reconciler:
             observed.spec.key, held=held * gpus, wants=wanted * gpus, lateness=late, step=gpus
         )
         few = f"The GPU budget of {self._settings.gpu_budget} leaves it {claim // gpus} of the {wanted} workers wanted."
-        return claim // gpus, few if claim < wanted * gpus else ""
+        held_back = wish.decision.reason if wish.decision is not None and wish.decision.held_back else ""
+        return claim // gpus, few if claim < wanted * gpus else held_back
 
     async def _declare(self, observed: Observed, planned: Plan) -> bool:
         """Tells the gateway of the pool; True when it knows it, or has known it and does not answer now."""

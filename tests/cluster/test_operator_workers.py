@@ -32,7 +32,7 @@ NAMESPACE = "operator-nodes"
 IMAGES = {
     "wan22/worker": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "0.01")),
     "wan22/slow": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "1")),
-    "wan22/starved": Image((*SIMULATED, "--time-scale", "100", "--gpu-utilization", "0.08")),
+    "wan22/starved": Image((*SIMULATED, "--time-scale", "600", "--gpu-utilization", "0.08")),
     "wan22/slower": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "6")),
     "wan22/crash": Image(("python", "-c", "raise SystemExit(3)", "--")),
 }
@@ -184,7 +184,7 @@ async def test_busy_workers_that_wait_for_something_else_than_their_gpu_get_no_h
         lambda since: time.time() - datetime.fromisoformat(since).timestamp() > 65,  # it is judged after a minute
         90.0,
     )
-    waiting = await cluster.create(client, "starved", 50)
+    waiting = [await cluster.create(client, "starved", 50) for _ in range(160)]  # a second of GPU time each
     found = await until(
         lambda: condition_of(cluster.status("starved"), "ScalingActive")[2], lambda text: "of their" in text
     )
@@ -192,7 +192,7 @@ async def test_busy_workers_that_wait_for_something_else_than_their_gpu_get_no_h
         "the busy ones use less than 20% of their GPUs: they wait for something else, and more GPUs would too."
     )
     assert len(cluster.pods("starved")) == 1
-    for one in (waiting, running):
+    for one in (*waiting, running):
         await client.cancel(one.name)
     await cluster.remove("starved")
 
