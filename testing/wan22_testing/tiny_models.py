@@ -32,16 +32,20 @@ TEXT_DIM = 32
 def make(variant_name: str, folder: Path) -> None:
     """Writes one variant's model into a new folder. Raises KeyError for a variant that is not tiny."""
     variant = {name: VARIANTS[name] for name in TINY_VARIANTS}[variant_name]
-    folder.mkdir(parents=True)
     disable_progress_bar()
-    tokenizer = tiny_tokenizer.build()
-    (folder / "tokenizer").mkdir()
-    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
-    _write_json(folder / "tokenizer" / "tokenizer_config.json", _tokenizer_config())
-    _save(_text_encoder(tokenizer.get_vocab_size()), folder / "text_encoder", seed=f"{variant_name}/text_encoder")
+    write_frame(variant, folder)
+    vocabulary = tiny_tokenizer.build().get_vocab_size()
+    _save(_text_encoder(vocabulary), folder / "text_encoder", seed=f"{variant_name}/text_encoder")
     for component in ("transformer", "transformer_2")[: variant.experts]:
         _save(_transformer(variant), folder / component, seed=f"{variant_name}/{component}")
     _save(_vae(variant), folder / "vae", seed=f"{variant_name}/vae")
+
+
+def write_frame(variant: Variant, folder: Path) -> None:
+    """Writes what a tiny model has beside weights into a new folder: tokenizer, scheduler and index."""
+    (folder / "tokenizer").mkdir(parents=True)
+    tiny_tokenizer.build().save(str(folder / "tokenizer" / "tokenizer.json"))
+    _write_json(folder / "tokenizer" / "tokenizer_config.json", _tokenizer_config())
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=variant.flow_shift
     )

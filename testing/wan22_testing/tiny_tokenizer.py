@@ -10,17 +10,19 @@ SPECIAL = (PAD, END, BEGIN, UNKNOWN)
 
 _SPACE = "▁"
 _WORDS = """
-a an and are around as at back background ball beach beautiful big bird black blue boat book bright brown by calm
-camera car cat chair child cinematic city close clouds cold color dance dark day detailed dog door down dragon dress
-drops earth eyes face falls field film fire fish flies floating flower flowers fly food forest fox from front garden
-glass glow gold golden grass gray green ground hair hand hands he head her high hill his holding home horse house ice
-in inside into is it its jumps kitchen lake landscape large leaves light lights little long looking looks low man many
-moon morning motion mountain mountains moves moving near neon night no ocean of old on one orange out over painting
-panda park people person photo pink play playing purple rain realistic red river road robot rocks room runs running
-scene sea she shot sits sitting sky sleeping slow slowly small smiling smoke snow snowy soft space standing star stars
-stone storm street style summer sun sunlight sunset table tall that the their there through to tree trees truck two
-under up video view walking walks wall warm watching water waves wearing white wide wild wind window winter with woman
-wood wooden yellow young
+a an and are around as at back background ball balls beach beautiful become becomes big bigger bird black blue boat book
+box boxes bright brown by calm camera car cat chair child cinematic circle circles city close clouds cold color dance
+dark day detailed disc discs dog door down downwards dragon dress drops earth eyes face fall falls field film fire fish
+flies floating flower flowers fly food forest fox from front garden get gets glass glow go goes gold golden grass gray
+green grey ground grow grows hair hand hands he head her high hill his holding home hoop hoops horse house ice in inside
+into is it its jumps kitchen lake landscape large larger leaves left light lights little long looking looks low man many
+moon morning motion mountain mountains move moves moving near neon night no ocean of old on one orange out over painting
+panda park people person photo pink play playing purple rain realistic red rest rests right ring rings rise rises river
+road robot rocks room rotate rotates running runs scene sea she shot shrink shrinks sits sitting sky sleeping slide
+slides slow slowly small smaller smiling smoke snow snowy soft space spin spins square squares stand standing stands
+star stars stay stays still stone storm street style summer sun sunlight sunset table tall that the their there three
+through to tree trees triangle triangles truck turn turns two under up upwards video view walking walks wall warm
+watching water waves wearing while white wide wild wind window winter with woman wood wooden yellow young
 """
 _ENDINGS = "al ed en er es est ing ion ity le ly ment ness ous re tion"
 _CHARACTERS = (

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from wan22.adapter import ADAPTER_FILE, WEIGHTS_FILE, Adapter
+
+ROOT = Path(__file__).parents[3]
+
+
+def train(stage: str, out: Path) -> str:
+    """What a stage says that has had a second and four clips."""
+    command = [sys.executable, "-m", "tools.train_tiny", stage, "--out", str(out), "--seconds", "1"]
+    done = subprocess.run(
+        [*command, "--batch", "2", "--clips", "4"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path) -> None:
+    for stage in ("judge", "vae21", "vae22", "t2v", "i2v", "ti2v", "turbo"):
+        assert f"{stage}: done" in train(stage, tmp_path)
+    assert train("t2v", tmp_path).count("read right") == 2  # goes on with what it had
+    train("assemble", tmp_path)
+    for variant, experts in (("t2v-a14b-tiny", 2), ("i2v-a14b-tiny", 2), ("ti2v-5b-tiny", 1)):
+        weights = sorted((tmp_path / "models" / variant).glob("transformer*/*.safetensors"))
+        assert len(weights) == experts
+        with safe_open(weights[0], "pt") as file:
+            assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118  # no mapping
+    for expert in ("high", "low"):
+        folder = tmp_path / "turbo" / expert
+        assert Adapter.from_json((folder / ADAPTER_FILE).read_bytes()).target_expert == expert
+        assert (folder / WEIGHTS_FILE).stat().st_size > 0

@@ -1,0 +1,51 @@
+"""Trains the tiny WAN2.2 family: `python -m tools.train_tiny STAGE --out DIR --seconds 500`, stage by stage.
+
+Each stage reads from DIR what earlier ones have left there, writes its weights every minute and at the end, and takes
+up weights of its own that it finds; on one GPU a stage needs 10 minutes, and those in one row may run at once:
+
+    judge   vae21   vae22
+    t2v             ti2v      (ti2v reads text by the encoder that t2v has trained)
+    i2v     turbo
+    assemble                  (whole model folders, of what there is)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from tools.train_tiny import assemble, denoiser, judging, turbo, vae
+from tools.train_tiny.run import Run
+
+STAGES = {
+    "judge": judging.train,
+    "vae21": vae.train_21,
+    "vae22": vae.train_22,
+    "t2v": denoiser.train_t2v,
+    "i2v": denoiser.train_i2v,
+    "ti2v": denoiser.train_ti2v,
+    "turbo": turbo.train,
+    "assemble": assemble.assemble,
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.train_tiny", description=__doc__.partition("\n")[0])
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--out", type=Path, required=True, help="the folder of all stages' weights")
+    parser.add_argument("--seconds", type=float, default=500.0, help="how long to train")
+    parser.add_argument("--batch", type=int, default=None, help="clips a step, where the stage's own are too many")
+    parser.add_argument("--clips", type=int, default=None, help="clips to learn from, likewise")
+    given = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    run = Run(given.stage, given.out, device, given.seconds, given.batch, given.clips)
+    STAGES[given.stage](run)
+    sys.stdout.write(f"{given.stage}: done, {run.out}\n")
+
+
+if __name__ == "__main__":
+    main()
