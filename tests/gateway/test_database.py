@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
-from sqlalchemy import func, insert, select
+import pytest
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.exc import StatementError
 
 from wan22.errors import FailedPrecondition
 from wan22_gateway.store.database import Database, Transaction
@@ -42,6 +44,15 @@ async def test_a_failing_write_undoes_itself_alone(database: Database) -> None:
     assert isinstance(results[1], FailedPrecondition)
     assert results[2] == "b"
     assert await database.read(count) == 2
+
+
+async def test_an_error_says_nothing_of_what_was_to_be_stored(database: Database) -> None:
+    def half(tx: Transaction) -> None:
+        tx.execute(text("INSERT INTO objects (key, state) VALUES (:key, :state)"), {"key": "a prompt"})
+
+    with pytest.raises(StatementError) as caught:
+        await database.write(half)
+    assert "a prompt" not in str(caught.value)
 
 
 async def test_listeners_wake_after_the_commit_of_their_topic_alone(database: Database) -> None:

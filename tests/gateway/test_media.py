@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -60,3 +62,16 @@ async def test_an_upload_puts_an_image_back_whose_object_was_lost(
         await read(library, "alice", stored.id)
     assert await library.add("alice", chunks(picture())) == stored
     assert await read(library, "alice", stored.id) == kept
+
+
+async def test_the_decoder_is_told_no_secret_of_the_gateways_environment(
+    library: MediaLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "environment"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nenv > {told}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    assert (await library.add("alice", chunks(picture()))).width == 64
+    assert "hush" not in told.read_text()

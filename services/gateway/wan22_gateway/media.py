@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import secrets
 import struct
 import sys
@@ -22,6 +23,8 @@ from wan22_gateway.store.database import Database
 log = logging.getLogger(__name__)
 MAX_BYTES = 32 << 20
 NORMALIZE_SECONDS = 30.0
+INHERITED = frozenset({"LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH"})
+"""All that the decoder gets of the gateway's environment: what it needs to start, and no password."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ async def _normalize(data: bytes) -> bytes:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env={name: os.environ[name] for name in INHERITED & os.environ.keys()},
     )
     try:
         async with asyncio.timeout(NORMALIZE_SECONDS):

@@ -1,6 +1,6 @@
 """Reads an image from standard input and writes it as an RGB PNG to standard output; run in a process with limits.
 
-A hostile file can at worst end this process. The text for the caller goes to standard error.
+A file that the decoder cannot bear ends this process and nothing else. The text for the caller goes to standard error.
 """
 
 from __future__ import annotations

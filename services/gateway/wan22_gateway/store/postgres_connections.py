@@ -58,6 +58,7 @@ class Connections:
         """A pool of at most so many connections."""
         return create_engine(
             "postgresql+psycopg://",
+            hide_parameters=True,  # prompts are among them, and errors are logged
             creator=lambda: self.connect(options),
             poolclass=QueuePool,
             pool_size=size,

@@ -120,6 +120,7 @@ def _truncate_log(path: Path) -> bool:
 def _engine(path: Path, *, size: int, begin: str) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
+        hide_parameters=True,  # prompts are among them, and errors are logged
         poolclass=QueuePool,
         pool_size=size,
         max_overflow=0,
