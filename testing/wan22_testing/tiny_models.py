@@ -35,9 +35,13 @@ def make(variant_name: str, folder: Path) -> None:
     disable_progress_bar()
     write_frame(variant, folder)
     vocabulary = tiny_tokenizer.build().get_vocab_size()
-    _save(_text_encoder(vocabulary), folder / "text_encoder", seed=f"{variant_name}/text_encoder")
+    text_encoder = new_text_encoder(vocabulary, d_model=TEXT_DIM, d_kv=8, d_ff=64)
+    _save(text_encoder, folder / "text_encoder", seed=f"{variant_name}/text_encoder")
     for component in ("transformer", "transformer_2")[: variant.experts]:
-        _save(_transformer(variant), folder / component, seed=f"{variant_name}/{component}")
+        sizes = {"dim": variant.dim, "ffn_dim": variant.ffn_dim, "num_layers": variant.num_layers}
+        _save(
+            new_transformer(variant, text_dim=TEXT_DIM, **sizes), folder / component, seed=f"{variant_name}/{component}"
+        )
     _save(_vae(variant), folder / "vae", seed=f"{variant_name}/vae")
 
 
@@ -64,14 +68,13 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def _text_encoder(vocab_size: int) -> UMT5EncoderModel:
+def new_text_encoder(vocab_size: int, **sizes: Any) -> UMT5EncoderModel:
+    """A small UMT5, as torch initialises it; `sizes` are more of UMT5Config."""
     config = UMT5Config(
         vocab_size=vocab_size,
-        d_model=TEXT_DIM,
-        d_kv=8,
         num_heads=4,
-        d_ff=64,
         num_layers=2,
+        **sizes,
         feed_forward_proj="gated-gelu",
         pad_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
         eos_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.END),
@@ -80,15 +83,18 @@ def _text_encoder(vocab_size: int) -> UMT5EncoderModel:
     return UMT5EncoderModel(config)
 
 
-def _transformer(variant: Variant) -> WanTransformer3DModel:
+def new_transformer(
+    variant: Variant, *, text_dim: int, dim: int, ffn_dim: int, num_layers: int
+) -> WanTransformer3DModel:
+    """A DiT with the variant's channels, as torch initialises it."""
     return WanTransformer3DModel(
         num_attention_heads=2,
-        attention_head_dim=variant.dim // 2,
+        attention_head_dim=dim // 2,
         in_channels=variant.in_channels,
         out_channels=variant.latent_channels,
-        text_dim=TEXT_DIM,
-        ffn_dim=variant.ffn_dim,
-        num_layers=variant.num_layers,
+        text_dim=text_dim,
+        ffn_dim=ffn_dim,
+        num_layers=num_layers,
     )
 
 

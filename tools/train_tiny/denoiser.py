@@ -15,7 +15,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from tools.train_tiny import vae
 from tools.train_tiny.judging import FILE as JUDGE
-from tools.train_tiny.run import Run
+from tools.train_tiny.run import Run, store
 from tools.train_tiny.text import Text
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from wan22.variants import VARIANTS, Variant
 from wan22_testing.shapes.captions import caption, plain_caption
 from wan22_testing.shapes.judge import Judge
 from wan22_testing.shapes.world import Scene, random_scene, render
+from wan22_testing.tiny_models import new_transformer
 
 DIM, LAYERS, FFN = 96, 6, 256
 SIDES = ((64, 256, 0.5), (96, 128, 0.2), (128, 64, 0.3))
@@ -73,22 +74,13 @@ class Family:
         return WanTransformer3DModel.from_pretrained(self.folder / name, torch_dtype=torch.float32).to(self.run.device)
 
     def _new(self) -> WanTransformer3DModel:
-        return WanTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=DIM // 2,
-            in_channels=self.variant.in_channels,
-            out_channels=self.variant.latent_channels,
-            text_dim=Text.DIM,
-            ffn_dim=FFN,
-            num_layers=LAYERS,
-        ).to(self.run.device)
+        new = new_transformer(self.variant, text_dim=Text.DIM, dim=DIM, ffn_dim=FFN, num_layers=LAYERS)
+        return new.to(self.run.device)
 
     def save(self, averages: Sequence[WanTransformer3DModel]) -> None:
         """Writes the experts as bf16."""
         for name, expert in zip(self.names, averages, strict=True):
-            copy = WanTransformer3DModel.from_config(expert.config)
-            copy.load_state_dict({key: value.bfloat16() for key, value in expert.state_dict().items()}, assign=True)
-            copy.save_pretrained(self.folder / name)
+            store(WanTransformer3DModel.from_config(expert.config), expert, self.folder / name)
 
     def examples(self, text: Text, side: int, count: int) -> Examples:
         """New clips of one size."""

@@ -19,6 +19,13 @@ SAVE_SECONDS = 60.0
 SAY_SECONDS = 15.0
 
 
+def store(module: Any, like: nn.Module, folder: Path) -> None:
+    """Writes the weights of `like` as bf16 into a folder, by a new module of its kind that can write itself."""
+    weights = {name: value.bfloat16() for name, value in like.state_dict().items()}
+    module.load_state_dict(weights, assign=True)
+    module.save_pretrained(folder)
+
+
 @dataclass
 class Run:
     """What a stage is given."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tools.train_tiny.run import Run
+from tools.train_tiny.run import Run, store
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
 from wan22.variants import MAX_PROMPT_TOKENS, NEGATIVE_PROMPT
 from wan22_testing import tiny_tokenizer
+from wan22_testing.tiny_models import new_text_encoder
 
 
 class Text:
@@ -30,20 +31,8 @@ class Text:
         self._unprompted = self._table(unprompted)
 
     def _new(self) -> UMT5EncoderModel:
-        config = UMT5Config(
-            vocab_size=self._tokenizer.get_vocab_size(),
-            d_model=self.DIM,
-            d_kv=16,
-            num_heads=4,
-            d_ff=128,
-            num_layers=2,
-            dropout_rate=0.0,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
-            eos_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.END),
-            decoder_start_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
-        )
-        return UMT5EncoderModel(config)
+        vocabulary = self._tokenizer.get_vocab_size()
+        return new_text_encoder(vocabulary, d_model=self.DIM, d_kv=16, d_ff=128, dropout_rate=0.0)
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """(captions, 48), zero where there is nothing."""
@@ -62,9 +51,7 @@ class Text:
     def save(self, averages: Sequence[nn.Module]) -> None:
         """Writes the encoder as bf16, if it is one of what was trained."""
         for average in averages:
-            copy = UMT5EncoderModel(self._encoder.config)
-            copy.load_state_dict({key: value.bfloat16() for key, value in average.state_dict().items()}, assign=True)
-            copy.save_pretrained(self._folder)
+            store(UMT5EncoderModel(self._encoder.config), average, self._folder)
 
     def _encode(self, tokens: Tensor) -> Tensor:
         there = (tokens != 0).long()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
-from tools.train_tiny.run import Run
+from tools.train_tiny.run import Run, store
 from torch import Tensor
 from torch.nn import functional
 
@@ -97,9 +97,7 @@ def _train(run: Run, config: dict[str, Any], folder: Path) -> None:
         latents = torch.cat([average.encode(clips).latent_dist.mode() for clips in measured])
         mean, deviation = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
         average.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
-        stored = AutoencoderKLWan.from_config(average.config)
-        stored.load_state_dict({key: value.bfloat16() for key, value in average.state_dict().items()}, assign=True)
-        stored.save_pretrained(folder)
+        store(AutoencoderKLWan.from_config(average.config), average, folder)
         there = load(folder, run.device)
         run.say(", ".join(f"PSNR {_psnr_at(there, run, side):.2f} dB at {side}x{side}" for side in (64, 128)))
 
