@@ -21,6 +21,7 @@ def test_an_older_number_or_epoch_is_refused(older: Fence) -> None:
     with pytest.raises(Aborted, match="the newest seen is attempt 2, owner epoch 5") as caught:
         book.observe("g", older)
     assert caught.value.reason is Reason.STALE_OWNER
+    assert caught.value.metadata == {"number": "2", "owner_epoch": "5"}
 
 
 def test_a_refused_caller_changes_nothing() -> None:

@@ -132,6 +132,7 @@ async def test_a_newer_owner_takes_the_running_attempt_over(kind: WorkerKind, tm
         ended = await error_of(old)
         assert isinstance(ended, Aborted)
         assert ended.reason is Reason.STALE_OWNER
+        assert ended.metadata == {"number": "1", "owner_epoch": "2"}
         for refused in (caller.cancel(attempt(epoch=1)), caller.release(attempt(epoch=1))):
             with pytest.raises(Aborted, match="attempt 1, owner epoch 2"):
                 await refused

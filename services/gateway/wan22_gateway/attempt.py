@@ -16,7 +16,7 @@ from wan22.errors import Aborted, InternalError, Reason, ResourceExhausted, Unav
 from wan22.parameter_messages import complete_from_message
 from wan22.status import from_rpc_error
 from wan22.v1 import generation_pb2, inference_pb2
-from wan22_gateway import lifecycle, outcome, previews
+from wan22_gateway import lifecycle, older_store, outcome, previews
 from wan22_gateway.lifecycle import State
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.results import Results
@@ -320,7 +320,7 @@ class AttemptRunner:
     async def _broken(self, error: Wan22Error) -> _Next:
         """Decides what a broken stream means, or one that could not be sent."""
         if isinstance(error, Aborted) and error.reason is Reason.STALE_OWNER:
-            log.info("generations/%s has a newer owner.", self._fence.generation)
+            await self._outrun(error)
             return _Next.DONE
         if error.reason is Reason.ATTEMPT_RELEASED:
             await self._database.write(outcome.spent, self._claim)
@@ -339,3 +339,11 @@ class AttemptRunner:
             return _Next.RETRY
         await self._database.write(lifecycle.fail, self._fence, error)
         return _Next.DONE
+
+    async def _outrun(self, error: Aborted) -> None:
+        seen = older_store.newest_seen(error, self._fence)
+        if not await self._database.write(older_store.go_beyond, self._claim, seen):
+            log.info("generations/%s has a newer owner.", self._fence.generation)
+            return
+        text = "generations/%s: %s has seen attempt %d, owner epoch %d: the store is older than its workers."
+        log.warning(text, self._fence.generation, self._claim.worker, seen.attempt, seen.owner_epoch)

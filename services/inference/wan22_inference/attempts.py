@@ -21,6 +21,11 @@ class Fence:
     number: int
     owner_epoch: int
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """For an error's: whom a stale caller is told to have come before it."""
+        return {"number": str(self.number), "owner_epoch": str(self.owner_epoch)}
+
 
 @dataclass(frozen=True)
 class AttemptKey:
@@ -126,6 +131,7 @@ class AttemptBook:
                 f"Attempt {fence.number}, owner epoch {fence.owner_epoch} of {generation} is stale: the newest seen is "
                 f"attempt {seen.fence.number}, owner epoch {seen.fence.owner_epoch}. Stop working on it.",
                 reason=Reason.STALE_OWNER,
+                metadata=seen.fence.metadata,
             )
         released = seen is not None and seen.released and seen.fence.number == fence.number
         self._seen[generation] = _Seen(fence, released)

@@ -267,7 +267,9 @@ async def _receive(requests: Requests, inputs: Inputs) -> None:
 def _check_owner(following: Following) -> None:
     if following.displaced:
         raise Aborted(
-            f"A newer owner or stream follows {following.held.key}: stop working on it.", reason=Reason.STALE_OWNER
+            f"A newer owner or stream follows {following.held.key}: stop working on it.",
+            reason=Reason.STALE_OWNER,
+            metadata=following.held.fence.metadata,
         )
 
 
