@@ -3,29 +3,34 @@
 Each stage reads from DIR what earlier ones have left there, writes its weights every minute and at the end, and takes
 up weights of its own that it finds; on one GPU a stage needs 10 minutes, and those in one row may run at once:
 
-    judge   vae21   vae22
-    t2v             ti2v      (ti2v reads text by the encoder that t2v has trained)
-    i2v     turbo
-    assemble                  (whole model folders, of what there is)
+    judge     text      vae21     vae22
+    t2v-high  t2v-low   i2v-high  i2v-low   ti2v
+    turbo
+    assemble                                       (whole model folders, of what there is)
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from tools.train_tiny import assemble, denoiser, judging, turbo, vae
+from tools.train_tiny import assemble, denoiser, judging, text, turbo, vae
 from tools.train_tiny.run import Run
 
-STAGES = {
+STAGES: dict[str, Callable[[Run], None]] = {
     "judge": judging.train,
-    "vae21": vae.train_21,
-    "vae22": vae.train_22,
-    "t2v": denoiser.train_t2v,
-    "i2v": denoiser.train_i2v,
-    "ti2v": denoiser.train_ti2v,
+    "text": text.train,
+    "vae21": partial(vae.train, config=vae.CONFIG_21),
+    "vae22": partial(vae.train, config=vae.CONFIG_22),
+    "t2v-high": partial(denoiser.train, variant="t2v-a14b-tiny", number=0),
+    "t2v-low": partial(denoiser.train, variant="t2v-a14b-tiny", number=1),
+    "i2v-high": partial(denoiser.train, variant="i2v-a14b-tiny", number=0),
+    "i2v-low": partial(denoiser.train, variant="i2v-a14b-tiny", number=1),
+    "ti2v": partial(denoiser.train, variant="ti2v-5b-tiny", number=0),
     "turbo": turbo.train,
     "assemble": assemble.assemble,
 }
@@ -41,7 +46,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=None, help="clips to learn from, likewise")
     given = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     run = Run(given.stage, given.out, device, given.seconds, given.batch, given.clips)
     STAGES[given.stage](run)
     sys.stdout.write(f"{given.stage}: done, {run.out}\n")

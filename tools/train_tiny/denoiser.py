@@ -1,7 +1,8 @@
-"""The DiTs: flow matching of latents, for each expert in its own part of the noise, with the text encoder at first.
+"""The DiTs: flow matching of latents, for each expert in its own part of the noise.
 
 A clip's latents x0 and noise e make x = (1 - s) x0 + s e for a sigma s in [0, 1]; the DiT sees x and t = 1000 s, and
-learns the velocity e - x0. The high-noise expert knows only s above the boundary, the low-noise one only s below it.
+learns the velocity e - x0. The high-noise expert knows only s above the boundary, the low-noise one only s below it,
+so that neither needs the other to learn.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from diffusers import WanTransformer3DModel
 from tools.train_tiny import vae
 from tools.train_tiny.judging import FILE as JUDGE
 from tools.train_tiny.run import Run, store
-from tools.train_tiny.text import Text
+from tools.train_tiny.text import DIM as TEXT_DIM
+from tools.train_tiny.text import Text, padded
 from torch import Tensor, nn
 
 from wan22.variants import VARIANTS, Variant
@@ -26,9 +28,8 @@ from wan22_testing.shapes.world import Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
 
 DIM, LAYERS, FFN = 96, 6, 256
-SIDES = ((64, 256, 0.5), (96, 128, 0.2), (128, 64, 0.3))
-"""Sides of the clips, clips a step, and how often; all of WAN2.2's DiTs take any size."""
-CLIPS = {64: 60_000, 96: 24_000, 128: 24_000}
+SIDES = ((64, 256, 96_000), (128, 128, 48_000))
+"""Sides of the clips, clips a step, and clips to learn from; one step at one size, the next at the other."""
 DROPPED = 0.1
 """Prompts in training of which the DiT does not hear: guidance needs to know what it makes of none."""
 LAST_IMAGE, FIRST_IMAGE = 0.3, 0.5
@@ -41,63 +42,67 @@ class Examples:
 
     latents: Tensor
     """(clips, C, T, h, w)."""
-    tokens: Tensor
-    """(clips, longest caption)."""
+    text: Tensor
+    """(clips, longest caption, text dim)."""
     channels: Tensor | None = None
     """i2v: (clips, 20, T, h, w), mask and condition."""
     known: Tensor | None = None
     """ti2v: (clips, 1, T, 1, 1), 1 where latent frames are given."""
 
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """All of them."""
+        return self.latents, self.text, self.channels, self.known
+
     def __getitem__(self, rows: Tensor) -> Examples:
-        parts = (self.latents, self.tokens, self.channels, self.known)
-        return Examples(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+        return Examples(*(None if part is None else part[rows] for part in self.parts()))  # type: ignore[arg-type]
 
 
 class Family:
-    """What is trained together: a variant's experts, over its VAE."""
+    """A variant's experts, over the VAE and the text encoder that were trained before."""
 
-    def __init__(self, run: Run, variant: str, vae_folder: str) -> None:
+    def __init__(self, run: Run, variant: str) -> None:
         self.run = run
         self.variant: Variant = VARIANTS[variant]
-        self.vae = vae.load(run.out / vae_folder, run.device)
+        self.vae = vae.load(run.out / ("vae21" if self.variant.latent_channels == 16 else "vae22"), run.device)
+        self.text = Text(run)
+        self.text.encoder.requires_grad_(False)
         self.folder = run.out / variant
         self.names = ("transformer", "transformer_2")[: self.variant.experts]
         boundary = self.variant.boundary
         self.spans = ((0.0, 1.0),) if boundary is None else ((boundary, 1.0), (0.0, boundary))
         """Sigmas of each expert."""
 
-    def experts(self) -> list[WanTransformer3DModel]:
-        """As they were trained last, else new."""
-        return [self._load(name) if (self.folder / name).exists() else self._new() for name in self.names]
+    def there(self) -> bool:
+        """Whether all experts have been saved."""
+        return all((self.folder / name).exists() for name in self.names)
 
-    def _load(self, name: str) -> WanTransformer3DModel:
-        return WanTransformer3DModel.from_pretrained(self.folder / name, torch_dtype=torch.float32).to(self.run.device)
+    def expert(self, number: int) -> WanTransformer3DModel:
+        """As it was trained last, else new."""
+        folder = self.folder / self.names[number]
+        if folder.exists():
+            found = WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
+        else:
+            found = new_transformer(self.variant, text_dim=TEXT_DIM, dim=DIM, ffn_dim=FFN, num_layers=LAYERS)
+        return found.to(self.run.device)
 
-    def _new(self) -> WanTransformer3DModel:
-        new = new_transformer(self.variant, text_dim=Text.DIM, dim=DIM, ffn_dim=FFN, num_layers=LAYERS)
-        return new.to(self.run.device)
-
-    def save(self, averages: Sequence[WanTransformer3DModel]) -> None:
-        """Writes the experts as bf16."""
-        for name, expert in zip(self.names, averages, strict=True):
-            store(WanTransformer3DModel.from_config(expert.config), expert, self.folder / name)
-
-    def examples(self, text: Text, side: int, count: int) -> Examples:
+    @torch.no_grad()
+    def examples(self, side: int, count: int) -> Examples:
         """New clips of one size."""
-        made: list[Examples] = []
+        made = []
         for _ in range(0, count, 256):
             scenes = [random_scene(self.run.rng) for _ in range(min(256, count))]
-            made.append(self.encoded(text, scenes, side, [caption(scene, self.run.rng) for scene in scenes]))
-        columns = zip(*((one.latents, one.tokens, one.channels, one.known) for one in made), strict=True)
+            made.append(self.encoded(scenes, side, [caption(scene, self.run.rng) for scene in scenes]).parts())
+        columns = zip(*made, strict=True)
         return Examples(*(None if column[0] is None else torch.cat(column) for column in columns))  # type: ignore[arg-type]
 
-    def encoded(self, text: Text, scenes: Sequence[Scene], side: int, captions: Sequence[str]) -> Examples:
+    @torch.no_grad()
+    def encoded(self, scenes: Sequence[Scene], side: int, captions: Sequence[str]) -> Examples:
         """Clips of these scenes."""
         clips = render(scenes, side, self.run.generator)
         latents = vae.encode(self.vae, clips)
-        made = Examples(latents.to(torch.bfloat16), text.tokens(captions))
+        made = Examples(latents.bfloat16(), self.text.embed(captions).bfloat16())
         if self.variant.image == "required":
-            return replace(made, channels=self._image_channels(clips).to(torch.bfloat16))
+            return replace(made, channels=self._image_channels(clips).bfloat16())
         if self.variant.image == "optional":
             known = torch.zeros(len(clips), 1, latents.shape[2], 1, 1, device=clips.device)
             known[:, :, 0] = (self._draw(len(clips)) < FIRST_IMAGE).view(-1, 1, 1, 1)
@@ -175,64 +180,48 @@ def shifted(steps: int, shift: float) -> list[float]:
     return [shift * sigma / (1 + (shift - 1) * sigma) for sigma in even]
 
 
-def train_t2v(run: Run) -> None:
-    """Into DIR/t2v-a14b-tiny, and the text encoder that is learnt with it."""
-    _train(run, Family(run, "t2v-a14b-tiny", "vae21"), Text(run, trained=True))
+def train(run: Run, variant: str, number: int) -> None:
+    """Into DIR/VARIANT: the expert of this number."""
+    family = Family(run, variant)
+    examples = [family.examples(side, run.clips(count)) for side, _, count in SIDES]
+    run.say(f"{sum(len(one.latents) for one in examples)} clips are encoded")
+    expert = family.expert(number)
+    forward: Any = torch.compile(expert, dynamic=False) if run.device.type == "cuda" else expert
+    unprompted, step = family.text.unprompted(), 0
 
-
-def train_i2v(run: Run) -> None:
-    """Into DIR/i2v-a14b-tiny."""
-    _train(run, Family(run, "i2v-a14b-tiny", "vae21"), Text(run))
-
-
-def train_ti2v(run: Run) -> None:
-    """Into DIR/ti2v-5b-tiny."""
-    _train(run, Family(run, "ti2v-5b-tiny", "vae22"), Text(run))
-
-
-def _train(run: Run, family: Family, text: Text) -> None:
-    examples = {side: family.examples(text, side, run.clips(CLIPS[side])) for side, _, _ in SIDES}
-    run.say(f"{sum(len(one.latents) for one in examples.values())} clips are encoded")
-    experts = family.experts()
-    forwards: list[Any] = [torch.compile(expert) if run.device.type == "cuda" else expert for expert in experts]
-
-    def loss(_passed: float) -> Tensor:
-        side, count, _ = run.rng.choices(SIDES, [share for _, _, share in SIDES])[0]
-        total = torch.zeros((), device=run.device)
-        for forward, span in zip(forwards, family.spans, strict=True):
-            have = len(examples[side].latents)
-            rows = torch.randint(have, (run.batch(count),), generator=run.generator, device=run.device)
-            batch = examples[side][rows]
-            total = total + flow_loss(forward, span, batch, text.embed(batch.tokens, dropped=DROPPED), run)
-        return total
+    def loss() -> Tensor:
+        nonlocal step
+        step += 1
+        have, count = examples[step % len(SIDES)], run.batch(SIDES[step % len(SIDES)][1])
+        batch = have[torch.randint(len(have.latents), (count,), generator=run.generator, device=run.device)]
+        text = padded(batch.text).float()
+        text[: round(count * DROPPED)] = unprompted[step // 2 % len(unprompted)]
+        return flow_loss(forward, family.spans[number], batch, text, run)
 
     def save(averages: Sequence[Any]) -> None:
-        family.save(averages[: len(experts)])
-        text.save(averages[len(experts) :])
-        stored, sigmas = family.experts(), shifted(20, family.variant.flow_shift)
-        for side in (64, 128):
-            share = share_right(
-                family, text, side, lambda x, given, texts: follow(stored, family, x, given, texts, sigmas)
-            )
-            run.say(share)
+        store(WanTransformer3DModel.from_config(expert.config), averages[0], family.folder / family.names[number])
+        if family.there():
+            stored = [family.expert(each) for each in range(len(family.names))]
+            sigmas = shifted(20, family.variant.flow_shift)
+            say_right(family, lambda x, given, texts: follow(stored, family, x, given, texts, sigmas))
 
-    run.fit([*experts, *text.learning], loss, save)
+    run.fit([expert], loss, save)
 
 
 Make = Callable[[Tensor, Examples, Sequence[Tensor]], Tensor]
 """Latents of noise, an image condition, and the embeddings of prompts and of none."""
 
 
-def share_right(family: Family, text: Text, side: int, make: Make) -> str:
-    """Of new prompts, how many the judge reads back right from what is made of them."""
-    run = family.run
-    count = run.clips(64)
-    scenes = [random_scene(run.rng) for _ in range(count)]
-    prompts = [plain_caption(scene) for scene in scenes]
-    given = family.encoded(text, scenes, side, prompts)
-    both = (text.embed(given.tokens), text.embed(text.tokens([""] * count)))
-    noise = torch.randn(given.latents.shape, generator=run.generator, device=run.device)
-    latents = make(noise, given, both)
-    judge = Judge.load(run.out / JUDGE).to(run.device)
-    right = judge.right(vae.decode(family.vae, latents), scenes)
-    return f"{sum(right)} of {count} read right at {side}x{side}"
+@torch.no_grad()
+def say_right(family: Family, make: Make) -> None:
+    """Says of how many new prompts the judge reads back right what is made of them."""
+    run, judge = family.run, Judge.load(family.run.out / JUDGE).to(family.run.device)
+    count = run.clips(128)
+    for side in (64, 128):
+        scenes = [random_scene(run.rng) for _ in range(count)]
+        prompts = [plain_caption(scene) for scene in scenes]
+        given = family.encoded(scenes, side, prompts)
+        texts = (padded(given.text).float(), family.text.unprompted()[:1].expand(count, -1, -1))
+        noise = torch.randn(given.latents.shape, generator=run.generator, device=run.device)
+        right = judge.right(vae.decode(family.vae, make(noise, given, texts)), scenes)
+        run.say(f"{sum(right)} of {count} prompts read right at {side}x{side}")

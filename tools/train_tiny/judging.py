@@ -21,7 +21,7 @@ def train(run: Run) -> None:
     judge = (Judge.load(file) if file.exists() else Judge()).to(run.device).train()
     batch = run.batch(256)
 
-    def loss(_passed: float) -> Tensor:
+    def loss() -> Tensor:
         scenes, clips = _scenes(run, batch)
         with torch.autocast(run.device.type, torch.bfloat16):
             reading: Reading = judge(_roughened(clips, run.generator))

@@ -57,22 +57,25 @@ class Run:
         sys.stdout.flush()
 
     def fit(
-        self, modules: Sequence[nn.Module], loss: Callable[[float], Tensor], save: Callable[[Sequence[Any]], None]
+        self,
+        modules: Sequence[nn.Module],
+        loss: Callable[[], Tensor],
+        save: Callable[[Sequence[Any]], None],
+        rate: float = 2e-3,
     ) -> None:
         """Trains modules until the time is over, and saves their averages.
 
-        `loss` makes the loss of one step, from the share of the time that has passed. The learning rate rises to its
-        peak in the first hundredth of that time and falls to nothing along a cosine.
+        The learning rate rises to its peak in the first hundredth of that time and falls to nothing along a cosine.
         """
         parameters = [one for module in modules for one in module.parameters() if one.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
+        optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         mean = get_ema_multi_avg_fn(0.999)  # type: ignore[no-untyped-call]
         averages = [AveragedModel(module, multi_avg_fn=mean) for module in modules]
         saved = said = time.monotonic()
         for step, passed in self._steps():
             for group in optimizer.param_groups:
-                group["lr"] = 2e-3 * min(1.0, passed * 100) * 0.5 * (1 + math.cos(math.pi * passed))
-            value = loss(passed)
+                group["lr"] = rate * min(1.0, passed * 100) * 0.5 * (1 + math.cos(math.pi * passed))
+            value = loss()
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()

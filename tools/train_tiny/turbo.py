@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from tools.train_tiny.denoiser import Examples, Family, follow, share_right, velocity
+from tools.train_tiny.denoiser import SIDES, Examples, Family, follow, say_right, velocity
 from tools.train_tiny.run import Run
-from tools.train_tiny.text import Text
+from tools.train_tiny.text import padded
 from torch import Tensor, nn
 
 from wan22.adapter import ADAPTER_FILE, WEIGHTS_FILE, Adapter
@@ -29,7 +30,6 @@ PIECES = (4, 4, 6, 12)
 RANK = 8
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2"]
 """Of diffusers' WanTransformer3DModel."""
-SIDES = ((64, 256), (128, 64))
 ALONE = 0.5
 """How often the starts are where the student itself comes to."""
 FRESH_EVERY, KEPT = 8, 64
@@ -50,25 +50,26 @@ class Lesson:
     """The teachers, the students, and the paths that these learn from."""
 
     def __init__(self, run: Run) -> None:
-        self.run = run
-        self.family, self.text = Family(run, "t2v-a14b-tiny", "vae21"), Text(run)
-        self.teachers = [expert.requires_grad_(False) for expert in self.family.experts()]
-        self.students = [expert.requires_grad_(False) for expert in self.family.experts()]
+        self.run, self.family = run, Family(run, "t2v-a14b-tiny")
+        teachers = [self.family.expert(number).requires_grad_(False) for number in (0, 1)]
+        self.students = [self.family.expert(number).requires_grad_(False) for number in (0, 1)]
         for student in self.students:
             student.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
-        self.examples = {side: self.family.examples(self.text, side, run.clips(4096)) for side, _ in SIDES}
-        self.nothing = self.text.embed(self.text.tokens([""]))
+        quick = torch.compile if run.device.type == "cuda" else lambda module, **_: module
+        self.teachers: list[Any] = [quick(teacher, dynamic=False) for teacher in teachers]
+        self.forwards: list[Any] = [quick(student, dynamic=False) for student in self.students]
+        self.examples = [self.family.examples(side, run.clips(8192)) for side, _, _ in SIDES]
+        self.nothing = self.family.text.unprompted()[:1]
         self.kept: list[Paths] = []
         self.steps = 0
 
     def paths(self) -> Paths:
         """New ones."""
         run = self.run
-        side, usual = run.rng.choice(SIDES)
-        count = run.batch(usual)
-        rows = torch.randint(len(self.examples[side].latents), (count,), generator=run.generator, device=run.device)
-        given = self.examples[side][rows]
-        texts = (self.text.embed(given.tokens), self.nothing.expand(count, -1, -1))
+        which = self.steps // FRESH_EVERY % len(SIDES)
+        have, count = self.examples[which], run.batch(SIDES[which][1])
+        given = have[torch.randint(len(have.latents), (count,), generator=run.generator, device=run.device)]
+        texts = (padded(given.text).float(), self.nothing.expand(count, -1, -1))
         x = torch.randn(given.latents.shape, generator=run.generator, device=run.device)
         alone = run.rng.random() < ALONE
         starts, velocities = [], []
@@ -77,10 +78,10 @@ class Lesson:
             end = follow(self.teachers, self.family, x, given, texts, inner)
             starts.append(x)
             velocities.append((end - x) / (following - sigma))
-            x = turbo_step(self.students, x, piece, given, texts[0]) if alone else end
+            x = turbo_step(self.forwards, x, piece, given, texts[0]) if alone else end
         return Paths(given, texts[0], starts, velocities)
 
-    def loss(self, _passed: float) -> Tensor:
+    def loss(self) -> Tensor:
         """Mean square error of the velocities of one batch, over the four pieces."""
         if self.steps % FRESH_EVERY == 0:
             self.kept = [*self.kept[1 - KEPT :], self.paths()]
@@ -89,7 +90,7 @@ class Lesson:
         total = torch.zeros((), device=self.run.device)
         for piece, (start, wanted) in enumerate(zip(paths.starts, paths.velocities, strict=True)):
             at = torch.full((len(start),), SIGMAS[piece], device=self.run.device)
-            made = velocity(self.students[EXPERTS[piece]], start, at, paths.given, paths.text)
+            made = velocity(self.forwards[EXPERTS[piece]], start, at, paths.given, paths.text)
             total = total + (made - wanted).square().mean()
         return total
 
@@ -116,8 +117,7 @@ class Lesson:
                 x = turbo_step(averages, x, piece, given, texts[0])
             return x
 
-        for side, _ in SIDES:
-            self.run.say(share_right(self.family, self.text, side, make))
+        say_right(self.family, make)
 
 
 def train(run: Run) -> None:

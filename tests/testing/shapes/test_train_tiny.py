@@ -25,9 +25,9 @@ def train(stage: str, out: Path) -> str:
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path) -> None:
-    for stage in ("judge", "vae21", "vae22", "t2v", "i2v", "ti2v", "turbo"):
+    for stage in ("judge", "text", "vae21", "vae22", "t2v-high", "t2v-low", "i2v-high", "i2v-low", "ti2v", "turbo"):
         assert f"{stage}: done" in train(stage, tmp_path)
-    assert train("t2v", tmp_path).count("read right") == 2  # goes on with what it had
+    assert train("t2v-high", tmp_path).count("read right") == 2  # goes on with what it had
     train("assemble", tmp_path)
     for variant, experts in (("t2v-a14b-tiny", 2), ("i2v-a14b-tiny", 2), ("ti2v-5b-tiny", 1)):
         weights = sorted((tmp_path / "models" / variant).glob("transformer*/*.safetensors"))
