@@ -20,21 +20,23 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._sign("authority", self.key, authority=True)
+        self.certificate = self._sign("authority", self.key, ends_in=timedelta(hours=1), authority=True)
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> Tls:
+    def issue(self, name: str, *, expired: bool = False) -> Tls:
         """A certificate whose files are named after it; replaces an earlier one."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(name, key)
+        certificate = self._sign(name, key, ends_in=timedelta(minutes=-1 if expired else 60))
         cert_file, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         key_file.write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
         return Tls(self.ca, cert_file, key_file)
 
-    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, authority: bool = False) -> x509.Certificate:
+    def _sign(
+        self, name: str, key: ec.EllipticCurvePrivateKey, *, ends_in: timedelta, authority: bool = False
+    ) -> x509.Certificate:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.now(UTC)
         issuer = subject if authority else self.certificate.subject
@@ -42,6 +44,6 @@ class Authority:
         names = x509.SubjectAlternativeName([x509.DNSName(name), *here])
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
         builder = builder.serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + ends_in)
         builder = builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         return builder.add_extension(names, critical=False).sign(self.key, hashes.SHA256())

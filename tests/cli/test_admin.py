@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from wan22_gateway.gateway import serve
-from wan22_gateway.identity.keys import new_secret
+from wan22_gateway.identity.keys import id_of, new_secret
 from wan22_gateway.settings import GatewaySettings
 from wan22_testing.wan22_command import Wan22Command
 
@@ -31,7 +32,10 @@ async def target(tmp_path: Path) -> AsyncIterator[str]:
         yield f"127.0.0.1:{server.port}"
 
 
-async def test_a_tenant_gets_a_key_uses_it_and_loses_it(tmp_path: Path, target: str) -> None:
+async def test_a_tenant_gets_a_key_uses_it_and_loses_it(
+    tmp_path: Path, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wan22_gateway.audit")
     admin = Wan22Command(tmp_path, WAN22_ENDPOINT=target, WAN22_API_KEY=ADMIN)
     made = await admin("admin", "tenants", "apply", "studio", "--weight", "2", "--max-queued", "7")
     assert (made.exit_code, made.out) == (0, "tenants/studio\n"), made.err
@@ -57,6 +61,16 @@ async def test_a_tenant_gets_a_key_uses_it_and_loses_it(tmp_path: Path, target: 
     assert "revoked" in (await admin("admin", "keys", "list")).out
     assert (await admin("admin", "tenants", "delete", "studio")).out == "Deleted tenants/studio.\n"
     assert "no credentials" not in (await admin("admin", "tenants", "list")).err
+    by = f"By tenants/platform with keys/{id_of(ADMIN)}."
+    audited = [record.getMessage() for record in caplog.records if record.name == "wan22_gateway.audit"]
+    assert audited[0] == f"tenants/studio was applied. {by}"
+    assert audited[1].startswith(f"{name} of tenants/studio was made, for USER, until 20")
+    assert audited[1].endswith(f"Z. {by}")
+    assert audited[2:] == [
+        f"{name} of tenants/studio was revoked. {by}",
+        f"tenants/studio was deleted with its keys. {by}",
+    ]
+    assert secret not in caplog.text
 
 
 async def test_wrong_limits_are_bad_usage(tmp_path: Path, target: str) -> None:

@@ -94,9 +94,9 @@ async def test_a_server_that_stays_away_is_unavailable_and_later_there_again(
     url = await migrated_on(mortal)
     store = await open_store(url, None)
     await asyncio.to_thread(mortal.stop)
-    with pytest.raises(Unavailable, match="store failed") as caught:
+    with pytest.raises(Unavailable, match=r"store, PostgreSQL, is away \(.*the call can be repeated") as caught:
         await store.write(rows.add_pool)
-    assert caught.value.retry_after == 1
+    assert (caught.value.retry_after, caught.value.reason) == (1, Reason.STORE_UNAVAILABLE)
     with pytest.raises(Unavailable):
         await store.read(count)
     await asyncio.to_thread(mortal.start)

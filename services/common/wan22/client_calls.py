@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import grpc
 
+from wan22 import connection_failure
 from wan22.errors import Cancelled, NotFound, Reason, Unavailable, Wan22Error
 from wan22.status import from_rpc_error
 
@@ -182,5 +183,7 @@ class Patience:
     def _unreachable(self, error: Wan22Error) -> Wan22Error:
         if error.reason is not Reason.UNSPECIFIED:  # the server is there and says why it cannot
             return error
-        why = error.message.rpartition(": ")[2] or "no details"
-        return Unavailable(f"{self._endpoint} did not answer for {self._seconds:g} s ({why}): {self._advice}")
+        failure = connection_failure.explain(error.message)
+        what = "could not be talked to" if failure.reached else "did not answer"
+        advice = failure.advice or self._advice
+        return Unavailable(f"{self._endpoint} {what} for {self._seconds:g} s ({failure.why}): {advice}")

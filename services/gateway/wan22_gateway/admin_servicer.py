@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from wan22.errors import InvalidRequest
 from wan22.names import check_generation, check_key, check_tenant
 from wan22.v1 import admin_pb2, admin_pb2_grpc
-from wan22_gateway.identity.caller import EVERYBODY
+from wan22_gateway.identity.caller import EVERYBODY, audit
 from wan22_gateway.identity.keys import digest, id_of, new_secret
 from wan22_gateway.lifecycle import timestamp
 from wan22_gateway.store import keys, quarantine, tenants, webhooks
@@ -38,7 +38,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """Creates or changes."""
         name = check_tenant(request.tenant.name, "tenant.name")
         limits = _limits(request.tenant)
-        return _tenant(await self._database.write(tenants.apply, name, limits))
+        applied = await self._database.write(tenants.apply, name, limits)
+        audit(f"tenants/{name} was applied.")
+        return _tenant(applied)
 
     async def ListTenants(
         self, request: admin_pb2.ListTenantsRequest, context: Context
@@ -49,7 +51,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def DeleteTenant(self, request: admin_pb2.DeleteTenantRequest, context: Context) -> Empty:
         """Removes it with its keys."""
-        await self._database.write(tenants.remove, check_tenant(request.name))
+        name = check_tenant(request.name)
+        await self._database.write(tenants.remove, name)
+        audit(f"tenants/{name} was deleted with its keys.")
         return Empty()
 
     async def CreateKey(self, request: admin_pb2.CreateKeyRequest, context: Context) -> admin_pb2.CreateKeyResponse:
@@ -78,7 +82,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                 expire_time=expire,
             )
 
-        return admin_pb2.CreateKeyResponse(key=_key(await self._database.write(add)), secret=secret)
+        made = _key(await self._database.write(add))
+        roles = ", ".join(admin_pb2.Role.Name(role) for role in made.roles)
+        until = f"until {made.expire_time.ToJsonString()}" if made.HasField("expire_time") else "without an end"
+        audit(f"{made.name} of {made.tenant} was made, for {roles}, {until}.")
+        return admin_pb2.CreateKeyResponse(key=made, secret=secret)
 
     async def ListKeys(self, request: admin_pb2.ListKeysRequest, context: Context) -> admin_pb2.ListKeysResponse:
         """Reads all, or one tenant's."""
@@ -88,7 +96,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def RevokeKey(self, request: admin_pb2.RevokeKeyRequest, context: Context) -> admin_pb2.Key:
         """Ends it."""
-        return _key(await self._database.write(keys.revoke, check_key(request.name)))
+        revoked = _key(await self._database.write(keys.revoke, check_key(request.name)))
+        audit(f"{revoked.name} of {revoked.tenant} was revoked.")
+        return revoked
 
     async def ListQuarantined(
         self, request: admin_pb2.ListQuarantinedRequest, context: Context
@@ -102,7 +112,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.Quarantined:
         """Takes its like again."""
         generation = check_generation(request.name).removeprefix("generations/")
-        return await self._database.write(quarantine.release, generation)
+        released = await self._database.write(quarantine.release, generation)
+        audit(f"generations/{generation} was released from quarantine.")
+        return released
 
     async def ApplyWebhook(
         self, request: admin_pb2.ApplyWebhookRequest, context: Context

@@ -38,6 +38,7 @@ from wan22_gateway.places import Places
 from wan22_gateway.pool_servicer import PoolServicer
 from wan22_gateway.prompt_hook import PromptHook
 from wan22_gateway.prompt_length import PromptLengths
+from wan22_gateway.readiness import Readiness
 from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
 from wan22_gateway.retention import Retention
@@ -137,26 +138,27 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
             await database.write(objects.abandon_pending)  # of an earlier process
         await results.check()
         _warn_of_folder(settings, database)
-        http = serving_http(settings, database, generations, urls, server, guard, metrics)
+        readiness = Readiness(database, server)
+        http = serving_http(settings, database, generations, urls, server, readiness, guard, metrics)
         async with AsyncExitStack() as stack, poster, intake, server, http as http_port, asyncio.TaskGroup() as group:
             await stack.enter_async_context(hook or nullcontext())
             urls.base = _public_url(settings, http_port)
             if settings.keda_port is not None:
-                keda = await stack.enter_async_context(keda_server(settings, keda_servicer))
-                log.info("Serving KEDA on %s:%d.", settings.host, keda.port)
+                await _serve_keda(stack, settings, keda_servicer)
             work = [
                 group.create_task(_keep_going(part))
                 for part in (
                     discovery.run,
                     dispatcher.run,
                     places.run,
+                    readiness.run,
                     WebhookDispatcher(database, poster).run,
                     partial(keep_house, database, results, retention),
                 )
             ]
             if settings.tenants_file is not None and declared is not None:
                 work.append(group.create_task(follow(database, settings.tenants_file, declared)))
-            server.set_ready(True)
+            readiness.begin()
             log.info("Serving on %s:%d, store %s.", settings.host, server.port, settings.store_name)
             yield Serving(server.port, server.health_port, http_port)
             for task in work:
@@ -180,6 +182,11 @@ def keda_server(settings: GatewaySettings, servicer: KedaServicer) -> Server:
         tls=settings.tls,
         peers=settings.keda_peers.split(","),
     )
+
+
+async def _serve_keda(stack: AsyncExitStack, settings: GatewaySettings, servicer: KedaServicer) -> None:
+    keda = await stack.enter_async_context(keda_server(settings, servicer))
+    log.info("Serving KEDA on %s:%d.", settings.host, keda.port)
 
 
 def _prompt_hook(settings: GatewaySettings) -> PromptHook | None:

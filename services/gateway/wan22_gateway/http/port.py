@@ -15,6 +15,7 @@ from wan22_gateway.http.app import application
 from wan22_gateway.http.certificate import server_context
 from wan22_gateway.http.server import HttpServer
 from wan22_gateway.metrics import GatewayMetrics
+from wan22_gateway.readiness import Readiness
 from wan22_gateway.settings import GatewaySettings
 from wan22_gateway.store.database import Database
 
@@ -28,6 +29,7 @@ async def serving_http(
     servicer: GenerationServicer,
     urls: DownloadUrls,
     server: Server,
+    readiness: Readiness,
     guard: Guard,
     metrics: GatewayMetrics,
 ) -> AsyncIterator[int | None]:
@@ -37,7 +39,7 @@ async def serving_http(
         return
     stopping = asyncio.Event()
     endpoints = [
-        *health.endpoints(lambda: server.live, lambda: server.ready),
+        *health.endpoints(lambda: server.live, lambda: server.ready, lambda: readiness.reason),
         *models.endpoints(servicer),
         *generate.endpoints(servicer, stopping),
         *generations.endpoints(servicer, stopping),

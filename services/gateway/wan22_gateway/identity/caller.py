@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wan22.errors import PermissionDenied, Reason
 from wan22.v1 import admin_pb2
 
+log = logging.getLogger("wan22_gateway.audit")
 USER, OPERATOR, ADMIN = admin_pb2.USER, admin_pb2.OPERATOR, admin_pb2.ADMIN
 SERVICE_ROLES = {
     "wan22.v1.GenerationService": USER,
@@ -26,6 +28,8 @@ class Caller:
     tenant: str
     roles: frozenset[int]
     """admin_pb2.Role, by number."""
+    credential: str = field(default="no credentials", compare=False)
+    """By what it was let in, for the log: a key's name, or that it was a token."""
 
     def check(self, method: str) -> None:
         """Raises PermissionDenied (ROLE_MISSING) unless the caller may call `/package.Service/Method`."""
@@ -45,6 +49,12 @@ EVERYBODY = Caller("default", frozenset({USER, OPERATOR, ADMIN}))
 def caller() -> Caller:
     """Who the present call comes from."""
     return _caller.get()
+
+
+def audit(what: str) -> None:
+    """Logs a change that an administrator makes, and by whom."""
+    who = caller()
+    log.info("%s By tenants/%s with %s.", what, who.tenant, who.credential)
 
 
 def tenant_or(otherwise: str) -> str:

@@ -74,7 +74,7 @@ class Tokens:
         if not isinstance(tenant, str) or not tenant:
             text = f"The token names no tenant: the issuer must set its claim {self._issuer.tenant_claim!r}."
             raise Unauthenticated(text, reason=Reason.BAD_CREDENTIALS)
-        return Caller(tenant, _roles(claims.get(self._issuer.roles_claim)))
+        return Caller(tenant, _roles(claims.get(self._issuer.roles_claim)), "a token")
 
     async def _key(self, kid: str) -> jwt.PyJWK:
         async with self._lock:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Executable, Table
+from sqlalchemy import Connection, CursorResult, Executable, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -154,6 +154,10 @@ class Database(ABC):
                 self._listeners[topic].discard(wake)
                 if not self._listeners[topic]:
                     del self._listeners[topic]
+
+    async def ask(self) -> None:
+        """Returns when the store has answered, at the first try. Raises Unavailable."""
+        await self.read(lambda tx: tx.execute(select(1)).one())
 
     async def erase(self) -> bool:
         """Takes the content of deleted rows out of the store's files, as far as it is for us to do; false to try again.

@@ -31,12 +31,12 @@ class Holder:
 def find(tx: Transaction, digest: str) -> Holder | None:
     """Who has the key of a digest; None when there is none, or it has ended."""
     alive = or_(keys.c.expire_time.is_(None), keys.c.expire_time > tx.now)
-    columns = (keys.c.tenant, keys.c.roles, keys.c.expire_time)
+    columns = (keys.c.id, keys.c.tenant, keys.c.roles, keys.c.expire_time)
     row = tx.execute(select(*columns).where(keys.c.digest == digest, keys.c.revoke_time.is_(None), alive)).one_or_none()
     if row is None:
         return None
     end = math.inf if row.expire_time is None else time.monotonic() + (row.expire_time - tx.now) / 1_000_000
-    return Holder(Caller(row.tenant, frozenset(json.loads(row.roles))), end)
+    return Holder(Caller(row.tenant, frozenset(json.loads(row.roles)), f"keys/{row.id}"), end)
 
 
 def add(

@@ -74,11 +74,24 @@ class PostgresDatabase(Database):
         """Connects when it is needed. See `open_postgres`, which waits for the schema."""
         self._writers = connections.engine(2, WRITING)
         self._read_engine = connections.engine(READERS, READING)
+        self._asking = connections.engine(1, READING)
         self._swept = time.monotonic()
         self._name = secrets.token_hex(8)
         super().__init__()
         self._own = GroupWriter("store-own-writer", self._commit_own)
         self._notifications = Notifications(connections.connect, self._name, self._heard)
+
+    async def ask(self) -> None:
+        """As in Database: by a connection of its own, since those of readers may all be waited for."""
+
+        def run() -> None:
+            try:
+                with self._asking.connect() as connection:
+                    connection.execute(text("SELECT 1"))
+            except DBAPIError as error:
+                raise explain(error) from error
+
+        await asyncio.to_thread(run)
 
     async def close(self) -> None:
         """Finishes the queued writes and disconnects."""
@@ -87,6 +100,7 @@ class PostgresDatabase(Database):
         await asyncio.to_thread(self._notifications.close)
         self._writers.dispose()
         self._read_engine.dispose()
+        self._asking.dispose()
 
     async def until_it_listens(self) -> None:
         """Returns once wake-ups come, or when they do not come in time: they are waited for by nobody for long."""

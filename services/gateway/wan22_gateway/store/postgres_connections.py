@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from wan22.errors import ResourceExhausted, Unavailable, Wan22Error
+from wan22.errors import Reason, ResourceExhausted, Unavailable, Wan22Error
 
 T = TypeVar("T")
 RIDE_OUT_SECONDS = 10.0
@@ -88,7 +88,7 @@ def ride_out(run: Callable[[], T]) -> T:
                     raise explain(error) from error
                 raise
         except OSError as error:  # of the password's file
-            raise Unavailable(f"The gateway's store cannot be reached: {error}.", retry_after=1) from error
+            raise _unavailable(str(error)) from error
         time.sleep(PAUSE_SECONDS)
 
 
@@ -110,4 +110,9 @@ def explain(error: DBAPIError) -> Wan22Error:
         return ResourceExhausted(
             f"The gateway's store cannot grow: {problem}. Free space on PostgreSQL's disk.", retry_after=10
         )
-    return Unavailable(f"The gateway's store failed: {problem}.", retry_after=1)
+    return _unavailable(problem)
+
+
+def _unavailable(problem: str) -> Unavailable:
+    text = f"The gateway's store, PostgreSQL, is away ({problem.rstrip('.')}): the call can be repeated."
+    return Unavailable(text, reason=Reason.STORE_UNAVAILABLE, retry_after=1)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
-from wan22.errors import ResourceExhausted, Unavailable, Wan22Error
+from wan22.errors import Reason, ResourceExhausted, Unavailable, Wan22Error
 from wan22.folder_lock import lock_folder
 from wan22_gateway.store import migrate
 from wan22_gateway.store.commit_counts import CommitCounts
@@ -107,7 +107,8 @@ def _explain(error: OperationalError) -> Wan22Error:
         return ResourceExhausted(
             f"The gateway's store cannot grow: {error.orig}. Free space on its disk.", retry_after=10
         )
-    return Unavailable(f"The gateway's store failed: {error.orig}.", retry_after=1)
+    text = f"The gateway's store failed: {error.orig}."
+    return Unavailable(text, reason=Reason.STORE_UNAVAILABLE, retry_after=1)
 
 
 def _truncate_log(path: Path) -> bool:
