@@ -15,6 +15,7 @@ from wan22.errors import InvalidRequest
 from wan22_bench.report import Figures, Report, versions_of
 from wan22_bench.scaling.comparison import COLUMNS, GOALS_AT, SHARES, Comparison, figures, goal_rows, held_table
 from wan22_bench.scaling.families import FAMILIES, FORESIGHT
+from wan22_bench.scaling.floor import least_gpu_seconds
 from wan22_bench.scaling.job_sizes import as_videos
 from wan22_bench.scaling.plots import plot_curves, plot_day
 from wan22_bench.scaling.simulator import Setup
@@ -117,7 +118,8 @@ def _compare(load_seconds: float, trace: Trace, options: argparse.Namespace) -> 
         choices = some_of(family.grid, options.settings, options.seed)
         tuned[family.name] = tune(family, choices, training, held, setup, SHARES[load_seconds], _say)
     foresight = simulate(FORESIGHT, {}, held, setup)
-    return Comparison(setup=setup, tuned=tuned, foresight=foresight)
+    floor = least_gpu_seconds(held.trace, setup, tuned["wan22"].held_point.share)
+    return Comparison(setup=setup, tuned=tuned, foresight=foresight, floor_hours=floor / 3600)
 
 
 def _unseen_table(

@@ -31,6 +31,8 @@ class Comparison:
     """By the policy's name; ours is `wan22`."""
     foresight: Outcome
     """Of the held part, by one who knows all of it beforehand."""
+    floor_hours: float
+    """GPU-hours of the held part that no policy at all can go below at our share."""
 
     @property
     def ours(self) -> Tuned:
@@ -91,15 +93,14 @@ def figures(name: str, outcome: Outcome, setup: Setup) -> Sequence[str | float]:
 
 def _ratio(row_id: str | None, comparison: Comparison, peer: str, names: tuple[str, ...], goal: float) -> Row:
     ours, theirs = comparison.ours.held_point, comparison.peer(*names)
-    useful = comparison.ours.held.useful_seconds / 3600
     reached = "" if theirs.reached else ", which never reaches it"
     what = (
         f"GPU-hours over the best tuned {peer}'s at our share of {ours.share:.4f}{reached}, "
         f"load {comparison.setup.load_seconds:g} s ({ours.gpu_hours:.1f} over {theirs.gpu_hours:.1f}); "
-        "floor: the useful GPU-hours over the peer's"
+        f"floor: the {comparison.floor_hours:.1f} that no policy can go below over the peer's"
     )
     value = ours.gpu_hours / theirs.gpu_hours
-    return Row(id=row_id, what=what, value=value, unit="1", goal=goal, floor=useful / theirs.gpu_hours)
+    return Row(id=row_id, what=what, value=value, unit="1", goal=goal, floor=comparison.floor_hours / theirs.gpu_hours)
 
 
 def _starts(row_id: str | None, comparison: Comparison) -> Row:
@@ -115,7 +116,7 @@ def _useful(row_id: str | None, comparison: Comparison, goal: float | None) -> R
     useful = comparison.ours.held.useful_seconds / 3600
     hours = comparison.ours.held_point.gpu_hours
     what = f"GPU-hours over the useful ones, load {comparison.setup.load_seconds:g} s ({hours:.1f} over {useful:.1f})"
-    return Row(id=row_id, what=what, value=hours / useful, unit="1", goal=goal, floor=1.0)
+    return Row(id=row_id, what=what, value=hours / useful, unit="1", goal=goal, floor=comparison.floor_hours / useful)
 
 
 def _flaps(comparison: Comparison) -> Row:

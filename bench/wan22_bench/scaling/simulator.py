@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from wan22_bench.scaling.trace import Trace
 
+LOADS = 4096
+"""Different loads of a run; more begin anew."""
+
 
 class State(Enum):
     """What a worker does."""
@@ -114,17 +117,23 @@ class Outcome:
         return self.gpu_seconds / 3600
 
 
+def load_factors(generations: int, setup: Setup) -> NDArray[np.float64]:
+    """How long each worker that is started loads, in `load_seconds`; in a trace of so many generations."""
+    rng = np.random.default_rng(setup.seed)
+    rng.normal(size=generations)  # the errors of predictions
+    return np.exp(rng.normal(0.0, setup.load_spread, LOADS))
+
+
 class Simulation:
     """One run; policies read its public fields."""
 
     def __init__(
         self, trace: Trace, setup: Setup, policy: Policy, *, horizon: float = 0.0, timeline: bool = False
     ) -> None:
-        rng = np.random.default_rng(setup.seed)
         self.setup = setup
         self.arrivals: list[float] = trace.arrivals.tolist()
         self.durations: list[float] = trace.seconds.tolist()
-        errors = np.exp(rng.normal(0.0, setup.prediction_spread, len(trace)))
+        errors = np.exp(np.random.default_rng(setup.seed).normal(0.0, setup.prediction_spread, len(trace)))
         self.predicted: list[float] = (trace.seconds * errors).tolist()
         self.now = 0.0
         self.queue: deque[int] = deque()
@@ -137,7 +146,7 @@ class Simulation:
         self.load_times: tuple[float, ...] = ()
         """Seconds of the last 20 loads."""
         self._policy = policy
-        self._loads = np.exp(rng.normal(0.0, setup.load_spread, 4096)).tolist()
+        self._loads: list[float] = load_factors(len(trace), setup).tolist()
         self._horizon = horizon
         self._events: list[tuple[float, int, int, int]] = []
         self._sequence = 0
