@@ -68,6 +68,8 @@ def _scaling(observed: Observed, plan: Plan) -> Condition:
     if not observed.told:
         text = "The gateway's figures are missing, old or incomplete: no worker is removed."
         return unknown("ScalingActive", "Blind", text)
+    if plan.awaited:
+        return yes("ScalingActive", "FirstWorker", plan.awaited)
     return yes("ScalingActive", "External" if observed.spec.external else "Operator", plan.record.decision_reason)
 
 

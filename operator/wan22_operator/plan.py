@@ -22,6 +22,7 @@ from wan22_operator.scaling.decision import Decision
 from wan22_operator.settings import OperatorSettings
 from wan22_operator.snapshot import snapshot_of
 from wan22_operator.spec import PoolSpec
+from wan22_operator.trial import first_of, proven, sentence
 from wan22_operator.workers import Seen, see
 
 
@@ -38,6 +39,8 @@ class Plan:
     """None where nothing may be decided: no model, or paused."""
     blocked: str = ""
     """Why no worker is created, where some are wanted."""
+    awaited: str = ""
+    """That the others wait for the first worker of a revision, where they do."""
     events: tuple[tuple[str, str, str], ...] = ()
     """Type, reason and message of each."""
 
@@ -58,7 +61,7 @@ def plan(
     known = () if observed.view is None else observed.view.pool.workers
     recorded = [worker for worker in observed.record.workers if worker.uid or worker.name not in memory.taken]
     workers = see(spec.key, recorded, observed.pods, observed.nodes, known, now, told=observed.told)
-    record = _followed(_resolved(observed, settings, workers), workers, now)
+    record = proven(_followed(_resolved(observed, settings, workers), workers, now), workers)
     declared = _declared(observed, settings, record, workers)
     if spec.paused or not record.model_version:
         return Plan(record=record, workers=tuple(workers), declared=declared, decision=None)
@@ -95,9 +98,14 @@ def plan(
         victims += versions.making_room(record, workers, victims)
     obstacle = memory.refused or obstacle_of(observed, record, workers)
     most = 0 if obstacle else loads_left(observed, workers, settings.loads_per_node)
+    first = first_of(record, workers, victims, now)
+    if first is not None:
+        most = min(most, owed + (not first))
     start = min(max(asked, min(owed, room)), most)
     wanted = max(wanted, min(staying + replacing + start, spec.maximum))
     started = _started(observed, record, start, owed)
+    name = started[-1].name if started and not first else first
+    awaited = sentence(name, asked - start, record) if name and asked > start and not obstacle else ""
     if len(started) < start:
         spread = " and takes one more by the pool's spread" if spec.scheduling.get("topologySpreadConstraints") else ""
         obstacle = f"No node with a cache has {spec.gpus} GPUs free{spread}."
@@ -124,6 +132,7 @@ def plan(
         blocked=(obstacle if decision.start or memory.refused else "")
         or shortage
         or (decision.reason if decision.held_back else ""),
+        awaited=awaited,
         events=(("Normal", _verb(observed.record.desired, wanted), decision.reason),)
         if wanted != (observed.record.desired or 0)
         else (),

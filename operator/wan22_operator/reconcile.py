@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -59,8 +60,9 @@ class Reconciler:
         observed = await self._sources.observe(key)
         if observed is None:
             return False
-        budget, shortage = await self._claimed(observed, memory)
+        budget, shortage, awaited = await self._claimed(observed, memory)
         planned = plan(observed, self._settings, memory, budget=budget, shortage=shortage)
+        planned = replace(planned, awaited=planned.awaited or awaited)
         memory.note(planned.workers, observed.now)
         states = Counter(worker.state.value for worker in planned.record.workers)
         self._metrics.scaled(key, planned.record.desired, states)
@@ -74,11 +76,14 @@ class Reconciler:
             await self._act(observed, planned, memory)
         return True
 
-    async def _claimed(self, observed: Observed, memory: Memory) -> tuple[int | None, str]:
-        """How many workers the GPU budget leaves to the pool, if there is one; and that they are too few, if so."""
+    async def _claimed(self, observed: Observed, memory: Memory) -> tuple[int | None, str, str]:
+        """How many workers the GPU budget leaves to the pool, if there is one; what is in the way, and what is awaited.
+
+        What cannot be made now is not claimed.
+        """
         gpus = observed.spec.gpus
         if not self._budget.limited or not gpus:
-            return None, ""
+            return None, "", ""
         wish = plan(observed, self._settings, memory)
         held = sum(seen.state is not State.LOST for seen in wish.workers)
         wanted = sum(worker.state is not State.LOST for worker in wish.record.workers)
@@ -88,8 +93,7 @@ class Reconciler:
             observed.spec.key, held=held * gpus, wants=wanted * gpus, lateness=late, step=gpus
         )
         few = f"The GPU budget of {self._settings.gpu_budget} leaves it {claim // gpus} of the {wanted} workers wanted."
-        held_back = wish.decision.reason if wish.decision is not None and wish.decision.held_back else ""
-        return claim // gpus, few if claim < wanted * gpus else held_back
+        return claim // gpus, few if claim < wanted * gpus else wish.blocked, wish.awaited
 
     async def _declare(self, observed: Observed, planned: Plan) -> bool:
         """Tells the gateway of the pool; True when it knows it, or has known it and does not answer now."""
@@ -175,7 +179,8 @@ class Reconciler:
             await self._record(observed, kind, reason, note)
         before = {one["type"]: one["reason"] for one in observed.status.get("conditions", [])}
         for condition in status["conditions"]:
-            if before.get(condition["type"]) != condition["reason"] and condition["type"] in {"Ready", "Healthy"}:
+            told = condition["type"] in {"Ready", "Healthy"} or condition["reason"] == "FirstWorker"
+            if told and before.get(condition["type"]) != condition["reason"]:
                 kind = "Normal" if condition["status"] == "True" else "Warning"
                 await self._record(observed, kind, condition["reason"], condition["message"])
 

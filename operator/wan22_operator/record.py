@@ -113,6 +113,8 @@ class Record:
     default_image: str = ""
     """The operator's setting when the pool was first seen."""
     revision: str = ""
+    proven: str = ""
+    """The last revision of which a worker was ready."""
     next_ordinal: int = 0
     workers: tuple[WorkerRecord, ...] = ()
     victims: tuple[str, ...] = ()
@@ -149,6 +151,7 @@ class Record:
             image=status.get("image", ""),
             default_image=status.get("defaultImage", ""),
             revision=status.get("revision", ""),
+            proven=status.get("provenRevision", ""),
             next_ordinal=status.get("nextOrdinal", 0),
             workers=tuple(WorkerRecord.from_status(worker) for worker in status.get("workers", [])),
             victims=tuple(decision.get("victims", [])),
@@ -176,6 +179,7 @@ class Record:
             "image": self.image,
             "defaultImage": self.default_image,
             "revision": self.revision,
+            "provenRevision": self.proven,
         }
         said: dict[str, Any] = {name: value for name, value in texts.items() if value}
         said["nextOrdinal"] = self.next_ordinal

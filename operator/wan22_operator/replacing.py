@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from wan22.v1 import inference_pb2
 from wan22_operator.record import READY, State
 from wan22_operator.revision import is_current
 from wan22_operator.spec import PoolSpec
@@ -65,8 +66,12 @@ def failed(workers: Sequence[Seen]) -> list[Seen]:
         for seen in workers
         if seen.state is State.BROKEN
         and seen.pod is not None
-        and (seen.known is not None or seen.pod.get("status", {}).get("phase") in ended)
+        and (_says_broken(seen) or seen.pod.get("status", {}).get("phase") in ended)
     ]
+
+
+def _says_broken(seen: Seen) -> bool:
+    return seen.known is not None and seen.known.state == inference_pb2.Worker.BROKEN
 
 
 def surplus(spec: PoolSpec, workers: Sequence[Seen], leaving: Sequence[str]) -> list[str]:

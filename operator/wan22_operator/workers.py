@@ -20,6 +20,8 @@ FATAL_WAITS = frozenset(
     }
 )
 """What a container waits for that time alone does not bring."""
+UNPROVEN = frozenset({State.CREATING, State.UNSCHEDULABLE, State.LOADING, State.BROKEN})
+"""Of a worker that has not been ready."""
 STATES = {
     inference_pb2.Worker.LOADING: State.LOADING,
     inference_pb2.Worker.IDLE: State.IDLE,
@@ -155,6 +157,8 @@ def _state(
     if (of_pod := _unstarted(pod)) is not None:
         return of_pod
     if worker is None or not worker.alive:
+        if record.state in UNPROVEN and (crashes := _crashes(pod)):
+            return State.BROKEN, crashes
         return _silent(record, worker, told=told)
     if worker.HasField("drain_expire_time") and worker.state != inference_pb2.Worker.BROKEN:
         return State.DRAINING, f"Ends {worker.generation}." if worker.generation else "It is fenced."
@@ -181,7 +185,7 @@ def _unstarted(pod: Mapping[str, Any]) -> tuple[State, str] | None:
 def _silent(record: WorkerRecord, worker: pool_pb2.PoolWorker | None, *, told: bool) -> tuple[State, str]:
     if not told:
         return (State.UNKNOWN, "The gateway does not say.") if record.state in READY else (record.state, record.reason)
-    if worker is None and record.state in {State.CREATING, State.UNSCHEDULABLE, State.LOADING}:
+    if worker is None and record.state in UNPROVEN:
         return State.LOADING, "Its process has not answered yet."
     return State.UNKNOWN, "It has stopped answering the gateway."
 
@@ -192,6 +196,15 @@ def _fatal_wait(status: Mapping[str, Any]) -> str | None:
         if waiting.get("reason") in FATAL_WAITS:
             return f"{waiting['reason']}: {waiting.get('message', 'see the pod.')}"
     return None
+
+
+def _crashes(pod: Mapping[str, Any]) -> str:
+    """That its process has ended before, where it has: between two crashes it looks like one that starts."""
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        if count := container.get("restartCount", 0):
+            code = container.get("lastState", {}).get("terminated", {}).get("exitCode", "unknown")
+            return f"its process has ended {count} time{'' if count == 1 else 's'}, last with code {code}."
+    return ""
 
 
 def _conditions(pod: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -289,7 +289,9 @@ async def test_an_image_that_crashes_is_a_condition_and_no_crowd_of_pods(cluster
     )
     assert "CrashLoopBackOff" in condition_of(broken, "Healthy")[2]
     await asyncio.sleep(5)
-    assert len(cluster.pods("crash")) == 2
+    assert list(cluster.uids("crash")) == ["crash-0"]
+    reason, message = condition_of(cluster.status("crash"), "ScalingActive")[1:]
+    assert (reason, message.partition(": ")[0]) == ("Blocked", "crash-0 is broken")
     cluster.apply("crash", scaling={"minReplicas": 2, "maxReplicas": 3}, image="wan22/worker:1")
     await until(lambda: cluster.status("crash"), lambda found: found.get("readyReplicas") == 2, 60)
     await cluster.remove("crash")

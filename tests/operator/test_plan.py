@@ -256,7 +256,9 @@ def test_workers_are_declared_by_their_service() -> None:
 
 def test_a_cold_page_cache_serves_few_loads_at_a_time_also_after_a_restart() -> None:
     spec = pool_spec(scaling={"minReplicas": 9, "maxReplicas": 9})
-    first = planned(observed(spec=spec, seen=view()))
+    tried = planned(observed(spec=spec, seen=view())).record
+    proven = replace(tried, workers=(), next_ordinal=0, proven=tried.revision)
+    first = planned(observed(spec=spec, record=proven, seen=view()))
     assert len(first.record.workers) == SETTINGS.loads_per_node == 4
     names = [worker.name for worker in first.record.workers]
     loading = [known(name, States.LOADING) for name in names]

@@ -133,8 +133,8 @@ def test_a_pool_without_workers_goes_over_with_its_first_one_and_makes_workers_o
     assert declared(seen_as()) == (NEW, [OLD])
     mixed = demand(queued=3, seconds=200.0, earlier=[work(OLD, 1)])
     made = planned(seen_as(asked=mixed, record=ROLLING, gateway=(NEW, [OLD])))
-    assert [worker.model_version for worker in made.record.workers] == [OLD, "", ""]
-    assert [made.record.version_for(worker) for worker in made.record.workers] == [OLD, NEW, NEW]
+    assert [worker.model_version for worker in made.record.workers] == [OLD, ""]  # of the new one a first, to be tried
+    assert [made.record.version_for(worker) for worker in made.record.workers] == [OLD, NEW]
 
 
 def test_the_last_worker_of_the_earlier_version_stays_until_its_queue_is_empty() -> None:
