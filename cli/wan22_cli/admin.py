@@ -11,7 +11,7 @@ import typer
 from wan22.v1 import admin_pb2
 from wan22_cli import failures, options, quarantine, webhooks
 from wan22_cli.admin_calls import DEADLINE, connect, named
-from wan22_cli.terminal import note, out, print_json, print_table, utc_time
+from wan22_cli.terminal import file_size, note, out, print_json, print_table, utc_time
 
 app = typer.Typer(no_args_is_help=True, help="Tenants, API keys, webhooks and quarantine, for administrators.")
 tenants = typer.Typer(no_args_is_help=True, help="Who has generations, and how many.")
@@ -38,6 +38,7 @@ def apply(
     max_queued: Annotated[int | None, typer.Option(help="Most waiting generations. Default: no limit.")] = None,
     max_running: Annotated[int | None, typer.Option(help="Most running at once. Default: no limit.")] = None,
     gpu_seconds_per_day: Annotated[float | None, typer.Option(help="UTC days. Default: no limit.")] = None,
+    max_media_bytes: Annotated[int | None, typer.Option(help="Of kept images. Default: no limit.")] = None,
     endpoint: options.Endpoint = None,
     json: options.Json = False,
 ) -> None:
@@ -48,6 +49,7 @@ def apply(
         max_queued=max_queued,
         max_running=max_running,
         gpu_seconds_per_day=gpu_seconds_per_day,
+        max_media_bytes=max_media_bytes,
     )
 
     async def command() -> None:
@@ -77,10 +79,11 @@ def list_tenants(endpoint: options.Endpoint = None, json: options.Json = False) 
                 f"{tenant.max_queued}" if tenant.HasField("max_queued") else "-",
                 f"{tenant.max_running}" if tenant.HasField("max_running") else "-",
                 f"{tenant.gpu_seconds_per_day:g}" if tenant.HasField("gpu_seconds_per_day") else "-",
+                file_size(tenant.max_media_bytes) if tenant.HasField("max_media_bytes") else "-",
             ]
             for tenant in answer.tenants
         ]
-        print_table(["NAME", "WEIGHT", "QUEUED", "RUNNING", "GPU-SECONDS A DAY"], rows)
+        print_table(["NAME", "WEIGHT", "QUEUED", "RUNNING", "GPU-SECONDS A DAY", "IMAGES"], rows)
 
     failures.run(command())
 

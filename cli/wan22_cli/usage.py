@@ -31,6 +31,8 @@ def usage(
         out.print(f"queued {quota.queued} of {queued}, running {quota.running} of {running}")
         today = f"GPU-seconds today {quota.gpu_seconds_today:.0f} of {seconds}"
         out.print(f"{today}, {quota.gpu_seconds_predicted:.0f} more under way")
+        images = file_size(quota.max_media_bytes) if quota.HasField("max_media_bytes") else "any"
+        out.print(f"images {file_size(quota.media_bytes)} of {images}")
         if used:
             columns = ["DAY", "VARIANT", "ENDED", "SUCCEEDED", "REUSED", "GPU-SECONDS", "VIDEOS", "BYTES"]
             print_table(columns, [_row(day) for day in used])

@@ -37,12 +37,13 @@ async def test_a_tenant_gets_a_key_uses_it_and_loses_it(
 ) -> None:
     caplog.set_level(logging.INFO, "wan22_gateway.audit")
     admin = Wan22Command(tmp_path, WAN22_ENDPOINT=target, WAN22_API_KEY=ADMIN)
-    made = await admin("admin", "tenants", "apply", "studio", "--weight", "2", "--max-queued", "7")
+    limits = ("--weight", "2", "--max-queued", "7", "--max-media-bytes", "2000")
+    made = await admin("admin", "tenants", "apply", "studio", *limits)
     assert (made.exit_code, made.out) == (0, "tenants/studio\n"), made.err
     listed = await admin("admin", "tenants", "list")
     assert [line.split() for line in listed.out.splitlines()[1:]] == [
-        ["tenants/platform", "1", "-", "-", "-"],
-        ["tenants/studio", "2", "7", "-", "-"],
+        ["tenants/platform", "1", "-", "-", "-", "-"],
+        ["tenants/studio", "2", "7", "-", "-", "2", "kB"],
     ]
     made = await admin("admin", "keys", "new", "studio", "--description", "for tests", "--days", "1")
     assert made.exit_code == 0, made.err

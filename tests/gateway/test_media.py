@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
 from collections.abc import AsyncIterator
@@ -7,18 +8,22 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from sqlalchemy import select
 
-from wan22.errors import DataLoss, NotFound
+from wan22.errors import DataLoss, NotFound, Reason, ResourceExhausted
 from wan22_gateway.media import MediaLibrary
 from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
-from wan22_gateway.store import media
+from wan22_gateway.store import media, tenants
 from wan22_gateway.store.database import Database
+from wan22_gateway.store.schema import objects as object_table
+from wan22_gateway.store.tenants import Limits
+from wan22_gateway.usage_messages import quota_message
 
 
-def picture() -> bytes:
+def picture(red: int = 1) -> bytes:
     data = io.BytesIO()
-    Image.new("RGB", (64, 32), (1, 2, 3)).save(data, "PNG")
+    Image.new("RGB", (64, 32), (red, 2, 3)).save(data, "PNG")
     return data.getvalue()
 
 
@@ -62,6 +67,36 @@ async def test_an_upload_puts_an_image_back_whose_object_was_lost(
         await read(library, "alice", stored.id)
     assert await library.add("alice", chunks(picture())) == stored
     assert await read(library, "alice", stored.id) == kept
+
+
+async def test_a_tenants_images_are_bounded_by_its_quota_and_the_same_one_again_is_none_more(
+    library: MediaLibrary, database: Database
+) -> None:
+    first = await library.add("alice", chunks(picture()))
+    size = await database.read(media.kept_bytes, "alice")
+    assert size == len(await read(library, "alice", first.id))
+    await database.write(tenants.apply, "alice", Limits(max_media_bytes=size + 10))
+    with pytest.raises(ResourceExhausted, match=f"has {size} bytes of uploaded images and may have {size + 10}; ") as e:
+        await library.add("alice", chunks(picture(red=9)))
+    assert (e.value.reason, e.value.metadata) == (Reason.QUOTA_EXCEEDED, {"quota": "media_bytes"})
+    assert await library.add("alice", chunks(picture())) == first
+    await library.add("bob", chunks(picture(red=9)))  # what others have counts for them alone
+    quota = await database.read(quota_message, "alice")
+    assert (quota.media_bytes, quota.max_media_bytes) == (size, size + 10)
+    await database.write(media.forget_unused, -1_000_000)
+    assert (await library.add("alice", chunks(picture(red=9)))).width == 64
+
+
+async def test_of_two_images_at_once_for_which_there_is_room_for_one_the_other_leaves_nothing(
+    library: MediaLibrary, database: Database
+) -> None:
+    await database.write(tenants.apply, "alice", Limits(max_media_bytes=200))
+    adds = (library.add("alice", chunks(picture(red=red))) for red in (1, 9))
+    outcomes = await asyncio.gather(*adds, return_exceptions=True)
+    assert sorted(isinstance(outcome, ResourceExhausted) for outcome in outcomes) == [False, True]
+    assert 100 < await database.read(media.kept_bytes, "alice") <= 200
+    states = await database.read(lambda tx: list(tx.execute(select(object_table.c.state)).scalars()))
+    assert sorted(states) in (["garbage", "live"], ["live"])
 
 
 async def test_the_decoder_is_told_no_secret_of_the_gateways_environment(

@@ -55,7 +55,7 @@ def make_video(tx: Transaction, /, *, ended_ago: int = 0, expires_in: int | None
 def add_media(tx: Transaction, media_id: str = MEDIA, tenant: str = "default", *, unused_for: int = 0) -> str:
     key = f"media/{tenant}/{media_id}-{uuid.uuid4()}.png"
     objects.begin(tx, key)
-    media.add(tx, tenant, media_id, (64, 32), key)
+    media.add(tx, tenant, media_id, (64, 32), 100, key)
     mine = (media_table.c.id == media_id) & (media_table.c.tenant == tenant)
     tx.execute(update(media_table).where(mine).values(use_time=tx.now - unused_for))
     return key

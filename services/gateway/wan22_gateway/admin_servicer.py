@@ -167,7 +167,10 @@ def _limits(tenant: admin_pb2.Tenant) -> Limits:
     if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
         text = f"gpu_seconds_per_day is {seconds}: use 0 or more."
         raise InvalidRequest(text, field="tenant.gpu_seconds_per_day")
-    return Limits(weight, queued, running, seconds)
+    kept = tenant.max_media_bytes if tenant.HasField("max_media_bytes") else None
+    if kept is not None and kept < 0:
+        raise InvalidRequest(f"max_media_bytes is {kept}: use 0 or more.", field="tenant.max_media_bytes")
+    return Limits(weight, queued, running, seconds, kept)
 
 
 def _tenant(row: TenantRow) -> admin_pb2.Tenant:
@@ -177,6 +180,7 @@ def _tenant(row: TenantRow) -> admin_pb2.Tenant:
         max_queued=row.max_queued,
         max_running=row.max_running,
         gpu_seconds_per_day=row.gpu_seconds_per_day,
+        max_media_bytes=row.max_media_bytes,
         create_time=timestamp(row.create_time),
         declared=row.declared,
     )

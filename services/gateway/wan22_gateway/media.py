@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from wan22.errors import DataLoss, InvalidRequest, Reason
+from wan22.errors import DataLoss, InvalidRequest, Reason, ResourceExhausted
 from wan22_gateway.results import Results, media_key
 from wan22_gateway.store import media, objects
 from wan22_gateway.store.database import Database
@@ -45,7 +45,11 @@ class MediaLibrary:
         self._one_at_a_time = asyncio.Semaphore(2)  # decoding is CPU work beside the gateway's own
 
     async def add(self, tenant: str, chunks: AsyncIterator[bytes]) -> StoredMedia:
-        """Stores an image durably. Raises InvalidRequest (MEDIA_UNREADABLE) saying what is wrong with it."""
+        """Stores an image durably.
+
+        Raises InvalidRequest (MEDIA_UNREADABLE) saying what is wrong with it, ResourceExhausted (QUOTA_EXCEEDED) when
+        the tenant may have no more.
+        """
         data = bytearray()
         async for chunk in chunks:
             data += chunk
@@ -56,14 +60,16 @@ class MediaLibrary:
         media_id = await asyncio.to_thread(lambda: hashlib.sha256(png).hexdigest())
         width, height = struct.unpack(">II", png[16:24])  # of the IHDR chunk, which comes first
         known = await self._database.write(media.touch, tenant, media_id)
+        if known is None:
+            await self._database.read(media.check_room, tenant, len(png))
         if known is None or not await self._is_there(known):
             key = media_key(tenant, media_id, secrets.token_hex(8))
             await self._database.write(objects.begin, key)
             await self._results.put(key, png)
             if known is None:
-                await self._database.write(media.add, tenant, media_id, (width, height), key)
+                await self._add(tenant, StoredMedia(media_id, width, height), len(png), key)
             else:
-                await self._database.write(media.replace, tenant, media_id, key)
+                await self._database.write(media.replace, tenant, media_id, len(png), key)
         return StoredMedia(media_id, width, height)
 
     async def read(self, tenant: str, media_id: str) -> AsyncIterator[bytes]:
@@ -71,6 +77,13 @@ class MediaLibrary:
         key = (await self._database.read(media.get, tenant, media_id)).key
         async for chunk in self._results.read(key, await self._results.size(key)):
             yield chunk
+
+    async def _add(self, tenant: str, image: StoredMedia, size_bytes: int, key: str) -> None:
+        try:
+            await self._database.write(media.add, tenant, image.id, (image.width, image.height), size_bytes, key)
+        except ResourceExhausted:  # others have come since there was room
+            await self._database.write(objects.discard, key)
+            raise
 
     async def _is_there(self, key: str) -> bool:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from wan22.errors import InvalidRequest
 from wan22.v1 import generation_pb2
 from wan22_gateway.lifecycle import timestamp
-from wan22_gateway.store import tenants, usage
+from wan22_gateway.store import media, tenants, usage
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.usage import DAY
 
@@ -25,6 +25,8 @@ def quota_message(tx: Transaction, tenant: str) -> generation_pb2.Quota:
         gpu_seconds_per_day=allowed.gpu_seconds_per_day,
         gpu_seconds_today=now.gpu_seconds_today,
         gpu_seconds_predicted=now.predicted_seconds,
+        max_media_bytes=allowed.max_media_bytes,
+        media_bytes=media.kept_bytes(tx, tenant),
     )
 
 

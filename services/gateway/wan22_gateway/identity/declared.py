@@ -39,6 +39,7 @@ class DeclaredTenant(_Entry):
     max_queued: int | None = Field(None, ge=0)
     max_running: int | None = Field(None, ge=1)
     gpu_seconds_per_day: float | None = Field(None, ge=0, allow_inf_nan=False)
+    max_media_bytes: int | None = Field(None, ge=0, lt=1 << 63)
 
 
 class DeclaredKey(_Entry):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, select, update
 
-from wan22.errors import NotFound
-from wan22_gateway.store import objects
+from wan22.errors import NotFound, Reason, ResourceExhausted
+from wan22_gateway.store import objects, tenants
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import media, media_uses
 
@@ -33,21 +33,44 @@ def touch(tx: Transaction, tenant: str, media_id: str) -> str | None:
     return tx.execute(again.returning(media.c.key)).scalar_one_or_none()
 
 
-def add(tx: Transaction, tenant: str, media_id: str, size: tuple[int, int], key: str) -> None:
-    """Records a tenant's image, whose object of that key is written. Of two at the same time the first is kept."""
-    row = {"id": media_id, "tenant": tenant, "width": size[0], "height": size[1], "key": key}
-    fresh = tx.upsert(media).values(**row, create_time=tx.now, use_time=tx.now)
-    if tx.execute(fresh.on_conflict_do_nothing().returning(media.c.id)).one_or_none() is not None:
-        objects.commit(tx, key)
-    else:
+def kept_bytes(tx: Transaction, tenant: str) -> int:
+    """Bytes of a tenant's images that are kept."""
+    total = select(func.coalesce(func.sum(media.c.size_bytes), 0)).where(media.c.tenant == tenant)
+    return int(tx.execute(total).scalar_one())
+
+
+def check_room(tx: Transaction, tenant: str, size_bytes: int) -> None:
+    """Raises ResourceExhausted (QUOTA_EXCEEDED) when another image is more than a tenant may have."""
+    most = tenants.limits_of(tx, tenant).max_media_bytes
+    if most is None:
+        return
+    kept = kept_bytes(tx, tenant)
+    if kept + size_bytes > most:
+        text = (
+            f"Tenant {tenant} has {kept} bytes of uploaded images and may have {most}; this one has {size_bytes} as "
+            "the PNG that is kept. An image goes some time after the last generation that refers to it."
+        )
+        raise ResourceExhausted(text, reason=Reason.QUOTA_EXCEEDED, metadata={"quota": "media_bytes"})
+
+
+def add(tx: Transaction, tenant: str, media_id: str, size: tuple[int, int], size_bytes: int, key: str) -> None:
+    """Records a tenant's image, whose object of that key is written. Of two at the same time the first is kept.
+
+    Raises as `check_room` does: another image may have come since it was asked.
+    """
+    if touch(tx, tenant, media_id) is not None:
         objects.discard(tx, key)
-        touch(tx, tenant, media_id)
+        return
+    check_room(tx, tenant, size_bytes)
+    row = {"id": media_id, "tenant": tenant, "width": size[0], "height": size[1], "key": key, "size_bytes": size_bytes}
+    tx.execute(insert(media).values(**row, create_time=tx.now, use_time=tx.now))
+    objects.commit(tx, key)
 
 
-def replace(tx: Transaction, tenant: str, media_id: str, key: str) -> None:
+def replace(tx: Transaction, tenant: str, media_id: str, size_bytes: int, key: str) -> None:
     """Gives an image whose object was lost another one, which is written."""
     objects.commit(tx, key)
-    tx.execute(update(media).where(_of(tenant, media_id)).values(key=key, use_time=tx.now))
+    tx.execute(update(media).where(_of(tenant, media_id)).values(key=key, use_time=tx.now, size_bytes=size_bytes))
 
 
 def refer(tx: Transaction, tenant: str, generation: str, media_ids: Iterable[str]) -> None:

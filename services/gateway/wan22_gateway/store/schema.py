@@ -219,6 +219,7 @@ tenants = Table(
     Column("gpu_seconds_per_day", Float),
     Column("create_time", BigInteger, nullable=False),
     Column("declared", Boolean, nullable=False, default=False),  # by the file of tenants and keys
+    Column("max_media_bytes", BigInteger),
 )
 
 keys = Table(
@@ -295,6 +296,7 @@ media = Table(
     Column("key", Text, nullable=False),  # of its object
     Column("create_time", BigInteger, nullable=False),
     Column("use_time", BigInteger, nullable=False),  # when it was last uploaded, or last referred to
+    Column("size_bytes", BigInteger),  # of the PNG; null from an older gateway
     Index("media_by_use", "use_time"),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, func, select
@@ -26,6 +26,8 @@ class Limits:
     """Generations that have a worker at once, over all pools."""
     gpu_seconds_per_day: float | None = None
     """UTC days."""
+    max_media_bytes: int | None = None
+    """Of uploaded images that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def limits_of(tx: Transaction, tenant: str) -> Limits:
     return Limits() if row is None else Limits(*row)
 
 
-_LIMITS = (tenants.c.weight, tenants.c.max_queued, tenants.c.max_running, tenants.c.gpu_seconds_per_day)
+_LIMITS = tuple(tenants.c[each.name] for each in fields(Limits))
 _LIMITS_OF = select(*_LIMITS).where(tenants.c.name == bindparam("tenant"))
 
 

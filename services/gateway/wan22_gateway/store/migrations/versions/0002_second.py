@@ -12,6 +12,8 @@ def upgrade() -> None:
     op.add_column("workers", sa.Column("model_version", sa.Text(), nullable=True))
     op.add_column("generations", sa.Column("asked_texts", sa.LargeBinary(), nullable=True))
     op.add_column("generations", sa.Column("preview_interval", sa.Integer(), nullable=True))
+    op.add_column("tenants", sa.Column("max_media_bytes", sa.BigInteger(), nullable=True))
+    op.add_column("media", sa.Column("size_bytes", sa.BigInteger(), nullable=True))
     op.create_table(
         "previews",
         sa.Column("generation", sa.Text(), nullable=False),
