@@ -65,7 +65,7 @@ def test_what_is_not_there_is_not_imported() -> None:
     ids=["weights alone", "a cold start too"],
 )
 def test_the_registry_benchmark_runs(tmp_path: Path, more: tuple[str, ...], arguments: tuple[str, ...]) -> None:
-    packages = (*TORCH, "blake3", "zstandard", "nvidia-nvcomp-cu13", *more)
+    packages = (*TORCH, "blake3", "zstandard", "cffi", "nvidia-nvcomp-cu13", *more)
     command = ["wan22_bench.registry", "--device", "cpu", "--size", "1e6", "--folder", str(tmp_path), *arguments]
     result = run_bare(packages, *command)
     assert result.returncode == 0, result.stderr

@@ -100,7 +100,7 @@ def encoded(data: bytes, word: int) -> bytes:
 def test_words_that_the_target_has_no_room_for_are_not_encoded(word: int) -> None:
     data = bf16(150_000 * word)
     size = len(encoded(data, word))
-    target = memoryview(bytearray(size))
+    target = memoryview(bytearray(size + 8))
     assert planes.encode(memoryview(data), word, target) == size
     for less in (size - 1, size // 2, 5, 0):
         assert planes.encode(memoryview(data), word, target[:less]) is None

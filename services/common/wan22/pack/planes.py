@@ -14,21 +14,21 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from wan22.pack.frame_compressor import FrameCompressor
 from wan22.pack.malformed import MalformedFile
 
 FRAME_BYTES = 128 << 10
 """One block of zstd, with a Huffman table of its own."""
-PARAMETERS = zstandard.ZstdCompressionParameters.from_level(
-    1, strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, window_log=17
-)
-"""Looks for almost no repeats: what it finds among exponents is chance, and costs more than Huffman coding them."""
 _TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
 def encode(data: memoryview, word: int, target: memoryview) -> int | None:
-    """Writes the stored form of whole words, and returns its bytes; None where the target has no room for it."""
-    compressor = zstandard.ZstdCompressor(compression_params=PARAMETERS)
+    """Writes the stored form of whole words, and returns its bytes; None where the target has no room for it.
+
+    What is in the target after it may be anything.
+    """
+    compressor = FrameCompressor()
     words = np.frombuffer(data, _TYPES[word])
     frames = -(-len(words) // FRAME_BYTES)
     lower_end = len(words) * (word - 1)
@@ -46,12 +46,11 @@ def encode(data: memoryview, word: int, target: memoryview) -> int | None:
         else:
             top = top[: len(part)]
             _take_apart(part, lower[:, place], top)
-        compressed = compressor.compress(top.data)
-        lengths[frame] = len(compressed)
-        begin, end = end, end + len(compressed)
-        if end > len(target):
+        size = compressor.compress(top.data, target[end:])
+        if size is None:
             return None
-        target[begin:end] = compressed
+        lengths[frame] = size
+        end += size
     return end
 
 
