@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from wan22_testing.cluster.control_plane import ControlPlane
-from wan22_testing.cluster.programs import Programs
 from wan22_testing.process_kubelet.images import Image
-from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
+from wan22_testing.service_process import ServiceProcess
 
-from .operated import MODEL, SIMULATED, Operated, nodes_of, operated_on, started, until
+from .operated import MODEL, SIMULATED, Operated, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NAMESPACE = "operator-caches"
+SIDES = ("left", "right")
+NODES = [NodeSpec(side, gpus=2, labels={"side": side}) for side in SIDES]
+SETTINGS: dict[str, object] = {}
 LABELS = {"app.kubernetes.io/part-of": "wan22", "app.kubernetes.io/component": "node-cache"}
 IMAGES = {
     "wan22/worker": Image((*SIMULATED, "--load-seconds", "0.5")),
@@ -26,26 +25,15 @@ IMAGES = {
 
 
 @pytest.fixture(scope="module")
-def kubelet(node_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessKubelet]:
-    nodes = [NodeSpec(side, gpus=2, labels={"side": side}) for side in ("left", "right")]
-    with nodes_of(node_plane, tmp_path_factory.mktemp("nodes"), nodes, IMAGES) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def operated(
-    node_plane: ControlPlane, kubelet: ProcessKubelet, programs: Programs, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Operated]:
+def cached(operated: Operated, operator: ServiceProcess) -> Operated:
     """With a cache on each node."""
-    async with operated_on(node_plane, programs, tmp_path_factory.mktemp("caches"), NAMESPACE) as operated:
-        kubectl = operated.kubectl
-        kubectl("wait", "--for=create", "serviceaccount/default", *operated.inside, "--timeout=60s")
-        for node in ("left", "right"):
-            kubectl.apply(claim(node))
-            kubectl.apply(cache(node, operated.installation.registry.address))
-        kubectl("wait", "--for=condition=Ready", "pods", "--all", *operated.inside, "--timeout=60s")
-        async with started(operated):
-            yield operated
+    kubectl = operated.kubectl
+    kubectl("wait", "--for=create", "serviceaccount/default", *operated.inside, "--timeout=60s")
+    for node in SIDES:
+        kubectl.apply(claim(node))
+        kubectl.apply(cache(node, operated.installation.registry.address))
+    kubectl("wait", "--for=condition=Ready", "pods", "--all", *operated.inside, "--timeout=60s")
+    return operated
 
 
 def claim(node: str) -> dict[str, Any]:
@@ -84,9 +72,9 @@ def resource(kind: str, name: str, **spec: Any) -> dict[str, Any]:
 
 
 async def test_a_model_lies_where_it_should_and_a_pool_prefers_the_nodes_that_hold_it(
-    operated: Operated,
+    cached: Operated,
 ) -> None:
-    kubectl = operated.kubectl
+    kubectl = cached.kubectl
 
     def status(kind: str, name: str) -> Any:
         return kubectl.get(kind, name, "--namespace", NAMESPACE).get("status", {})

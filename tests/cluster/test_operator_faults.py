@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 
 from wan22.client import Client
 from wan22.v1.generation_pb2 import Generation
 from wan22_testing.cluster.control_plane import ControlPlane
-from wan22_testing.cluster.programs import Programs
 from wan22_testing.process_kubelet.images import Image
 from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
 from wan22_testing.service_process import ServiceProcess
 
-from .operated import LEASE, SIMULATED, Operated, nodes_of, operated_on, started, until
+from .operated import LEASE, SIMULATED, Operated, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NAMESPACE = "operator-faults"
-NODES = ("faults-one", "faults-two")
+NODES = [NodeSpec(name, gpus=2) for name in ("faults-one", "faults-two")]
+SETTINGS: dict[str, object] = {}
 IMAGES = {
     "wan22/worker": Image((*SIMULATED, "--time-scale", "0.01")),
     "wan22/slow": Image((*SIMULATED, "--time-scale", "1")),
@@ -31,34 +29,6 @@ IMAGES = {
 FEW_KILLS, MANY_KILLS = 3, 50
 SHORT_OUTAGE, LONG_OUTAGE = 8.0, 300.0
 """Seconds; the figures are stale after 6."""
-
-
-@pytest.fixture(scope="module")
-def kubelet(node_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessKubelet]:
-    nodes = [NodeSpec(name, gpus=2) for name in NODES]
-    with nodes_of(node_plane, tmp_path_factory.mktemp("nodes"), nodes, IMAGES) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def operated(
-    node_plane: ControlPlane, kubelet: ProcessKubelet, programs: Programs, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Operated]:
-    async with operated_on(node_plane, programs, tmp_path_factory.mktemp("faults"), NAMESPACE) as operated:
-        yield operated
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def operator(operated: Operated) -> AsyncIterator[ServiceProcess]:
-    """The one that most tests share; it may be killed, and is started again."""
-    async with started(operated) as process:
-        yield process
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(operated: Operated) -> AsyncIterator[Client]:
-    async with operated.installation.client() as opened:
-        yield opened
 
 
 async def test_a_pool_lives_by_the_charts_rights_alone_and_comes_to_zero_without_any_reading_of_a_gpu(

@@ -6,29 +6,27 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from wan22.client import Client
 from wan22.errors import Wan22Error
 from wan22.v1.generation_pb2 import Generation
 from wan22_operator.builders.pod import version_of
-from wan22_testing.cluster.control_plane import ControlPlane
-from wan22_testing.cluster.programs import Programs
 from wan22_testing.process_kubelet.images import Image
 from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
 from wan22_testing.service_process import ServiceProcess
 from wan22_testing.tiny_models import shared_folder
 
-from .operated import SIMULATED, T2V, Operated, condition_of, nodes_of, operated_on, started, until
+from .operated import SIMULATED, T2V, Operated, condition_of, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NAMESPACE = "operator-nodes"
+NODES = [NodeSpec("one", gpus=2), NodeSpec("two", gpus=2)]
+SETTINGS = {"resolve_seconds": 1, "gpu_budget": 3}
 IMAGES = {
     "wan22/worker": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "0.01")),
     "wan22/slow": Image((*SIMULATED, "--load-seconds", "0.5", "--time-scale", "1")),
@@ -39,31 +37,9 @@ IMAGES = {
 
 
 @pytest.fixture(scope="module")
-def kubelet(node_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessKubelet]:
-    nodes = [NodeSpec("one", gpus=2), NodeSpec("two", gpus=2)]
-    with nodes_of(node_plane, tmp_path_factory.mktemp("nodes"), nodes, IMAGES) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(
-    node_plane: ControlPlane, kubelet: ProcessKubelet, programs: Programs, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Operated]:
-    folder = tmp_path_factory.mktemp("workers")
-    async with operated_on(node_plane, programs, folder, NAMESPACE, resolve_seconds=1, gpu_budget=3) as cluster:
-        yield cluster
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
-async def operator(cluster: Operated) -> AsyncIterator[ServiceProcess]:
-    async with started(cluster) as process:
-        yield process
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(cluster: Operated) -> AsyncIterator[Client]:
-    async with cluster.installation.client() as opened:
-        yield opened
+def cluster(operated: Operated, operator: ServiceProcess) -> Operated:
+    """With its operator at work."""
+    return operated
 
 
 def another_version(folder: Path) -> Path:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from wan22_testing.process_kubelet.images import Image
 from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.process_kubelet.node import NodeSpec
 
+NODES = [NodeSpec("alpha", gpus=1, labels={"card": "h100"}), NodeSpec("beta", gpus=2)]
 IMAGES = {
     "wan22/web": Image(("python", "-m", "http.server", "8000", "--bind", "$(BIND)"), {"BIND": "{pod_ip}"}),
     "wan22/registry": Image(("python", "-m", "wan22_registry"), {"WAN22_REGISTRY_HOST": "{pod_ip}"}),
@@ -31,18 +31,6 @@ LISTENS: dict[str, Any] = {"readinessProbe": {"tcpSocket": {"port": PORT}, "peri
 @pytest.fixture(scope="module")
 def kubectl(node_plane: ControlPlane) -> Kubectl:
     return node_plane.kubectl()
-
-
-@pytest.fixture(scope="module")
-def kubelet(
-    node_plane: ControlPlane, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ProcessKubelet]:
-    nodes = [NodeSpec("alpha", gpus=1, labels={"card": "h100"}), NodeSpec("beta", gpus=2)]
-    folder = tmp_path_factory.mktemp("nodes")
-    with ProcessKubelet(node_plane.kubeconfig, folder, nodes=nodes, images=IMAGES) as kubelet:
-        kubectl("wait", "--for=condition=Ready", "node/alpha", "node/beta", "--timeout=60s")
-        yield kubelet
-    kubectl("delete", "node", "alpha", "beta")
 
 
 def pod(name: str, image: str, *arguments: str, container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
