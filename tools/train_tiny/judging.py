@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tools.train_tiny.run import Run
+from tools.train_tiny.run import Pool, Run
 from torch import Tensor
 from torch.nn import functional
 
-from wan22_testing.shapes.judge import Judge, Reading
+from wan22_testing.shapes.judge import Judge, Reading, truth
 from wan22_testing.shapes.world import Scene, random_scene, render
 
 FILE = "judge.safetensors"
@@ -19,25 +19,27 @@ def train(run: Run) -> None:
     """Into DIR/judge.safetensors."""
     file = run.out / FILE
     judge = (Judge.load(file) if file.exists() else Judge()).to(run.device).train()
-    batch = run.batch(256)
 
-    def loss() -> Tensor:
-        scenes, clips = _scenes(run, batch)
+    def rows(count: int) -> tuple[Tensor, Tensor]:
+        scenes, clips = _scenes(run, count)
+        return clips.bfloat16(), truth(scenes, run.device)
+
+    def loss(clips: Tensor, wanted: Tensor) -> Tensor:
         with torch.autocast(run.device.type, torch.bfloat16):
-            reading: Reading = judge(_roughened(clips, run.generator))
-        return reading.loss(scenes)
+            reading: Reading = judge(_roughened(clips.float()))
+        return reading.loss(wanted)
 
     def save(averages: Sequence[Judge]) -> None:
-        (average,) = averages
-        average.save(file)
+        averages[0].save(file)
         stored = Judge.load(file).to(run.device)
         right = []
         for _ in range(4):
-            scenes, clips = _scenes(run, batch)
+            scenes, clips = _scenes(run, run.clips(256))
             right += stored.right(clips, scenes)
         run.say(f"{sum(right) / len(right):.2%} of {len(right)} new clips read right")
 
-    run.fit([judge], loss, save)
+    pool = Pool(rows, run.clips(16384), run.batch(256), every=4)
+    run.fit([judge], [(pool, loss)], save)
 
 
 def _scenes(run: Run, count: int) -> tuple[list[Scene], Tensor]:
@@ -45,13 +47,12 @@ def _scenes(run: Run, count: int) -> tuple[list[Scene], Tensor]:
     return scenes, render(scenes, 64, run.generator)
 
 
-def _roughened(clips: Tensor, generator: torch.Generator) -> Tensor:
+def _roughened(clips: Tensor) -> Tensor:
     """Blurred, noisy, brighter or darker, each clip in its own measure."""
 
     def draw() -> Tensor:
-        return torch.rand(len(clips), 1, 1, 1, 1, generator=generator, device=clips.device)
+        return torch.rand(len(clips), 1, 1, 1, 1, device=clips.device)
 
     blurred = functional.avg_pool3d(clips, (1, 3, 3), 1, (0, 1, 1), count_include_pad=False)
     clips = torch.lerp(clips, blurred, draw())
-    noise = torch.randn(clips.shape, generator=generator, device=clips.device)
-    return clips * (0.85 + 0.2 * draw()) + 0.1 * (draw() - 0.5) + 0.15 * draw() ** 2 * noise
+    return clips * (0.85 + 0.2 * draw()) + 0.1 * (draw() - 0.5) + 0.15 * draw() ** 2 * torch.randn_like(clips)

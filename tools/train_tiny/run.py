@@ -1,4 +1,8 @@
-"""One stage's run: its device, its folder, its time, and the loop that all stages share."""
+"""One stage's run: its device, its folder, its time, and the loop that all stages share.
+
+Tiny models keep a GPU waiting for the host, which has to name thousands of kernels a step. So each kind of step is
+recorded once as a CUDA graph, on tensors that stay where they are, and then only played.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-SAVE_SECONDS = 60.0
-SAY_SECONDS = 15.0
+SAVE_SECONDS = 90.0
+SAY_SECONDS = 20.0
+AVERAGE_EVERY = 16
+"""Steps; an average forgets in some 4000."""
 
 
 def store(module: Any, like: nn.Module, folder: Path) -> None:
@@ -24,6 +30,31 @@ def store(module: Any, like: nn.Module, folder: Path) -> None:
     weights = {name: value.bfloat16() for name, value in like.state_dict().items()}
     module.load_state_dict(weights, assign=True)
     module.save_pretrained(folder)
+
+
+class Pool:
+    """Rows to learn from, of which the oldest give place to new ones while they are learnt from."""
+
+    def __init__(
+        self, make: Callable[[int], tuple[Tensor, ...]], count: int, batch: int, *, new: int = 256, every: int = 16
+    ) -> None:
+        """`make` makes that many rows, in columns; `new` of them are made at a time, one time in `every` batches."""
+        self._make, self._batch, self._every = make, batch, every
+        self._new = min(new, count)
+        made = [make(self._new) for _ in range(0, count, self._new)]
+        self._columns = tuple(torch.cat(column) for column in zip(*made, strict=True))
+        self._taken = 0
+
+    def batch(self) -> tuple[Tensor, ...]:
+        """Some of the rows."""
+        have = len(self._columns[0])
+        self._taken += 1
+        if self._taken % self._every == 0:
+            at = self._taken // self._every * self._new % have
+            for column, rows in zip(self._columns, self._make(self._new), strict=True):
+                column[at : at + self._new] = rows
+        drawn = torch.randint(have, (self._batch,), device=self._columns[0].device)
+        return tuple(column[drawn] for column in self._columns)
 
 
 @dataclass
@@ -42,6 +73,7 @@ class Run:
         self.rng = random.Random(self.stage)  # noqa: S311  # scenes, not secrets
         torch.manual_seed(self.rng.getrandbits(32))
         self.generator = torch.Generator(self.device).manual_seed(self.rng.getrandbits(32))
+        self._deadline = time.monotonic() + self.seconds
 
     def batch(self, usual: int) -> int:
         """Clips a step."""
@@ -59,28 +91,41 @@ class Run:
     def fit(
         self,
         modules: Sequence[nn.Module],
-        loss: Callable[[], Tensor],
+        kinds: Sequence[tuple[Pool, Callable[..., Tensor]]],
         save: Callable[[Sequence[Any]], None],
+        *,
         rate: float = 2e-3,
+        graphs: bool = True,
     ) -> None:
         """Trains modules until the time is over, and saves their averages.
 
-        The learning rate rises to its peak in the first hundredth of that time and falls to nothing along a cosine.
+        The kinds of steps, each a pool and the loss of one of its batches, take turns. The learning rate rises to its
+        peak in the first hundredth of the time and falls to nothing along a cosine.
         """
         parameters = [one for module in modules for one in module.parameters() if one.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-        mean = get_ema_multi_avg_fn(0.999)  # type: ignore[no-untyped-call]
-        averages = [AveragedModel(module, multi_avg_fn=mean) for module in modules]
-        saved = said = time.monotonic()
-        for step, passed in self._steps():
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, passed * 100) * 0.5 * (1 + math.cos(math.pi * passed))
-            value = loss()
+        graphs = graphs and self.device.type == "cuda"
+        learning = torch.zeros((), device=self.device)
+        optimizer = torch.optim.AdamW(
+            parameters, lr=learning, betas=(0.9, 0.99), weight_decay=0.01, fused=True, capturable=graphs
+        )
+
+        def learn(loss: Callable[..., Tensor], batch: tuple[Tensor, ...]) -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            value = loss(*batch)
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if step % 4 == 0:  # four steps of 0.99975 are one of 0.999
+            return value.detach()
+
+        each = {kind: (recorded(learn, *kind) if graphs else played(learn, *kind)) for kind in dict.fromkeys(kinds)}
+        self.say(f"{len(each)} kinds of steps")
+        mean = get_ema_multi_avg_fn(1 - AVERAGE_EVERY / 4000)  # type: ignore[no-untyped-call]
+        averages = [AveragedModel(module, multi_avg_fn=mean) for module in modules]
+        saved = said = time.monotonic()
+        for step, passed in self._steps():
+            learning.fill_(rate * min(1.0, passed * 100) * 0.5 * (1 + math.cos(math.pi * passed)))
+            value = each[kinds[step % len(kinds)]]()
+            if step % AVERAGE_EVERY == 0:
                 for average, module in zip(averages, modules, strict=True):
                     average.update_parameters(module)
             if time.monotonic() - said > SAY_SECONDS or step == 0:
@@ -93,6 +138,36 @@ class Run:
 
     def _steps(self) -> Iterator[tuple[int, float]]:
         begin, step = time.monotonic(), 0
-        while (passed := (time.monotonic() - begin) / self.seconds) < 1:
+        while (passed := (time.monotonic() - begin) / max(1.0, self._deadline - begin)) < 1:
             yield step, passed
             step += 1
+
+
+Learn = Callable[[Callable[..., Tensor], tuple[Tensor, ...]], Tensor]
+
+
+def played(learn: Learn, pool: Pool, loss: Callable[..., Tensor]) -> Callable[[], Tensor]:
+    """One kind of step, as it is."""
+    return lambda: learn(loss, pool.batch())
+
+
+def recorded(learn: Learn, pool: Pool, loss: Callable[..., Tensor]) -> Callable[[], Tensor]:
+    """One kind of step, as a CUDA graph."""
+    batch = pool.batch()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            learn(loss, batch)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = learn(loss, batch)
+
+    def play() -> Tensor:
+        for place, new in zip(batch, pool.batch(), strict=True):
+            place.copy_(new)
+        graph.replay()
+        return value
+
+    return play

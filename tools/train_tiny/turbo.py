@@ -7,17 +7,15 @@ the straight velocity from its start to its end. Half of the starts are where th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from tools.train_tiny.denoiser import SIDES, Examples, Family, follow, say_right, velocity
-from tools.train_tiny.run import Run
-from tools.train_tiny.text import padded
+from tools.train_tiny.denoiser import Examples, Family, follow, say_right, velocity
+from tools.train_tiny.run import Pool, Run
 from torch import Tensor, nn
 
 from wan22.adapter import ADAPTER_FILE, WEIGHTS_FILE, Adapter
@@ -32,67 +30,51 @@ LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2"]
 """Of diffusers' WanTransformer3DModel."""
 ALONE = 0.5
 """How often the starts are where the student itself comes to."""
-FRESH_EVERY, KEPT = 8, 64
-"""Steps between new paths, and batches of paths that are learnt from."""
-
-
-@dataclass(frozen=True)
-class Paths:
-    """A batch's starts of the four pieces, and the velocity that leads to each one's end."""
-
-    given: Examples
-    text: Tensor
-    starts: list[Tensor]
-    velocities: list[Tensor]
+SIDES = ((64, 128, 8192), (128, 64, 2048))
+"""Sides of the clips, paths a step, and paths to learn from at a time."""
 
 
 class Lesson:
-    """The teachers, the students, and the paths that these learn from."""
+    """The teachers, and the students that learn from their paths."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.family = run, Family(run, "t2v-a14b-tiny")
-        teachers = [self.family.expert(number).requires_grad_(False) for number in (0, 1)]
+        self.teachers = [self.family.expert(number).requires_grad_(False) for number in (0, 1)]
         self.students = [self.family.expert(number).requires_grad_(False) for number in (0, 1)]
         for student in self.students:
             student.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
-        quick = torch.compile if run.device.type == "cuda" else lambda module, **_: module
-        self.teachers: list[Any] = [quick(teacher, dynamic=False) for teacher in teachers]
-        self.forwards: list[Any] = [quick(student, dynamic=False) for student in self.students]
-        self.examples = [self.family.examples(side, run.clips(8192)) for side, _, _ in SIDES]
-        self.nothing = self.family.text.unprompted()[:1]
-        self.kept: list[Paths] = []
-        self.steps = 0
 
-    def paths(self) -> Paths:
-        """New ones."""
-        run = self.run
-        which = self.steps // FRESH_EVERY % len(SIDES)
-        have, count = self.examples[which], run.batch(SIDES[which][1])
-        given = have[torch.randint(len(have.latents), (count,), generator=run.generator, device=run.device)]
-        texts = (padded(given.text).float(), self.nothing.expand(count, -1, -1))
-        x = torch.randn(given.latents.shape, generator=run.generator, device=run.device)
-        alone = run.rng.random() < ALONE
+    def paths(self, side: int, count: int) -> tuple[Tensor, ...]:
+        """Captions, image conditions, starts of the pieces, and the velocities that lead to each one's end."""
+        given = self.family.examples(side, count)
+        x = torch.randn(given.latents.shape, device=self.run.device)
+        alone = self.run.rng.random() < ALONE
         starts, velocities = [], []
         for piece, (sigma, following) in enumerate(pairwise(SIGMAS)):
             inner = [sigma + (following - sigma) * part / PIECES[piece] for part in range(PIECES[piece] + 1)]
-            end = follow(self.teachers, self.family, x, given, texts, inner)
+            end = follow(self.teachers, self.family, x, given, inner)
             starts.append(x)
             velocities.append((end - x) / (following - sigma))
-            x = turbo_step(self.forwards, x, piece, given, texts[0]) if alone else end
-        return Paths(given, texts[0], starts, velocities)
+            x = self.step(self.students, x, piece, given) if alone else end
+        return given.text, given.image, torch.stack(starts, 1), torch.stack(velocities, 1)
 
-    def loss(self) -> Tensor:
+    def loss(self, text: Tensor, image: Tensor, starts: Tensor, velocities: Tensor) -> Tensor:
         """Mean square error of the velocities of one batch, over the four pieces."""
-        if self.steps % FRESH_EVERY == 0:
-            self.kept = [*self.kept[1 - KEPT :], self.paths()]
-        self.steps += 1
-        paths = self.run.rng.choice(self.kept)
         total = torch.zeros((), device=self.run.device)
-        for piece, (start, wanted) in enumerate(zip(paths.starts, paths.velocities, strict=True)):
-            at = torch.full((len(start),), SIGMAS[piece], device=self.run.device)
-            made = velocity(self.forwards[EXPERTS[piece]], start, at, paths.given, paths.text)
+        for piece, (start, wanted) in enumerate(zip(starts.unbind(1), velocities.unbind(1), strict=True)):
+            made = self.velocity(self.students, start, piece, Examples(start, text, image))
             total = total + (made - wanted).square().mean()
         return total
+
+    def velocity(self, students: Sequence[nn.Module], x: Tensor, piece: int, given: Examples) -> Tensor:
+        """The student's, at one of the four sigmas."""
+        at = torch.full((len(x),), SIGMAS[piece], device=x.device)
+        return velocity(self.family.variant, students[EXPERTS[piece]], x, at, given)
+
+    @torch.no_grad()
+    def step(self, students: Sequence[nn.Module], x: Tensor, piece: int, given: Examples) -> Tensor:
+        """One of the four steps."""
+        return x + (SIGMAS[piece + 1] - SIGMAS[piece]) * self.velocity(students, x, piece, given)
 
     def save(self, averages: Sequence[nn.Module]) -> None:
         """Writes an adapter for each expert, as the registry takes them."""
@@ -112,9 +94,9 @@ class Lesson:
             )
             (folder / ADAPTER_FILE).write_bytes(adapter.to_json())
 
-        def make(x: Tensor, given: Examples, texts: Sequence[Tensor]) -> Tensor:
+        def make(x: Tensor, given: Examples) -> Tensor:
             for piece in range(len(PIECES)):
-                x = turbo_step(averages, x, piece, given, texts[0])
+                x = self.step(averages, x, piece, given)
             return x
 
         say_right(self.family, make)
@@ -123,11 +105,9 @@ class Lesson:
 def train(run: Run) -> None:
     """Into DIR/turbo/high and DIR/turbo/low: an adapter for each expert."""
     lesson = Lesson(run)
-    run.fit(lesson.students, lesson.loss, lesson.save)
-
-
-@torch.no_grad()
-def turbo_step(students: Sequence[nn.Module], x: Tensor, piece: int, given: Examples, text: Tensor) -> Tensor:
-    """One of the four steps."""
-    at = torch.full((len(x),), SIGMAS[piece], device=x.device)
-    return x + (SIGMAS[piece + 1] - SIGMAS[piece]) * velocity(students[EXPERTS[piece]], x, at, given, text)
+    pools = [
+        Pool(partial(lesson.paths, side), run.clips(count), run.batch(batch), new=256, every=16)
+        for side, batch, count in SIDES
+    ]
+    run.say("the teacher's first paths are there")
+    run.fit(lesson.students, [(pool, lesson.loss) for pool in pools], lesson.save)

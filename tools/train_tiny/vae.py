@@ -7,6 +7,7 @@ that a whole clip at once gives the same; which is how they are trained, since i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from tools.train_tiny.run import Run, store
+from tools.train_tiny.run import Pool, Run, store
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,8 +32,8 @@ CONFIG_22: dict[str, Any] = {
     "patch_size": 2,
     "scale_factor_spatial": 16,
 }
-SIDES = ((64, 1.0), (64, 1.0), (128, 0.25))
-"""Sides of the clips, taken in turn, and the share of a batch that each gets."""
+SIDES = ((64, 16, 8192), (128, 4, 2048))
+"""Sides of the clips, clips a step, and clips to learn from at a time."""
 KL = 1e-6
 
 
@@ -99,16 +100,12 @@ def train(run: Run, config: dict[str, Any]) -> None:
     vae = for_whole_clips(AutoencoderKLWan(**config, **unit).to(run.device))
     if folder.exists():
         vae.load_state_dict(load(folder, run.device).state_dict())
-    batch, step = run.batch(32), 0
 
-    def loss() -> Tensor:
-        nonlocal step
-        side, share = SIDES[step % len(SIDES)]
-        step += 1
-        clips = _clips(run, max(1, int(batch * share)), side)
+    def loss(clips: Tensor) -> Tensor:
+        clips = clips.float()
         with torch.autocast(run.device.type, torch.bfloat16):
             distribution = posterior(vae, clips)
-            again = pixels(vae, distribution.sample(run.generator))
+            again = pixels(vae, distribution.sample())
             spread: Tensor = distribution.kl().mean()
         off: Tensor = again.float() - clips
         return off.square().mean() * 10 + off.abs().mean() + KL * spread
@@ -116,20 +113,28 @@ def train(run: Run, config: dict[str, Any]) -> None:
     @torch.no_grad()
     def save(averages: Sequence[AutoencoderKLWan]) -> None:
         (average,) = averages
-        latents = torch.cat([posterior(average, _clips(run, batch, 64)).mode() for _ in range(8)])
+        latents = torch.cat([posterior(average, _clips(run, run.clips(32), 64)).mode() for _ in range(8)])
         mean, deviation = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
         average.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
         store(AutoencoderKLWan.from_config(average.config), average, folder)
         there = load(folder, run.device)
         run.say(", ".join(f"PSNR {_psnr_at(there, run, side):.2f} dB at {side}x{side}" for side in (64, 128)))
 
-    run.fit([vae], loss, save)
+    small, large = (
+        (Pool(partial(_rows, run, side), run.clips(clips), run.batch(batch), new=128, every=8), loss)
+        for side, batch, clips in SIDES
+    )
+    run.fit([vae], [small, small, large], save)
 
 
 def _psnr_at(vae: AutoencoderKLWan, run: Run, side: int) -> float:
     """Of 16 new clips there and back, of values whose peak is 2."""
     clips = _clips(run, 16, side)
     return float(10 * torch.log10(4 / functional.mse_loss(clips, decode(vae, encode(vae, clips)))))
+
+
+def _rows(run: Run, side: int, count: int) -> tuple[Tensor]:
+    return (_clips(run, count, side).bfloat16(),)
 
 
 def _clips(run: Run, count: int, side: int) -> Tensor:

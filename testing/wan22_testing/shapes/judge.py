@@ -39,9 +39,9 @@ class Reading:
             for video in zip(*best, strict=True)
         ]
 
-    def loss(self, scenes: Sequence[Scene]) -> Tensor:
-        """Cross-entropy to what the scenes say; shape and motion count where there is something."""
-        number, shape, motion = truth(scenes, self.number.device)
+    def loss(self, truth: Tensor) -> Tensor:
+        """Cross-entropy to the truth of scenes; shape and motion count where there is something."""
+        number, shape, motion = truth.unbind(1)
 
         def entropy(logits: Tensor, wanted: Tensor) -> Tensor:
             return functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=-1)
@@ -50,13 +50,13 @@ class Reading:
 
 
 def truth(scenes: Sequence[Scene], device: torch.device) -> Tensor:
-    """(3, scenes, colours): number, shape and motion, -1 for those of a colour that is not there."""
-    table = torch.full((3, len(scenes), len(COLOURS)), -1)
-    table[0] = 0
+    """(scenes, 3, colours): number, shape and motion, -1 for those of a colour that is not there."""
+    table = torch.full((len(scenes), 3, len(COLOURS)), -1)
+    table[:, 0] = 0
     for row, scene in enumerate(scenes):
         for group in scene.groups:
             values = (group.number, SHAPES.index(group.shape), MOTIONS.index(group.motion))
-            table[:, row, list(COLOURS).index(group.colour)] = torch.tensor(values)
+            table[row, :, list(COLOURS).index(group.colour)] = torch.tensor(values)
     return table.to(device)
 
 

@@ -16,7 +16,7 @@ SCENES = (
 
 def certain(scenes: tuple[Scene, ...]) -> Reading:
     """The reading of one who knows."""
-    number, shape, motion = truth(scenes, torch.device("cpu")).clamp(min=0)
+    number, shape, motion = truth(scenes, torch.device("cpu")).clamp(min=0).unbind(1)
     classes = (MAX_OBJECTS + 1, len(SHAPES), len(MOTIONS))
     logits = [
         20.0 * functional.one_hot(table, count) for table, count in zip((number, shape, motion), classes, strict=True)
@@ -29,12 +29,12 @@ def test_a_reading_says_which_groups_are_there() -> None:
 
 
 def test_who_knows_loses_nothing_and_who_is_wrong_does() -> None:
-    assert certain(SCENES).loss(SCENES) < 1e-6
-    assert certain(SCENES).loss(SCENES[::-1]) > 1
+    assert certain(SCENES).loss(truth(SCENES, torch.device("cpu"))) < 1e-6
+    assert certain(SCENES).loss(truth(SCENES[::-1], torch.device("cpu"))) > 1
 
 
 def test_what_is_not_there_has_no_shape_and_no_motion() -> None:
-    table = truth(SCENES, torch.device("cpu"))
+    table = truth(SCENES, torch.device("cpu")).transpose(0, 1)
     assert table.shape == (3, len(SCENES), len(COLOURS))
     assert (table[1:] >= 0).sum() == 2 * sum(len(scene.groups) for scene in SCENES)
     assert (table[0] > 0).equal(table[1] >= 0)
