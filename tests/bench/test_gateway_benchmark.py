@@ -21,7 +21,7 @@ def test_a_short_run_measures_both_rates_beside_the_echo_servers(tmp_path: Path)
 
 async def test_http_is_timed_beside_a_queue_and_its_watchers(tmp_path: Path) -> None:
     rows = [*await responsiveness.measure(tmp_path / "p13", 0.5, queued=20, watchers=10)]
-    assert [(row.id, row.unit) for row in rows] == [("P13a", "s"), ("P13b", "s")]
+    assert [(row.id, row.unit) for row in rows] == [("P13a", "s"), (None, "s"), ("P13b", "s"), (None, "s")]
     assert all(0 < (row.value or 0) < 30 for row in rows)
 
 

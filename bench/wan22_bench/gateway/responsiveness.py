@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,9 +10,9 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 import grpc
-import httpx
 
 from wan22.v1 import generation_pb2
+from wan22_bench.gateway.http_load import Load
 from wan22_bench.gateway.servers import Metadata, running_gateway, stub_of
 from wan22_bench.gateway.throughput import CALLERS, request
 from wan22_bench.report import Row
@@ -37,15 +36,15 @@ async def measure(folder: Path, seconds: float, queued: int = QUEUED, watchers: 
         calls = [_watch(stub_of(channel), name, gateway.metadata) for name in names[:watchers]]
         await asyncio.gather(*(call.read() for call in calls))  # each is attached
         watching = [asyncio.create_task(_drain(call)) for call in calls]
-        headers = dict(gateway.metadata)
-        limits = httpx.Limits(max_connections=CALLERS)
-        base = f"http://127.0.0.1:{gateway.http_port}"
-        async with httpx.AsyncClient(base_url=base, headers=headers, limits=limits, timeout=30) as client:
+        async with Load(gateway.http_port, dict(gateway.metadata)) as load:
             for goal_id, path, goal in GOALS:
-                slowest = quantiles(await _times(client, path, seconds), n=100)[-1]
+                taken = await load.run(path, REQUESTS_A_SECOND, seconds)
+                slowest = quantiles([each.since_due for each in taken], n=100)[-1]
                 what = f"{path}, 99th percentile under {REQUESTS_A_SECOND} requests a second, "
                 what += f"{queued} queued, {watchers} watchers"
                 rows.append(Row(id=goal_id, what=what, value=slowest, unit="s", goal=goal))
+                late = quantiles([each.late for each in taken], n=100)[-1]
+                rows.append(Row(id=None, what=f"how late the client itself was, {path}", value=late, unit="s"))
         for task in watching:
             task.cancel()
     return iter(rows)
@@ -73,21 +72,3 @@ async def _drain(
 ) -> None:
     async for _ in call:
         pass
-
-
-async def _times(client: httpx.AsyncClient, path: str, seconds: float) -> list[float]:
-    """Seconds from when each request was due until it was answered: one that had to wait for its start counts whole."""
-    taken: list[float] = []
-
-    async def one(due: float) -> None:
-        answer = await client.get(path)
-        answer.raise_for_status()
-        taken.append(time.perf_counter() - due)
-
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as requests:
-        for number in range(round(seconds * REQUESTS_A_SECOND)):
-            due = began + number / REQUESTS_A_SECOND
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            requests.create_task(one(due))
-    return taken

@@ -16,13 +16,14 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import Response
 from tests.gateway import rows
 from tests.gateway.scripted_worker import T2V, Place, ScriptedWorkerServicer, Start, accepted, place_with
 
 from wan22.errors import FailedPrecondition, NotFound, Reason, Wan22Error
 from wan22.v1.inference_pb2 import GenerateEvent
 from wan22_gateway.gateway import serve
-from wan22_gateway.http import connection, intake
+from wan22_gateway.http import connection, intake, server
 from wan22_gateway.identity.keys import new_secret
 from wan22_gateway.settings import GatewaySettings
 from wan22_testing.authority import Authority
@@ -36,6 +37,23 @@ async def test_health_and_readiness_say_so(http: httpx.AsyncClient) -> None:
         answer = await http.get(path)
         assert (answer.status_code, answer.json()) == (200, {"state": state})
         assert (await http.head(path)).content == b""
+
+
+@module
+async def test_no_answer_waits_for_an_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_delay = []
+
+    class Seen(connection.Connection):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            accepted = transport.get_extra_info("socket")
+            without_delay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            super().connection_made(transport)
+
+    monkeypatch.setattr(server, "Connection", Seen)
+    own = server.HttpServer(Response("x"), host="127.0.0.1", port=0, stopping=asyncio.Event(), tls=None)
+    async with own, httpx.AsyncClient() as client:
+        assert (await client.get(own.address)).text == "x"
+    assert without_delay == [1]
 
 
 @module
