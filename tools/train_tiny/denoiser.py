@@ -29,7 +29,7 @@ from wan22_testing.shapes.world import Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
 
 DIM, LAYERS, FFN = 96, 6, 256
-SIDES = ((64, 256, 32_768), (128, 96, 12_288))
+SIDES = ((64, 256, 16_384), (128, 96, 8_192))
 """Sides of the clips, clips a step, and clips to learn from at a time."""
 PROMPTED = 8
 """Of ten steps, those that hear their prompts: guidance needs to know what a DiT makes of none."""
@@ -188,7 +188,7 @@ def train(run: Run, variant: str, number: int) -> None:
             say_right(family, lambda x, given: follow(stored, family, x, given, sigmas))
 
     pools = [
-        Pool(partial(family.examples, side), run.clips(clips), run.batch(batch), every=32)
+        Pool(partial(family.examples, side), run.clips(clips), run.batch(batch), new=64, every=32)
         for side, batch, clips in SIDES
     ]
     run.say("clips are encoded")

@@ -38,7 +38,7 @@ def train(run: Run) -> None:
             right += stored.right(clips, scenes)
         run.say(f"{sum(right) / len(right):.2%} of {len(right)} new clips read right")
 
-    pool = Pool(rows, run.clips(16384), run.batch(256), every=4)
+    pool = Pool(rows, run.clips(16384), run.batch(128), every=8)
     run.fit([judge], [(pool, loss)], save)
 
 

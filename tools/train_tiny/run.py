@@ -17,12 +17,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 SAVE_SECONDS = 90.0
 SAY_SECONDS = 20.0
 AVERAGE_EVERY = 16
-"""Steps; an average forgets in some 4000."""
+"""Steps."""
+
+
+@torch.no_grad()
+def remember(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor) -> None:
+    """Moving averages, which forget in a tenth of the steps so far, and in 4000 at most."""
+    share = max(AVERAGE_EVERY / 4000, 10 / (10 + int(count)))
+    for average, value in zip(averages, values, strict=True):
+        average.lerp_(value, share)
 
 
 def store(module: Any, like: nn.Module, folder: Path) -> None:
@@ -119,8 +127,7 @@ class Run:
 
         each = {kind: (recorded(learn, *kind) if graphs else played(learn, *kind)) for kind in dict.fromkeys(kinds)}
         self.say(f"{len(each)} kinds of steps")
-        mean = get_ema_multi_avg_fn(1 - AVERAGE_EVERY / 4000)  # type: ignore[no-untyped-call]
-        averages = [AveragedModel(module, multi_avg_fn=mean) for module in modules]
+        averages = [AveragedModel(module, multi_avg_fn=remember) for module in modules]
         saved = said = time.monotonic()
         for step, passed in self._steps():
             learning.fill_(rate * min(1.0, passed * 100) * 0.5 * (1 + math.cos(math.pi * passed)))

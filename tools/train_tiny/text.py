@@ -119,8 +119,9 @@ def train(run: Run) -> None:
     def save(averages: Sequence[nn.Module]) -> None:
         store(UMT5EncoderModel(text.encoder.config), averages[0], run.out / FOLDER)
         scenes = [random_scene(run.rng) for _ in range(1000)]
+        stored = Text(run)
         with torch.no_grad():
-            reading, _ = reader(text.embed(text.tokens([caption(scene, run.rng) for scene in scenes])))
+            reading, _ = averages[1](stored.embed(stored.tokens([caption(scene, run.rng) for scene in scenes])))
         right = [read == frozenset(scene.groups) for read, scene in zip(reading.groups(), scenes, strict=True)]
         run.say(f"{sum(right)} of 1000 new captions understood")
 
