@@ -15,10 +15,10 @@ KEYS = "key"
 class Caller:
     """Runs the `wan22` command in a pod, of a Deployment: nodes are drained."""
 
-    def __init__(self, release: Release) -> None:
+    def __init__(self, release: Release, purpose: str = "callers") -> None:
         self._release = release
         self._kubectl = release.kubectl
-        self._namespace = f"{release.name}-callers"
+        self._namespace = f"{release.name}-{purpose}"
         self._inside = ("--namespace", self._namespace)
 
     def create(self) -> None:

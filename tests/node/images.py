@@ -11,6 +11,8 @@ from typing import Any
 
 BUILT = Path(__file__).parents[2] / "build/images"
 SERVICES = ("gateway", "registry", "operator", "simulated-worker")
+WORKER = "worker"
+"""A real one; not among those that every test needs, since it is large."""
 REFERENCE = "org.opencontainers.image.ref.name"
 
 
@@ -31,7 +33,7 @@ class Images:
     @classmethod
     def of_archives(cls, archives: dict[str, Path]) -> Images:
         """What the archives say that they are."""
-        repository, _, rest = _reference(archives["gateway"]).rpartition("/")
+        repository, _, rest = reference_of(archives["gateway"]).rpartition("/")
         return cls(repository, rest.partition(":")[2], "Never")
 
     def name(self, image: str) -> str:
@@ -50,7 +52,8 @@ def archives_in(folder: Path) -> dict[str, Path]:
     return found if all(path.is_file() for path in found.values()) else {}
 
 
-def _reference(archive: Path) -> str:
+def reference_of(archive: Path) -> str:
+    """What the image of an archive is called."""
     with tarfile.open(archive) as tar:
         index = tar.extractfile("index.json")
         if index is None:

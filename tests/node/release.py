@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml  # type: ignore[import-untyped]
+
 from wan22.model_client import ModelClient
 from wan22.model_packing import Packer
 from wan22.tls import Tls
@@ -28,6 +30,9 @@ RESTRICTED = {
 SMALL = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}}
 VOLUME = {"size": "1Gi"}
 Found = TypeVar("Found")
+GPU = "nvidia.com/gpu"
+MONITORING = "monitoring"
+"""Of whose pods the namespace is that reads metrics."""
 T2V, TI2V = "t2v-a14b-tiny", "ti2v-5b-tiny"
 SECONDS = 600.0
 """For one call of kubectl or helm, which may wait for what a busy machine is to do."""
@@ -52,6 +57,13 @@ def until(find: Callable[[], Found], good: Callable[[Found], bool], seconds: flo
         time.sleep(0.5)
 
 
+def nodes_for_pods(kubectl: Kubectl) -> list[dict[str, Any]]:
+    """The nodes that take pods without further ado."""
+    found: list[dict[str, Any]] = kubectl.get("nodes")["items"]
+    barred = {"NoSchedule", "NoExecute"}
+    return [node for node in found if not barred & {taint["effect"] for taint in node["spec"].get("taints", [])}]
+
+
 class Release:
     """One release in one namespace, under Pod Security restricted."""
 
@@ -61,6 +73,9 @@ class Release:
         self.name = name
         self.namespace = name
         self.inside = ("--namespace", self.namespace)
+        self.nodes = nodes_for_pods(kubectl)
+        self.gpus = any(GPU in node["status"]["allocatable"] for node in self.nodes)
+        self.caches = min(len(self.nodes), 2)
         self._helm = helm
         self._folder = folder
 
@@ -70,11 +85,14 @@ class Release:
             part: {"volume": VOLUME, "resources": SMALL} for part in ("gateway", "registry", "nodeCache")
         }
         chosen["gateway"]["kedaPort"] = 50053
-        chosen["nodeCache"] |= {"enabled": True, "replicas": 2, "volume": {**VOLUME, "storageClass": self._class()}}
+        caches = {"replicas": self.caches, "volume": {**VOLUME, "storageClass": self._class()}}
+        chosen["nodeCache"] |= {"enabled": True, **caches}
         chosen["operator"] = {"namespaces": [self.namespace], "resources": SMALL, "resyncSeconds": 5}
         images = self.images.values()
         chosen["workers"] = {**images["workers"], "settings": WORKERS}
         chosen["image"] = images["image"]
+        monitoring = {"matchLabels": {"kubernetes.io/metadata.name": f"{self.name}-{MONITORING}"}}
+        chosen["networkPolicy"] = {"metrics": [{"namespaceSelector": monitoring}]}
         return chosen
 
     def create_namespace(self) -> None:
@@ -88,6 +106,19 @@ class Release:
         file.write_text(json.dumps(values or self.values()))
         given = (self.name, str(chart), f"--values={file}", *self.inside, "--wait", "--timeout=580s")
         return self._helm(command, *given, *flags)
+
+    def roll_back(self) -> None:
+        """To the revision before, and waits until all is ready."""
+        self._helm("rollback", self.name, *self.inside, "--wait", "--timeout=580s")
+
+    def rendered(self, template: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a template of the chart gives with values."""
+        file = self._folder / f"{self.name}-rendered.json"
+        file.write_text(json.dumps(values))
+        text = self._helm(
+            "template", self.name, str(CHART), *self.inside, f"--values={file}", f"--show-only={template}"
+        )
+        return [found for found in yaml.safe_load_all(text) if found]
 
     def test(self) -> str:
         """`helm test`."""
@@ -122,7 +153,7 @@ class Release:
         given = {
             "model": model_of(variant),
             "defaultForVariant": True,
-            "engine": {"gpusPerWorker": 1},
+            "engine": {"gpusPerWorker": int(self.gpus)},
             "drainSeconds": 5,
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
             **spec,

@@ -9,7 +9,7 @@ import pytest
 from wan22_testing.nodes.cluster import NodeCluster
 
 from .caller import Caller
-from .release import Release, until
+from .release import GPU, Release, until
 from .test_worker_loss import LONG, STEP, check_it_went_on, until_step
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
@@ -18,19 +18,23 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 @pytest.fixture
 def abroad(release: Release, caller: Caller) -> Iterator[str]:
     """A node without the gateway, which is whole again after the test; the registry may be there, and is waited for."""
+    if release.caches < 2 or not release.gpus:
+        pytest.skip("the cluster has no two nodes with GPUs")
     home = {pod["spec"]["nodeName"] for pod in release.pods("gateway")}
     name = min({node["metadata"]["name"] for node in release.kubectl.get("nodes")["items"]} - home)
     caller.leave(name)
     yield name
     release.kubectl("uncordon", name)
     release.kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=580s")
-    until(lambda: [release.ready(part) for part in ("node-cache", "registry")], lambda ready: ready == [2, 1])
+    until(
+        lambda: [release.ready(part) for part in ("node-cache", "registry")], lambda ready: ready == [release.caches, 1]
+    )
 
 
 def generation_on(abroad: str, release: Release, caller: Caller, pool: str) -> str:
     """A generation that is well under way on the node; there is a worker on each, and the other may be busy, too."""
     node = release.kubectl.get("node", abroad)
-    whole = int(node["status"]["allocatable"]["nvidia.com/gpu"])  # so that no node takes two workers
+    whole = int(node["status"]["allocatable"][GPU])  # so that no node takes two workers
     release.apply(pool, engine={"gpusPerWorker": whole}, scaling={"minReplicas": 2, "maxReplicas": 2})
     until(lambda: release.status(pool)["readyReplicas"], lambda ready: ready == 2)
     (there,) = [name for name, pod in release.workers(pool).items() if pod["spec"]["nodeName"] == abroad]

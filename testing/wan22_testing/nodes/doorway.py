@@ -1,4 +1,4 @@
-"""A way into the cluster's network from outside: one port of this machine that leads to the API server."""
+"""A way from one network into another: a port here that leads to one there."""
 
 from __future__ import annotations
 

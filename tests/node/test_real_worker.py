@@ -1,0 +1,106 @@
+"""Workers as they are in production, with the engine on a tiny model: most of the suite simulates them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from wan22_testing.chart import ROOT
+from wan22_testing.cluster.helm import Helm
+from wan22_testing.cluster.kubectl import Kubectl
+from wan22_testing.cluster.programs import Programs
+from wan22_testing.nodes.cluster import NodeCluster
+
+from .caller import Caller
+from .images import BUILT, WORKER, Images, reference_of
+from .release import SECONDS, T2V, Release, until
+from .test_worker_loss import check_it_went_on, until_step
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
+EXAMPLE = ROOT / "examples/tiny-cpu.yaml"
+SHORT = ("--steps=4", "--frames=5")
+LONG = ("--steps=100", "--frames=81", "--seed=7")
+STEP = 20
+
+
+@pytest.fixture(scope="module")
+def where(own_cluster: NodeCluster | None, images: Images) -> tuple[str, dict[str, Any]]:
+    """The worker's image, and the labels of the nodes that have it: of an own cluster one alone, it is large."""
+    if Images.in_registry():
+        return images.name(WORKER), {}
+    archive = BUILT / f"{WORKER}.tar"
+    if own_cluster is None or not archive.is_file():
+        pytest.skip(f"no image {archive}: run `python tools/build_images.py --build-arg ACCELERATOR=cpu {WORKER}`")
+    place = own_cluster.layout.nodes[0]
+    own_cluster.load([archive], place)
+    return reference_of(archive), {"kubernetes.io/hostname": place.name}
+
+
+@pytest.fixture(scope="module")
+def real(
+    kubectl: Kubectl,
+    release: Release,
+    images: Images,
+    where: tuple[str, dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Release]:
+    """A release whose workers are real ones."""
+    helm = Helm(Programs.find(), kubectl.kubeconfig, seconds=SECONDS)
+    made = Release(kubectl, helm, images, tmp_path_factory.mktemp("real"), "real")
+    values = made.values()
+    values["crds"] = {"install": False}  # of the cluster's other release
+    values["workers"] = {"image": where[0], "settings": {"checkpoint_seconds": 1}}
+    values["nodeCache"] = {"enabled": False}
+    made.create_namespace()
+    made.helm("install", values=values)
+    asyncio.run(made.push(T2V))
+    yield made
+    kubectl("delete", "namespace", made.namespace, "--timeout=580s")
+
+
+@pytest.fixture(scope="module")
+def asking(real: Release) -> Iterator[Caller]:
+    """A client of that release."""
+    made = Caller(real)
+    made.create()
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def real_pool(real: Release, where: tuple[str, dict[str, Any]]) -> Iterator[str]:
+    """The example's, which is at zero."""
+    example = yaml.safe_load(EXAMPLE.read_text())
+    name: str = example["metadata"]["name"]
+    real.apply(name, **example["spec"], scheduling={"nodeSelector": where[1]})
+    yield name
+    real.delete_pool(name)
+
+
+def test_the_example_for_cpus_goes_from_zero_to_a_video_of_the_engine(
+    real: Release, asking: Caller, real_pool: str
+) -> None:
+    assert real.workers(real_pool) == {}
+    (name,) = asking.queue(1, "first", *SHORT)
+    until(lambda: real.status(real_pool), lambda status: status["readyReplicas"] == 1)
+    kinds = [next(iter(event.keys() - {"sequence", "event_time"})) for event in asking.events(name)]
+    assert kinds.count("attempt_start") == 1
+    with av.open(io.BytesIO(asking.video(name)), "r") as video:
+        assert len(list(video.decode(video=0))) == 5
+    until(lambda: real.workers(real_pool), lambda pods: not pods)
+
+
+def test_a_generation_of_a_killed_engine_is_resumed_bit_for_bit(
+    real: Release, asking: Caller, real_pool: str, nodes: NodeCluster
+) -> None:
+    (name,) = asking.queue(1, "killed", *LONG)
+    until_step(asking, name, "killed", STEP)
+    (busy,) = until(lambda: real.busy(real_pool), bool)
+    nodes.kill(real.workers(real_pool)[busy])
+    check_it_went_on(asking, name, "killed", *LONG)
