@@ -89,13 +89,13 @@ def test_what_was_on_a_node_that_is_gone_waits_is_said_to_and_is_re_homed(
     for component in ("registry", "node-cache"):
         message = until(partial(waiting, rehomed, component), lambda said: any(said.values()))
         assert ["node affinity" in said for said in message.values()] == [True], message
-    until(lambda: rehomed.condition(POOL, "ModelResolved"), lambda reason: reason == "Unavailable")
+    until(lambda: rehomed.condition(POOL, "ModelResolved"), lambda reason: "Unavailable" in reason)
 
     (registry_pod,) = waiting(rehomed, "registry")
     rehome(rehomed, "models", registry_pod)
     until(lambda: rehomed.ready("registry"), lambda ready: ready == 1)
     asyncio.run(rehomed.push(T2V))  # the same files are the same version
-    until(lambda: rehomed.condition(POOL, "ModelResolved"), lambda reason: reason != "Unavailable")
+    until(lambda: rehomed.condition(POOL, "ModelResolved"), lambda reason: "Unavailable" not in reason)
     asking.events(*asking.queue(1, POOL, *SHORT))
     assert {one["state"] for one in asking.generations(POOL).values()} == {"SUCCEEDED"}
 
