@@ -24,7 +24,8 @@ def main() -> int:
     """Returns the exit code."""
     given = _parser().parse_args()
     buildah, source = Buildah(), Source(ROOT)
-    arguments = dict(argument.split("=", 1) for argument in given.build_arg)
+    arguments = {"ACCELERATOR": "cuda"}  # as in the Containerfile: by that alone buildah leaves out stages it needs
+    arguments |= dict(argument.split("=", 1) for argument in given.build_arg)
     if given.debian:
         bases = debian_base.make(buildah, given.debian, given.mirror, given.security_mirror)
         arguments |= dict(zip(("BASE", "BUILD_BASE"), bases, strict=True))
