@@ -356,6 +356,10 @@ def _wrong_terms(generation: generation_pb2.Generation) -> Iterator[Violation]:
 
 
 def _find_place(tx: Transaction, pool: str, variant: str) -> _Place:
+    return tx.once(("place", pool, variant), lambda: _look_for_place(tx, pool, variant))
+
+
+def _look_for_place(tx: Transaction, pool: str, variant: str) -> _Place:
     row = _find_pool(tx, pool, variant)
     return _Place(row, CostModel.from_json(row.cost_model), roomiest(tx, row.name))
 

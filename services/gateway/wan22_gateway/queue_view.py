@@ -72,7 +72,7 @@ def view(tx: Transaction, pool: str) -> QueueView:
             return not old.plan.workers or age < FRESH_SECONDS
         return len(old.rows) > SHORT and age < BUSY_SHARE * old.took
 
-    return tx.remember(("queue", pool), "queue", lambda: _make(tx, pool), good)
+    return tx.once(("queue", pool), lambda: tx.remember(("queue", pool), "queue", lambda: _make(tx, pool), good))
 
 
 def _make(tx: Transaction, pool: str) -> QueueView:

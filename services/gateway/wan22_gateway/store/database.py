@@ -6,7 +6,6 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -103,7 +102,6 @@ class Database(ABC):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._memory = Memory()
         self.observe: Callable[[Fact], None] = lambda _: None
@@ -132,7 +130,7 @@ class Database(ABC):
 
         Raises Unavailable when the store cannot be reached.
         """
-        return await self._loop.run_in_executor(self._readers, self._read, lambda tx: function(tx, *args, **kwargs))
+        return await self._snapshot(lambda tx: function(tx, *args, **kwargs))
 
     def watermark(self, topics: Sequence[str]) -> Hashable | None:  # noqa: ARG002  # for those that can tell
         """Something that changes with every commit that notifies one of the topics, told without asking the store.
@@ -169,7 +167,6 @@ class Database(ABC):
     async def close(self) -> None:
         """Finishes the queued writes and lets the store go."""
         await asyncio.to_thread(self._writer.close)
-        self._readers.shutdown()
 
     @property
     def _own_writer(self) -> GroupWriter:
@@ -180,7 +177,7 @@ class Database(ABC):
         """Runs and commits a group of writes in the writer's thread, then calls `_tell`."""
 
     @abstractmethod
-    def _read(self, function: Callable[[Transaction], T]) -> T:
+    async def _snapshot(self, function: Callable[[Transaction], T]) -> T:
         """Runs a function on a snapshot, in a reader's thread."""
 
     async def _queue(self, writer: GroupWriter, function: Callable[[Transaction], T]) -> T:

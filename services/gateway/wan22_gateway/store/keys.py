@@ -30,6 +30,10 @@ class Holder:
 
 def find(tx: Transaction, digest: str) -> Holder | None:
     """Who has the key of a digest; None when there is none, or it has ended."""
+    return tx.once(("key", digest), lambda: _find(tx, digest))
+
+
+def _find(tx: Transaction, digest: str) -> Holder | None:
     alive = or_(keys.c.expire_time.is_(None), keys.c.expire_time > tx.now)
     columns = (keys.c.id, keys.c.tenant, keys.c.roles, keys.c.expire_time)
     row = tx.execute(select(*columns).where(keys.c.digest == digest, keys.c.revoke_time.is_(None), alive)).one_or_none()

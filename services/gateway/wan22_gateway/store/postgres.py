@@ -17,7 +17,8 @@ A claim or takeover skips rows that somebody is changing (FOR UPDATE SKIP LOCKED
 one's row; it looks again soon. A replica that stops in the middle of a transaction, paused or cut off, loses its
 session after IDLE_SECONDS, and with it what it held.
 
-Reads are REPEATABLE READ: one snapshot each.
+Reads are REPEATABLE READ: one snapshot each, which those that wait for a connection share. What they remember of it
+(`Transaction.once`, the time) they share, too: each statement is a way to the server and back.
 
 Trouble. What a lost connection or a deadlock has undone is run again for RIDE_OUT_SECONDS. Where the connection broke
 at the commit, a row of `commits` tells whether it took place: the same row is inserted once more, which waits until the
@@ -32,7 +33,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, text
 from sqlalchemy.dialects.postgresql import insert
@@ -41,6 +42,7 @@ from sqlalchemy.exc import DBAPIError
 from wan22.errors import FailedPrecondition, Reason, Wan22Error
 from wan22_gateway.store import migrate
 from wan22_gateway.store.database import READERS, Database, Transaction, fail_group, run_group
+from wan22_gateway.store.group_reader import GroupReader, Read
 from wan22_gateway.store.group_writer import GroupWriter, Write
 from wan22_gateway.store.notifications import Notifications, announce
 from wan22_gateway.store.postgres_connections import (
@@ -79,6 +81,7 @@ class PostgresDatabase(Database):
         self._name = secrets.token_hex(8)
         super().__init__()
         self._own = GroupWriter("store-own-writer", self._commit_own)
+        self._group_reader = GroupReader("store-reader", READERS, self._make)
         self._notifications = Notifications(connections.connect, self._name, self._heard)
 
     async def ask(self) -> None:
@@ -96,6 +99,7 @@ class PostgresDatabase(Database):
     async def close(self) -> None:
         """Finishes the queued writes and disconnects."""
         await asyncio.to_thread(self._own.close)
+        await asyncio.to_thread(self._group_reader.close)
         await super().close()
         await asyncio.to_thread(self._notifications.close)
         self._writers.dispose()
@@ -110,13 +114,36 @@ class PostgresDatabase(Database):
     def _own_writer(self) -> GroupWriter:
         return self._own
 
-    def _read(self, function: Callable[[Transaction], T]) -> T:
-        def run() -> T:
-            with self._read_engine.begin() as connection:
-                transaction = Transaction(connection, lambda: clock(connection), self._memory, _Snapshot(connection))
-                return function(transaction)
+    async def _snapshot(self, function: Callable[[Transaction], T]) -> T:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._group_reader.add(Read(function, future))
+        result: T = await future
+        return result
 
-        return ride_out(run)
+    def _make(self, group: Sequence[Read]) -> None:
+        """Makes a group of reads; one that breaks their transaction lets each of the others have one of its own."""
+        try:
+            ride_out(lambda: self._share(group))
+        except (Wan22Error, DBAPIError) as error:
+            if len(group) > 1 and isinstance(error, DBAPIError):
+                for read in group:
+                    self._make([read])
+                return
+            for read in group:
+                read.error = error
+        self._loop.call_soon_threadsafe(_settle_all, group)
+
+    def _share(self, group: Sequence[Read]) -> None:
+        with self._read_engine.begin() as connection:
+            transaction = Transaction(connection, lambda: clock(connection), self._memory, _Snapshot(connection))
+            for read in group:
+                read.result = read.error = None
+                try:
+                    read.result = read.function(transaction)
+                except DBAPIError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # handed to the caller, whose read alone it ends
+                    read.error = error
 
     def _commit(self, group: Sequence[Write]) -> None:
         self._commit_group(group, LOCK)
@@ -148,6 +175,11 @@ class PostgresDatabase(Database):
         if topics is None:
             self._memory.clear()
         self._loop.call_soon_threadsafe(lambda: self._wake(set(self._listeners) if topics is None else topics))
+
+
+def _settle_all(group: Sequence[Read]) -> None:
+    for read in group:
+        read.settle()
 
 
 class _Commit:

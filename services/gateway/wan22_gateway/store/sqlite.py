@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -46,6 +47,7 @@ class SqliteDatabase(Database):
         self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN")
         self._versions: Counter[str] = Counter()
         self._counts = CommitCounts()
+        self._readers = ThreadPoolExecutor(READERS, "store-reader")
         super().__init__()
 
     async def erase(self) -> bool:
@@ -58,6 +60,7 @@ class SqliteDatabase(Database):
     async def close(self) -> None:
         """Finishes the queued writes and lets the folder go."""
         await super().close()
+        self._readers.shutdown()
         self._writer_engine.dispose()
         self._reader_engine.dispose()
         os.close(self._lock)
@@ -65,6 +68,9 @@ class SqliteDatabase(Database):
     def watermark(self, topics: Sequence[str]) -> Hashable | None:
         """As in Database: all commits are made here."""
         return self._counts.watermark(topics)
+
+    async def _snapshot(self, function: Callable[[Transaction], T]) -> T:
+        return await self._loop.run_in_executor(self._readers, self._read, function)
 
     def _read(self, function: Callable[[Transaction], T]) -> T:
         with self._reader_engine.begin() as connection:
