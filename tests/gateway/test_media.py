@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -97,16 +95,3 @@ async def test_of_two_images_at_once_for_which_there_is_room_for_one_the_other_l
     assert 100 < await database.read(media.kept_bytes, "alice") <= 200
     states = await database.read(lambda tx: list(tx.execute(select(object_table.c.state)).scalars()))
     assert sorted(states) in (["garbage", "live"], ["live"])
-
-
-async def test_the_decoder_is_told_no_secret_of_the_gateways_environment(
-    library: MediaLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = tmp_path / "environment"
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nenv > {told}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    assert (await library.add("alice", chunks(picture()))).width == 64
-    assert "hush" not in told.read_text()

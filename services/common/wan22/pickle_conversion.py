@@ -12,7 +12,6 @@ import json
 import mmap
 import os
 import pickle
-import resource
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,13 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wan22.confinement import confine
+
 SPARE_BYTES = 8 << 30
 """Of address space beside the file's: what the library maps for itself, and a step of the work."""
 STEP_BYTES = 16 << 20
 """Written at a time."""
 _libc = ctypes.CDLL(None)
 MADV_PAGEOUT = 21
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 WRAPPERS = ("state_dict", "model", "module")
 """Names under which some checkpoints hold their tensors."""
 DTYPES = {
@@ -119,20 +119,12 @@ def convert(source: Path, target: Path, on_bytes: Callable[[int, int], object]) 
         half.unlink(missing_ok=True)
 
 
-def confine(file_bytes: int) -> None:
-    """Limits this process to the memory that a file of this size needs, and takes the network from it."""
-    memory = 2 * file_bytes + SPARE_BYTES  # an old format is read, not mapped, and may be copied once
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)  # refused in many containers: nothing here needs a network
-
-
 def main() -> int:
     """The command line. Returns the exit code."""
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     try:
         torch.set_num_threads(1)
-        confine(source.stat().st_size)
+        confine(2 * source.stat().st_size + SPARE_BYTES)  # an old format is read, not mapped, and may be copied once
         convert(source, target, lambda done, total: sys.stdout.write(f"{done} {total}\n"))
     except NoCheckpoint as error:
         sys.stderr.write(f"{source} {error}.")

@@ -1,4 +1,4 @@
-"""Uploaded images: checked and normalised in a process of their own, then kept by the digest of their pixels.
+"""Uploaded images: checked and normalised by the decoder, then kept by the digest of their pixels.
 
 The same image of a tenant is kept once; what another tenant has makes no difference to anybody.
 """
@@ -8,23 +8,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import secrets
-import struct
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from wan22.errors import DataLoss, InvalidRequest, Reason, ResourceExhausted
+from wan22.errors import DataLoss, InvalidRequest, ResourceExhausted
+from wan22_gateway.media_decoder import DecoderLimits, decode, decoder
 from wan22_gateway.results import Results, media_key
 from wan22_gateway.store import media, objects
 from wan22_gateway.store.database import Database
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 32 << 20
-NORMALIZE_SECONDS = 30.0
-INHERITED = frozenset({"LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH"})
-"""All that the decoder gets of the gateway's environment: what it needs to start, and no password."""
+LIMITS = DecoderLimits()
 
 
 @dataclass(frozen=True)
@@ -56,9 +52,8 @@ class MediaLibrary:
             if len(data) > MAX_BYTES:
                 raise InvalidRequest(f"The image has more than {MAX_BYTES} bytes: send a smaller file.", field="data")
         async with self._one_at_a_time:
-            png = await _normalize(bytes(data))
+            png, width, height = await decode(bytes(data), LIMITS, decoder(LIMITS))
         media_id = await asyncio.to_thread(lambda: hashlib.sha256(png).hexdigest())
-        width, height = struct.unpack(">II", png[16:24])  # of the IHDR chunk, which comes first
         known = await self._database.write(media.touch, tenant, media_id)
         if known is None:
             await self._database.read(media.check_room, tenant, len(png))
@@ -92,30 +87,3 @@ class MediaLibrary:
             log.warning("An image is stored anew: %s", error.message)
             return False
         return True
-
-
-async def _normalize(data: bytes) -> bytes:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "wan22_gateway.media_normalizer",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={name: os.environ[name] for name in INHERITED & os.environ.keys()},
-    )
-    try:
-        async with asyncio.timeout(NORMALIZE_SECONDS):
-            png, problem = await process.communicate(data)
-    except TimeoutError:
-        png, problem = b"", b"it takes too long to decode"
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        text = problem.decode(errors="replace").strip()
-        if process.returncode is not None and process.returncode != 1:
-            text = "decoding it broke the decoder's limits"
-        raise InvalidRequest(f"The image was refused: {text}.", field="data", reason=Reason.MEDIA_UNREADABLE)
-    return png

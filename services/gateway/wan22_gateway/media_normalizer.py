@@ -1,44 +1,43 @@
 """Reads an image from standard input and writes it as an RGB PNG to standard output; run in a process with limits.
 
-A file that the decoder cannot bear ends this process and nothing else. The text for the caller goes to standard error.
+`python -m wan22_gateway.media_normalizer MEMORY_BYTES PROCESSOR_SECONDS PIXELS`. A file that the decoder cannot bear
+ends this process and nothing else. The text for the caller goes to standard error, with exit code REFUSED.
 """
 
 from __future__ import annotations
 
 import io
-import resource
 import sys
 import warnings
+from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS = 40_000_000
-MEMORY_BYTES = 2 << 30
-CPU_SECONDS = 20
+from wan22.confinement import REFUSED, confine
+
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each thread takes address space of its own
 
 
-def normalize(data: bytes) -> bytes:
-    """Applies the EXIF orientation, puts transparency on white, and drops everything but the pixels.
+def normalize(data: bytes, max_pixels: int, png: BinaryIO) -> None:
+    """Writes the upright image, with what is transparent on white and nothing but its pixels.
 
     Raises ValueError in words for the caller.
     """
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             warnings.simplefilter("ignore")  # Pillow's warnings on odd metadata; the limits are checked here
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"it has {image.width} x {image.height} pixels: use at most {MAX_PIXELS} in all")
-            upright = ImageOps.exif_transpose(image)
-            rgba = _in_8_bits(upright).convert("RGBA")
+            if image.width * image.height > max_pixels:
+                raise ValueError(f"it has {image.width} x {image.height} pixels: use at most {max_pixels} in all")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            flat = _on_white(_in_8_bits(image))
     except UnidentifiedImageError:
         raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"it cannot be decoded: {error}") from None
-    canvas = Image.new("RGBA", rgba.size, "white")
-    flat = Image.alpha_composite(canvas, rgba).convert("RGB")
-    png = io.BytesIO()
+    flat.info.clear()
     flat.save(png, "PNG", compress_level=1)
-    return png.getvalue()
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
@@ -48,16 +47,25 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
+def _on_white(image: Image.Image) -> Image.Image:
+    """In RGB."""
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image.convert("RGBA")
+    flat = Image.new("RGB", rgba.size, "white")
+    flat.paste(rgba, mask=rgba)
+    return flat
+
+
 def main() -> int:
     """Limits the process, then works. Returns the exit code."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    memory_bytes, processor_seconds, max_pixels = map(int, sys.argv[1:])
+    confine(memory_bytes, processor_seconds)
     try:
-        png = normalize(sys.stdin.buffer.read())
+        normalize(sys.stdin.buffer.read(), max_pixels, sys.stdout.buffer)
     except (ValueError, MemoryError) as error:
         sys.stderr.write(str(error) or "it needs more memory than an image may")
-        return 1
-    sys.stdout.buffer.write(png)
+        return REFUSED
     return 0
 
 
