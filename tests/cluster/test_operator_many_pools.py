@@ -60,11 +60,12 @@ def declared(operated: Operated) -> int:
 
 @asynccontextmanager
 async def many(
-    plane: ControlPlane, programs: Programs, folder: Path, namespace: str, count: int, **scaling: int
+    plane: ControlPlane, programs: Programs, folder: Path, namespace: str, count: int, loads: int = 4, **scaling: int
 ) -> AsyncIterator[tuple[Operated, ServiceProcess, int]]:
     """An operator, the port of its figures, and so many pools that the gateway knows."""
     async with operated_on(plane, programs, folder, namespace) as operated:
-        operator = operated.operator(resync_seconds=15, lease_seconds=60, http_port=(port := free_port()))
+        port = free_port()
+        operator = operated.operator(resync_seconds=15, lease_seconds=60, http_port=port, loads_per_node=loads)
         operator.start()
         await operator.until()
         names = [f"pool-{number:04}" for number in range(count)]
@@ -107,6 +108,29 @@ async def test_hundreds_of_pools_are_looked_after_at_little_cost(
     node_plane: ControlPlane, programs: Programs, tmp_path: Path, count: int
 ) -> None:
     async with many(node_plane, programs, tmp_path, f"operator-many-{count}", count) as (operated, operator, port):
+        await at_rest(operated, operator, port, count)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(5400)
+@pytest.mark.usefixtures("kubectl")
+@pytest.mark.parametrize("count", [50, 1000])
+async def test_pools_of_five_workers_each_are_looked_after_at_little_cost(
+    control_plane: ControlPlane, programs: Programs, tmp_path: Path, count: int
+) -> None:
+    """Five thousand pods in one namespace, for which there is no node: what counts is what looking at them costs."""
+    each, name = 5, f"operator-crowds-{count}"
+    scaling = {"minReplicas": each, "maxReplicas": each}
+    async with many(control_plane, programs, tmp_path, name, count, loads=each, **scaling) as made:
+        operated, operator, port = made
+        began = time.monotonic()
+
+        def recorded() -> int:
+            pools = operated.kubectl.get("wanpools", *operated.inside)["items"]
+            return sum(bool(worker.get("uid")) for pool in pools for worker in pool["status"]["workers"])
+
+        await until(recorded, lambda found: found == each * count, 3600.0)  # the first of each is tried alone
+        print(f"{each * count} pods are there after {time.monotonic() - began:.1f} s more")  # noqa: T201
         await at_rest(operated, operator, port, count)
 
 

@@ -94,13 +94,14 @@ def figures(name: str, outcome: Outcome, setup: Setup) -> Sequence[str | float]:
 def _ratio(row_id: str | None, comparison: Comparison, peer: str, names: tuple[str, ...], goal: float) -> Row:
     ours, theirs = comparison.ours.held_point, comparison.peer(*names)
     reached = "" if theirs.reached else ", which never reaches it"
+    floor = comparison.floor_hours / theirs.gpu_hours
     what = (
         f"GPU-hours over the best tuned {peer}'s at our share of {ours.share:.4f}{reached}, "
         f"load {comparison.setup.load_seconds:g} s ({ours.gpu_hours:.1f} over {theirs.gpu_hours:.1f}); "
-        f"floor: the {comparison.floor_hours:.1f} that no policy can go below over the peer's"
+        f"no policy at all has less than {floor:.3f} ({comparison.floor_hours:.1f})"
     )
     value = ours.gpu_hours / theirs.gpu_hours
-    return Row(id=row_id, what=what, value=value, unit="1", goal=goal, floor=comparison.floor_hours / theirs.gpu_hours)
+    return Row(id=row_id, what=what, value=value, unit="1", goal=goal, floor=floor)
 
 
 def _starts(row_id: str | None, comparison: Comparison) -> Row:
