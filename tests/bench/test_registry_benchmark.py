@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22.precision import is_quantised
@@ -57,6 +58,15 @@ def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFi
     assert "to what it needs of the model" in start["what"]
     assert [(row["value"], row["goal"]) for row in rows[10:]] == [(None, 60), (None, 0.95), (None, 8)]
     assert "P9b" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_keeps_what_it_measured(small_disk: Path, tmp_path: Path) -> None:
+    report = tmp_path / "registry.json"
+    arguments = ["--device", "cpu", "--size", "1e6", "--folder", str(small_disk), "--json", str(report)]
+    with pytest.raises(SafetensorError, match="No space left"):
+        main([*arguments, "--cold-start", "t2v-a14b-tiny"])
+    ids = [row["id"] for row in json.loads(report.read_text())["rows"]]
+    assert ids == ["P10", "P10b", "P10b", "P9b", "P9b", None, None, None, None]
 
 
 def test_the_parts_of_a_version_are_counted_as_an_import_keeps_them() -> None:

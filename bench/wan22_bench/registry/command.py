@@ -47,7 +47,7 @@ def describe(device: torch.device) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="wan22 bench registry", description=__doc__)
-    parser.add_argument("--size", type=float, help="bytes of weights in bfloat16 (8.4e9 on CUDA, 0.71e9 on a CPU)")
+    parser.add_argument("--size", type=float, help="bytes of weights in bfloat16 (8.4e9 on CUDA, 2.1e9 on a CPU)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--folder", type=Path, help="where to write, on the disk to measure; a temporary one if absent")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
@@ -59,21 +59,25 @@ def main(arguments: list[str] | None = None) -> None:
     size = int(options.size or SIZES[device.type])
     console = Console(width=180)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for row in measure(size, Path(folder), device):
-            rows.append(row)
-            console.print(f"{row.id or '-'}: {row.what}: {row.value} {row.unit}, peer {row.peer}, floor {row.floor}")
-        if options.cold_start:
-            from wan22_bench.registry import cold_start  # noqa: PLC0415  # the engine whole: av and Pillow too
-
-            rows.append(cold_start.row(options.cold_start, Path(folder), device))
-    if device.type != "cuda":
-        rows += gpu_goals.not_measured()
     command = f"wan22 bench registry --size {size:.4g}"
     command += f" --cold-start {options.cold_start}" if options.cold_start else ""
-    report = Report(
-        name="registry", device=describe(device), command=command, rows=rows, versions=versions_of(*VERSIONS)
-    )
-    report.show(console)
-    if options.json is not None:
-        report.write(options.json)
+    try:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            for row in measure(size, Path(folder), device):
+                rows.append(row)
+                console.print(
+                    f"{row.id or '-'}: {row.what}: {row.value} {row.unit}, peer {row.peer}, floor {row.floor}"
+                )
+            if options.cold_start:
+                from wan22_bench.registry import cold_start  # noqa: PLC0415  # the engine whole: av and Pillow too
+
+                rows.append(cold_start.row(options.cold_start, Path(folder), device))
+        if device.type != "cuda":
+            rows += gpu_goals.not_measured()
+    finally:  # what was measured before something failed, or somebody ended it, took minutes
+        report = Report(
+            name="registry", device=describe(device), command=command, rows=rows, versions=versions_of(*VERSIONS)
+        )
+        report.show(console)
+        if options.json is not None:
+            report.write(options.json)
