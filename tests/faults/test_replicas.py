@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,9 +13,17 @@ import pytest_asyncio
 
 from wan22.channels import open_channel
 from wan22.client import Client, ParameterOptions
-from wan22.errors import FailedPrecondition
+from wan22.errors import FailedPrecondition, NotFound, OutOfRange, Reason
 from wan22.status import from_rpc_error
-from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc, pool_pb2, pool_pb2_grpc
+from wan22.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    generation_pb2,
+    inference_pb2,
+    inference_pb2_grpc,
+    pool_pb2,
+    pool_pb2_grpc,
+)
 from wan22.v1.generation_pb2 import Generation
 from wan22_testing.installation import SIMULATED_WORKER, Installation
 from wan22_testing.postgres import PostgresServer
@@ -178,6 +187,115 @@ async def test_a_claimed_worker_is_drained_by_no_replica(installation: Installat
                 assert isinstance(from_rpc_error(caught.value), FailedPrecondition)
         await client.cancel(name)
         assert (await client.wait(name)).state == Generation.CANCELLED
+
+
+async def running_elsewhere(installation: Installation) -> tuple[str, int]:
+    """A generation that runs, and a replica that does not own it."""
+    async with installation.client() as client:
+        name = (await client.create(variant=T2V, prompt="a red circle", **WORK)).name
+        await denoising(client, name)
+    owner = installation.gateways.index(await owner_of(installation, name))
+    return name, (owner + 1) % REPLICAS
+
+
+async def test_a_cancel_at_another_replica_than_the_owner_stops_the_worker(installation: Installation) -> None:
+    name, other = await running_elsewhere(installation)
+    async with installation.client(other) as client:
+        assert (await client.cancel(name)).HasField("cancel_requested_time")
+        done = await client.wait(name)
+    assert (done.state, done.attempt_count) == (Generation.CANCELLED, 1)
+    async with installation.client((other + 1) % REPLICAS) as client:
+        after = await client.create(variant=T2V, prompt="a red circle", **SHORT)
+        assert (await client.wait(after.name)).state == Generation.SUCCEEDED  # the worker is free
+
+
+async def test_a_deletion_by_force_at_another_replica_than_the_owner_is_whole(installation: Installation) -> None:
+    name, other = await running_elsewhere(installation)
+    async with installation.client(other) as client:
+        with pytest.raises(FailedPrecondition, match="force"):
+            await client.delete(name)
+        await client.delete(name, force=True)
+    for replica in range(REPLICAS):
+        async with installation.client(replica) as client:
+            with pytest.raises(NotFound):
+                await client.get(name)
+    videos = installation.folder / "videos" / "videos" / name.removeprefix("generations/")
+    assert list(videos.glob("*.mp4")) == []
+
+
+async def is_there(client: Client, name: str, path: Path) -> bool:
+    try:
+        await client.download(name, path)
+    except NotFound:
+        return False
+    return True
+
+
+async def test_a_video_that_is_over_is_gone_at_every_replica(installation: Installation, tmp_path: Path) -> None:
+    async with installation.client() as client:
+        made = await client.create(variant=T2V, prompt="a red circle", keep_for=2.0, **SHORT)
+        done = await client.wait(made.name)
+    owner = installation.gateways.index(await owner_of(installation, made.name))
+    for replica in ((owner + 1) % REPLICAS, (owner + 2) % REPLICAS, owner):
+        async with asyncio.timeout(60), installation.client(replica) as client:
+            while await is_there(client, made.name, tmp_path / "video.mp4"):  # noqa: ASYNC110  # its end is a time, not an event
+                await asyncio.sleep(0.1)
+            with pytest.raises(NotFound) as caught:
+                await client.download(made.name, tmp_path / "video.mp4")
+            assert caught.value.reason is Reason.VIDEO_EXPIRED
+            assert (await client.get(made.name)).state == Generation.SUCCEEDED
+    assert done.video.HasField("expire_time")
+
+
+async def test_a_watch_beyond_the_last_event_is_out_of_range_at_every_replica(installation: Installation) -> None:
+    name, other = await running_elsewhere(installation)
+    for replica in (other, (other + 1) % REPLICAS, (other + 2) % REPLICAS):
+        async with installation.client(replica) as client:
+            last = (await client.get(name)).last_sequence
+            with pytest.raises(OutOfRange, match=f"{name} has events 1 to") as caught:
+                await anext(aiter(client.watch(name, after_sequence=last + 1000)))
+            assert int(caught.value.metadata["last_sequence"]) >= last
+    async with installation.client(other) as client:
+        await client.cancel(name)
+        assert (await client.wait(name)).state == Generation.CANCELLED
+
+
+async def test_quarantine_is_listed_and_released_at_other_replicas_than_the_owner(installation: Installation) -> None:
+    pool = "pools/test.poison"
+    simulated: dict[str, Any] = {"module": SIMULATED_WORKER, "step_seconds": 0.2}
+    await installation.serve(T2V, "p1", "p2", pool=pool, **simulated)
+    await installation.start_workers("p1", "p2")
+    await installation.until_known("p1", "p2")
+    poison: dict[str, Any] = {"variant": T2V, "pool": pool, "prompt": "poison", **WORK}
+    async with asyncio.timeout(300), installation.client() as client:
+        name = (await client.create(**poison)).name
+        worker = ""
+        async for event in client.watch(name):
+            worker = event.attempt_start.worker.removeprefix("workers/") or worker
+            if event.progress.step > 0 and worker:
+                installation.workers[worker].kill()
+                installation.workers[worker].start()
+                worker = ""
+        assert (await client.get(name)).state == Generation.FAILED
+    owner = installation.gateways.index(await owner_of(installation, name))
+    others = [(owner + 1) % REPLICAS, (owner + 2) % REPLICAS]
+    for replica in others:
+        async with installation.client(replica) as client:
+            with pytest.raises(
+                FailedPrecondition, match=f"{name}, which differs at most in its seed, is in quarantine"
+            ):
+                await client.create(**poison)
+    async with open_channel(installation.gateways[others[0]].address) as channel:
+        listed = await admin_pb2_grpc.AdminServiceStub(channel).ListQuarantined(admin_pb2.ListQuarantinedRequest())
+        assert [found.generation for found in listed.quarantined] == [name]
+        assert {death.worker for death in listed.quarantined[0].deaths} == {"workers/p1", "workers/p2"}
+    async with open_channel(installation.gateways[others[1]].address) as channel:
+        request = admin_pb2.ReleaseQuarantinedRequest(name=name)
+        released = await admin_pb2_grpc.AdminServiceStub(channel).ReleaseQuarantined(request)
+        assert released.HasField("release_time")
+    async with installation.client(owner) as client:
+        again = await client.create(**poison)
+        await client.delete(again.name, force=True)
 
 
 async def test_a_killed_workers_generation_goes_on_from_its_checkpoint_to_the_same_bytes(
