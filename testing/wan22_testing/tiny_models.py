@@ -84,12 +84,12 @@ def new_text_encoder(vocab_size: int, **sizes: Any) -> UMT5EncoderModel:
 
 
 def new_transformer(
-    variant: Variant, *, text_dim: int, dim: int, ffn_dim: int, num_layers: int
+    variant: Variant, *, text_dim: int, dim: int, ffn_dim: int, num_layers: int, heads: int = 2
 ) -> WanTransformer3DModel:
     """A DiT with the variant's channels, as torch initialises it."""
     return WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=dim // 2,
+        num_attention_heads=heads,
+        attention_head_dim=dim // heads,
         in_channels=variant.in_channels,
         out_channels=variant.latent_channels,
         text_dim=text_dim,

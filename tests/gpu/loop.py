@@ -22,7 +22,9 @@ from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
 from wan22_testing.forwards import Work, random_transformer
 
-T2V, TI2V = Work("t2v-a14b", 2, 832, 480, 81), Work("ti2v-5b", 2, 1280, 704, 121)
+LAYERS = 2
+"""Of the whole variants' 40 and 30."""
+T2V, TI2V = Work("t2v-a14b", LAYERS, 832, 480, 81), Work("ti2v-5b", LAYERS, 1280, 704, 121)
 TINY = Work("t2v-a14b-tiny", 1, 64, 64, 5)
 STEPS = 5
 

@@ -7,8 +7,8 @@ so that neither needs the other to learn.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -28,7 +28,17 @@ from wan22_testing.shapes.judge import Judge
 from wan22_testing.shapes.world import Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
 
-DIM, LAYERS, FFN = 96, 6, 256
+SIZES: dict[str, dict[str, int]] = {
+    "t2v-a14b-tiny": {"dim": 128, "num_layers": 4, "ffn_dim": 320},
+    "i2v-a14b-tiny": {"dim": 128, "num_layers": 4, "ffn_dim": 320},
+    "ti2v-5b-tiny": {"dim": 192, "num_layers": 4, "ffn_dim": 384, "latent_channels": 32, "in_channels": 32},
+}
+"""A velocity holds all the noise of a token, 4 times the latent channels: a DiT has to be wider than that."""
+HEAD = 32
+SKEW = 3.0
+"""Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
+COMPILED_SECONDS = 600
+"""Compiling takes minutes, which only a longer training has."""
 SIDES = ((64, 256, 16_384), (128, 96, 8_192))
 """Sides of the clips, clips a step, and clips to learn from at a time."""
 PROMPTED = 8
@@ -53,7 +63,7 @@ class Family:
 
     def __init__(self, run: Run, variant: str) -> None:
         self.run = run
-        self.variant: Variant = VARIANTS[variant]
+        self.variant: Variant = replace(VARIANTS[variant], **SIZES[variant])  # type: ignore[arg-type]
         self.vae = vae.load(run.out / ("vae21" if self.variant.latent_channels == 16 else "vae22"), run.device)
         self.text = Text(run)
         self.text.encoder.requires_grad_(False)
@@ -74,7 +84,10 @@ class Family:
         if folder.exists():
             found = WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
         else:
-            found = new_transformer(self.variant, text_dim=TEXT_DIM, dim=DIM, ffn_dim=FFN, num_layers=LAYERS)
+            dim, ffn_dim, num_layers = (SIZES[self.variant.name][name] for name in ("dim", "ffn_dim", "num_layers"))
+            found = new_transformer(
+                self.variant, text_dim=TEXT_DIM, dim=dim, ffn_dim=ffn_dim, num_layers=num_layers, heads=dim // HEAD
+            )
         found.set_attn_processor(FoldedText())
         return found.to(self.run.device)
 
@@ -132,7 +145,8 @@ def velocity(variant: Variant, expert: nn.Module, x: Tensor, sigma: Tensor, give
 def flow_loss(variant: Variant, expert: nn.Module, span: tuple[float, float], given: Examples) -> Tensor:
     """Mean square error of the velocity at a sigma drawn from the span for each clip."""
     clean = given.latents.float()
-    sigma = span[0] + (span[1] - span[0]) * torch.rand(len(clean), device=clean.device)
+    drawn = torch.rand(len(clean), device=clean.device)
+    sigma = span[0] + (span[1] - span[0]) * SKEW * drawn / (1 + (SKEW - 1) * drawn)
     noise = torch.randn_like(clean)
     x = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
     off = velocity(variant, expert, x, sigma, given) - (noise - clean)
@@ -170,7 +184,8 @@ def train(run: Run, variant: str, number: int) -> None:
     """Into DIR/VARIANT: the expert of this number."""
     family = Family(run, variant)
     expert = family.expert(number)
-    quick: Any = torch.compile(expert, dynamic=False) if os.environ.get("COMPILE") else expert
+    long = run.device.type == "cuda" and run.seconds > COMPILED_SECONDS
+    quick: Any = torch.compile(expert, dynamic=False) if long else expert
 
     def prompted(*columns: Tensor) -> Tensor:
         return flow_loss(family.variant, quick, family.spans[number], Examples(*columns))
@@ -178,7 +193,7 @@ def train(run: Run, variant: str, number: int) -> None:
     def unprompted(*columns: Tensor) -> Tensor:
         given = Examples(*columns)
         text = family.unprompted.repeat(len(given.text) // 2 + 1, 1, 1)[: len(given.text)]
-        return flow_loss(family.variant, expert, family.spans[number], given._replace(text=text))
+        return flow_loss(family.variant, quick, family.spans[number], given._replace(text=text))
 
     def save(averages: Sequence[Any]) -> None:
         store(WanTransformer3DModel.from_config(expert.config), averages[0], family.folder / family.names[number])

@@ -26,7 +26,7 @@ AVERAGE_EVERY = 16
 
 
 @torch.no_grad()
-def remember(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor) -> None:
+def remember(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
     """Moving averages, which forget in a tenth of the steps so far, and in 4000 at most."""
     share = max(AVERAGE_EVERY / 4000, 10 / (10 + int(count)))
     for average, value in zip(averages, values, strict=True):

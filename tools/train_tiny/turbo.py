@@ -30,7 +30,7 @@ LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2"]
 """Of diffusers' WanTransformer3DModel."""
 ALONE = 0.5
 """How often the starts are where the student itself comes to."""
-SIDES = ((64, 128, 8192), (128, 64, 2048))
+SIDES = ((64, 128, 4096), (128, 64, 1024))
 """Sides of the clips, paths a step, and paths to learn from at a time."""
 
 
@@ -106,8 +106,7 @@ def train(run: Run) -> None:
     """Into DIR/turbo/high and DIR/turbo/low: an adapter for each expert."""
     lesson = Lesson(run)
     pools = [
-        Pool(partial(lesson.paths, side), run.clips(count), run.batch(batch), new=256, every=16)
-        for side, batch, count in SIDES
+        Pool(partial(lesson.paths, side), run.clips(count), run.batch(batch), every=48) for side, batch, count in SIDES
     ]
     run.say("the teacher's first paths are there")
     run.fit(lesson.students, [(pool, lesson.loss) for pool in pools], lesson.save)

@@ -24,8 +24,8 @@ from wan22_testing.shapes.world import random_scene, render
 CONFIG_21: dict[str, Any] = {"base_dim": 8, "z_dim": 16}
 CONFIG_22: dict[str, Any] = {
     "base_dim": 8,
-    "decoder_base_dim": 12,
-    "z_dim": 48,
+    "decoder_base_dim": 8,
+    "z_dim": 32,
     "is_residual": True,
     "in_channels": 12,
     "out_channels": 12,
