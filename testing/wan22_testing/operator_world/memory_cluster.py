@@ -27,8 +27,10 @@ class MemoryCluster(Cluster):
         """Hears of each pod that is told to end."""
         self._objects: dict[Key, Object] = {}
         self._version = 0
-        self.created: list[str] = []
+        self.created: set[str] = set()
         """Names of all pods there ever were."""
+        self.twice: set[str] = set()
+        """Names that two pods had."""
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         """A copy of it."""
@@ -111,7 +113,8 @@ class MemoryCluster(Cluster):
         made["kind"] = resource.kind
         made["metadata"] |= {"uid": f"uid-{self._version}", "creationTimestamp": text_of(self._clock())}
         if resource is POD:
-            self.created.append(meta["name"])
+            self.twice |= self.created & {meta["name"]}
+            self.created.add(meta["name"])
         if resource is not EVENT:
             self._objects[key] = made
         return self.changed(made)

@@ -13,6 +13,8 @@ from wan22_operator.gateway import DRAIN_LEASE_SECONDS, Gateway, PoolView
 from wan22_testing.operator_world.faults import Faults
 
 States = inference_pb2.Worker
+SHORT_SECONDS, LONG_SECONDS = 60.0, 600.0
+"""Over which arrivals are counted; a dead worker is remembered for the longer one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +43,8 @@ class Row:
     started: float = 0.0
     fenced_until: float = 0.0
     bytes_left: int = 0
+    lost: float = 0.0
+    """When it ceased to be alive."""
 
 
 @dataclass(slots=True)
@@ -106,6 +110,7 @@ class MemoryGateway(Gateway):
     def dispatch(self) -> None:
         """Gives idle workers that are not fenced what waits, and ends what is done."""
         now = self._clock()
+        self.rows = {name: row for name, row in self.rows.items() if row.alive or now < row.lost + LONG_SECONDS}
         for row in self.rows.values():
             if row.work is not None and now >= row.started + row.work.seconds:
                 row.work.ends += 1
@@ -116,7 +121,7 @@ class MemoryGateway(Gateway):
 
     def lose(self, row: Row) -> None:
         """Its lease has lapsed, or its process ended: what it had is queued again, first."""
-        row.alive = False
+        row.alive, row.lost = False, self._clock()
         if row.work is not None:
             row.work.lost += 1
             self.pools[row.pool].queue.insert(0, row.work)
@@ -124,10 +129,11 @@ class MemoryGateway(Gateway):
 
     def _view(self, pool: _Pool) -> pool_pb2.Pool:
         said, now = pool_pb2.Pool(), self._clock()
+        pool.arrivals = [time for time in pool.arrivals if time > now - LONG_SECONDS]
         said.CopyFrom(pool.declared)
         mine = [row for row in self.rows.values() if row.pool == said.name]
         said.workers.extend(self._worker(row) for row in mine)
-        recent, long = (sum(time > now - seconds for time in pool.arrivals) for seconds in (60, 600))
+        recent, long = sum(time > now - SHORT_SECONDS for time in pool.arrivals), len(pool.arrivals)
         mean = sum(work.seconds for work in pool.queue) / max(len(pool.queue), 1) or 30.0
         said.demand.CopyFrom(
             pool_pb2.Demand(

@@ -259,8 +259,7 @@ class World:
             mine = [pod for pod in alive if pod["metadata"]["labels"][POOL] == key.name]
             if len(mine) > MOST_A_POOL:
                 self.wrong.append(f"{key} has {len(mine)} workers, of {MOST_A_POOL} at most")
-        if len(set(self.cluster.created)) != len(self.cluster.created):
-            self.wrong.append("a name was used twice")
+        self.wrong += [f"{name} was used twice" for name in self.cluster.twice]
 
     def set_minimum(self, minimum: int) -> None:
         """Somebody changes the spec of all pools."""
