@@ -53,3 +53,11 @@ def faults(context: typer.Context) -> None:
     from wan22_bench.faults.command import main  # noqa: PLC0415  # imports the gateway
 
     main(context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def quality(context: typer.Context) -> None:
+    """Has a judge read back what the tiny models make of prompts, by variant and option; `--help` tells the options."""
+    from wan22_bench.quality.command import main  # noqa: PLC0415  # imports torch
+
+    main(context.args)

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from wan22_bench.quality.command import main
+
+main()
