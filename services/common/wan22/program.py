@@ -14,15 +14,23 @@ from wan22.settings import Settings
 S = TypeVar("S", bound=Settings)
 
 
-def run_service(module: str, service: str, settings: type[S], serve: Callable[[S], Coroutine[Any, Any, None]]) -> int:
+def run_service(
+    module: str,
+    service: str,
+    settings: type[S],
+    serve: Callable[[S], Coroutine[Any, Any, None]],
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Reads the settings, runs a service to its end, and returns the process's exit code.
 
-    An error that has a meaning for the operator is one sentence on standard error, and exit code 1.
+    `loop` makes the event loop; None is asyncio's own. An error that has a meaning for the operator is one sentence on
+    standard error, and exit code 1.
     """
     loaded = settings.load(module)
     configure_logging(service)
     try:
-        asyncio.run(serve(loaded))
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(serve(loaded))
     except Wan22Error as error:
         sys.stderr.write(f"{module}: {error.message}\n")
         return 1

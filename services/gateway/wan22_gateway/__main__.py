@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 
+import uvloop
+
 from wan22.program import run_service
 from wan22.server import until_stopped
 from wan22_gateway.gateway import serve
@@ -26,7 +28,7 @@ async def run(settings: GatewaySettings) -> None:
 
 def main() -> int:
     """Returns the exit code."""
-    return run_service("wan22_gateway", "gateway", GatewaySettings, run)
+    return run_service("wan22_gateway", "gateway", GatewaySettings, run, uvloop.new_event_loop)
 
 
 if __name__ == "__main__":
