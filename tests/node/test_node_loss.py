@@ -10,7 +10,7 @@ from wan22_testing.nodes.cluster import NodeCluster
 
 from .caller import Caller
 from .release import GPU, Release, until
-from .test_worker_loss import LONG, STEP, check_it_went_on, until_step
+from .test_worker_loss import AT_ONCE, LONG, STEP, check_it_went_on, until_step
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 
@@ -35,7 +35,7 @@ def generation_on(abroad: str, release: Release, caller: Caller, pool: str) -> s
     """A generation that is well under way on the node; there is a worker on each, and the other may be busy, too."""
     node = release.kubectl.get("node", abroad)
     whole = int(node["status"]["allocatable"][GPU])  # so that no node takes two workers
-    release.apply(pool, engine={"gpusPerWorker": whole}, scaling={"minReplicas": 2, "maxReplicas": 2})
+    release.apply(pool, engine={"gpusPerWorker": whole}, scaling={"minReplicas": 2, "maxReplicas": 2}, **AT_ONCE)
     until(lambda: release.status(pool)["readyReplicas"], lambda ready: ready == 2)
     (there,) = [name for name, pod in release.workers(pool).items() if pod["spec"]["nodeName"] == abroad]
     (name,) = caller.queue(1, pool, *LONG)
