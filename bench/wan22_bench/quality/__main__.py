@@ -2,4 +2,5 @@ from __future__ import annotations
 
 from wan22_bench.quality.command import main
 
-main()
+if __name__ == "__main__":  # not where another process imports it
+    main()

@@ -15,9 +15,11 @@ from wan22_bench.quality import sheet
 from wan22_bench.quality.goals import ROWS
 from wan22_bench.quality.measurement import Measurement
 from wan22_bench.quality.models import Models
+from wan22_bench.quality.shooting import Shooting
 from wan22_bench.quality.studio import Sampling
-from wan22_bench.report import Report, Row, versions_of
+from wan22_bench.report import Report, versions_of
 from wan22_inference.engine.devices import choose_device, compute_dtype
+from wan22_testing.trained import FOLDER
 
 VERSIONS = ("torch", "triton", "transformers")
 PROMPTS, CLIPS = 200, 1000
@@ -50,9 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--models",
         type=Path,
-        required=True,
+        default=FOLDER,
         metavar="FOLDER",
-        help="models in diffusers' format in folders named by variant, judge.safetensors, turbo/high and turbo/low",
+        help="models in diffusers' format in folders named by variant, or vae21 and vae22 alone; judge.safetensors; "
+        "turbo/high and turbo/low; wan22's own by default",
     )
     parser.add_argument("--rows", help=f"only these, separated by commas, of {','.join(ROWS)}")
     parser.add_argument("--prompts", type=_number, default=PROMPTS, help=f"to make videos of; {PROMPTS} by default")
@@ -61,6 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float, help="instead of the variants' own scales; not of turbo")
     parser.add_argument("--side", type=_number, help="width and height in pixels, instead of the variants' own")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--processes",
+        type=_number,
+        default=1,
+        help="make the videos of so many rows at a time: tiny models leave a GPU waiting for the host",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw the first sixteen videos there")
     options = parser.parse_args(arguments)
@@ -72,11 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{options.models} is no folder")
     device = choose_device(options.device)
     sampling = Sampling(steps=options.steps, guidance=options.guidance, side=options.side)
-    models = Models(options.models, device)
-    measurement = Measurement(models, sampling, options.prompts, options.clips, Teller())
-    rows: list[Row] = []
-    for name in names:
-        rows += measurement.rows(name)
+    shooting = Shooting(Models(options.models, device), sampling, options.prompts, Teller())
+    measurement = Measurement(shooting, options.clips)
+    rows = list(measurement.rows(names, options.processes))
     report = Report(
         name="quality",
         device=describe(device),
@@ -88,8 +95,9 @@ def main(arguments: list[str] | None = None) -> None:
     report.show(Console(width=180))
     if options.json is not None:
         report.write(options.json)
-    if options.sheet is not None and measurement.shots:
-        sheet.write(measurement.shots, options.sheet)
+    shots = measurement.shots()
+    if options.sheet is not None and shots:
+        sheet.write(shots, options.sheet)
 
 
 def _command(options: argparse.Namespace) -> str:

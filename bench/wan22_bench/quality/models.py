@@ -50,7 +50,7 @@ class Turbo:
 
 @dataclass(frozen=True)
 class Models:
-    """A folder of models by variant in diffusers' format, a judge, and adapters; each may be missing."""
+    """A folder of models by variant in diffusers' format, VAEs, a judge, and adapters; each may be missing."""
 
     folder: Path
     device: torch.device
@@ -72,9 +72,14 @@ class Models:
         except FailedPrecondition as error:
             raise NotMeasured(error.message) from error
 
-    def vae(self, variant: str) -> Vae:
-        """The VAE alone, decoding in float32. Raises NotMeasured where it is missing."""
-        files = ModelFiles(self._files(variant))
+    def vae(self, name: str, variant: str) -> Vae:
+        """A VAE alone, of the folder of that name or of a variant, decoding in float32.
+
+        Raises NotMeasured where there is neither.
+        """
+        alone = self.folder / name
+        own = {f"vae/{path.name}": path for path in alone.iterdir()} if alone.is_dir() else None
+        files = ModelFiles(self._files(variant) if own is None else own)
         vae = empty_vae(files, torch.float32)
         with WeightLoader(lambda _: None) as loader:
             fill_vae(vae, files, self.device, loader)

@@ -6,12 +6,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from wan22_bench.quality.answers import Shown
 from wan22_bench.quality.pictures import as_levels
+from wan22_inference.engine.frame import Frame
 
 VIDEOS = 16
 FRAMES = 5
@@ -26,10 +28,17 @@ class Shot:
     """A generated video, and what is said of it."""
 
     prompt: str
-    video: Tensor
-    """(3, frames, height, width) in [-1, 1]."""
+    frames: Sequence[Frame]
+    """FRAMES of them, from the first to the last."""
     wanted: Shown
     read: Shown
+
+    @classmethod
+    def of(cls, prompt: str, video: Tensor, wanted: Shown, read: Shown) -> Self:
+        """Of a video (3, frames, height, width) in [-1, 1]."""
+        last = video.shape[1] - 1
+        frames = [as_levels(video[:, round(index * last / (FRAMES - 1))]) for index in range(FRAMES)]
+        return cls(prompt, frames, wanted, read)
 
     @property
     def verdict(self) -> str:
@@ -59,9 +68,7 @@ def draw(shots: Sequence[tuple[str, Shot]]) -> Image.Image:
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for row, (name, shot) in enumerate(shots):
         top = _GAP + row * step
-        last = shot.video.shape[1] - 1
-        for column in range(FRAMES):
-            frame = as_levels(shot.video[:, round(column * last / (FRAMES - 1))])
+        for column, frame in enumerate(shot.frames):
             picture = Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
             sheet.paste(picture, (_GAP + column * step, top))
         texts = ((name, "dimgrey"), (shot.prompt, "black"), (shot.verdict, "dimgrey"))

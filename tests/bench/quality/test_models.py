@@ -21,7 +21,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotMeasured, match=f"^{T2V} is not there$"):
         models.model(T2V, EngineOptions())
     with pytest.raises(NotMeasured, match=f"^{T2V} is not there$"):
-        models.vae(T2V)
+        models.vae("vae21", T2V)
 
 
 def test_a_model_of_other_sizes_is_not_measured(models_folder: Path, tmp_path: Path) -> None:
@@ -49,3 +49,10 @@ def test_turbo_has_an_adapter_for_each_expert(models_folder: Path, tmp_path: Pat
     assert all(adapter.experts[0].products for adapter in turbo.adapters.values())
     with pytest.raises(NotMeasured, match=r"^turbo/high is not there$"):
         Models(tmp_path, CPU).turbo(model)
+
+
+def test_a_vae_is_found_alone_or_in_its_model(models_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "vae21").symlink_to(models_folder / T2V / "vae")
+    alone, within = (Models(folder, CPU).vae("vae21", T2V) for folder in (tmp_path, models_folder))
+    for ours, theirs in zip(alone.parameters(), within.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

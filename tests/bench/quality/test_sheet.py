@@ -15,7 +15,7 @@ VIDEO = torch.linspace(-1, 1, 17).view(1, 17, 1, 1).expand(3, 17, 64, 64)
 
 
 def shot(prompt: str = "a red circle moves right") -> Shot:
-    return Shot(prompt, VIDEO, RED, RED)
+    return Shot.of(prompt, VIDEO, RED, RED)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_the_sheet_shows_five_frames_from_the_first_to_the_last_and_text_beside_
 
 def test_a_wrong_answer_is_told() -> None:
     assert shot().verdict == "read right"
-    assert Shot("p", VIDEO, RED, frozenset()).verdict == "read: nothing"
+    assert Shot.of("p", VIDEO, RED, frozenset()).verdict == "read: nothing"
     two = frozenset({Group(2, "blue", "ring", "up")})
-    assert Shot("p", VIDEO, RED, two).verdict == "read: 2 blue ring up"
+    assert Shot.of("p", VIDEO, RED, two).verdict == "read: 2 blue ring up"
 
 
 def test_it_is_written_as_png(tmp_path: Path) -> None:
