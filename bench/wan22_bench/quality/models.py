@@ -21,6 +21,7 @@ from wan22.pack.writer import pack_file
 from wan22.precision import is_quantised
 from wan22.variants import VARIANTS
 from wan22_inference.engine.components import empty_vae, fill_vae
+from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.lora.adapter import LoraAdapter, read_adapter
 from wan22_inference.engine.lora.targets import targets_of
@@ -73,14 +74,14 @@ class Models:
             raise NotMeasured(error.message) from error
 
     def vae(self, name: str, variant: str) -> Vae:
-        """A VAE alone, of the folder of that name or of a variant, decoding in float32.
+        """A VAE alone, of the folder of that name or of a variant, decoding in the device's dtype.
 
         Raises NotMeasured where there is neither.
         """
         alone = self.folder / name
         own = {f"vae/{path.name}": path for path in alone.iterdir()} if alone.is_dir() else None
         files = ModelFiles(self._files(variant) if own is None else own)
-        vae = empty_vae(files, torch.float32)
+        vae = empty_vae(files, compute_dtype(self.device))
         with WeightLoader(lambda _: None) as loader:
             fill_vae(vae, files, self.device, loader)
         return vae

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,16 +58,17 @@ class Shooting:
         finally:
             self._give_back()
 
-    def takes(self, names: Sequence[str], processes: int) -> Iterator[Taken | NotMeasured]:
-        """Those of several takes, in their order, each take in one of so many processes at most; with one in this."""
-        processes = min(processes, len(names))
-        if processes <= 1:
-            yield from map(self.take, names)
-            return
-        threads = max(1, len(os.sched_getaffinity(0)) // processes)
-        context = multiprocessing.get_context("spawn")  # a forked process has no CUDA
-        with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
-            yield from pool.map(self.take, names)
+    def takes(self, names: Sequence[str], processes: int) -> list[Taken | NotMeasured]:
+        """Those of several takes, in their order; so many at a time, each in a process, but for those to be alone."""
+        together = [name for name in names if not TAKES[name].alone]
+        found: dict[str, Taken | NotMeasured] = {}
+        if min(processes, len(together)) > 1:
+            threads = max(1, len(os.sched_getaffinity(0)) // processes)
+            context = multiprocessing.get_context("spawn")  # a forked process has no CUDA
+            workers = min(processes, len(together))
+            with ProcessPoolExecutor(workers, context, torch.set_num_threads, (threads,)) as pool:
+                found = dict(zip(together, pool.map(self.take, together), strict=True))
+        return [found[name] if name in found else self.take(name) for name in names]
 
     def _make(self, name: str, folder: Path) -> Taken:
         take, device = TAKES[name], self.models.device

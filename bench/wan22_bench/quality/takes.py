@@ -30,6 +30,8 @@ class Take:
     """Whether it is imported in float8."""
     resumed: bool = False
     """Whether it goes on from a checkpoint of half of the steps."""
+    alone: bool = False
+    """Whether all of the device must be its own: a limit counts what others take."""
     absent: str | None = None
     """Why there is no such thing."""
 
@@ -50,7 +52,9 @@ OPTIONS: Mapping[str, Take] = {
     ),
     "text-cpu": Take(what="text encoder on the CPU", engine=lambda _: EngineOptions(text_encoder=TextEncoderPlace.CPU)),
     "blocks": Take(
-        what="experts' blocks in host memory between turns", engine=lambda _: EngineOptions(vram_limit=LEAST_LIMIT)
+        what="experts' blocks in host memory between turns",
+        engine=lambda _: EngineOptions(vram_limit=LEAST_LIMIT),
+        alone=True,
     ),
     "vae-float16": Take(what="VAE decodes in float16", engine=lambda _: EngineOptions(vae_decode_dtype="float16")),
     "no-embedding-cache": Take(what="no embedding is kept", engine=lambda _: EngineOptions(embedding_cache_bytes=0)),

@@ -11,15 +11,15 @@ from wan22_bench.quality.command import main
 from wan22_bench.quality.goals import ROWS
 from wan22_bench.quality.takes import OPTIONS, TAKES
 
-SMALL = ["--side", "64", "--steps", "2", "--device", "cpu"]
+SMALL = ["--side", "64", "--steps", "2"]
 NOT_HERE = {"vae-float16", "text-cpu"}
 """Options that take a CPU long, or are another one there."""
 SAME_BITS = {"text-host", "blocks", "no-embedding-cache", "resume"}
-"""Options that change none on a CPU."""
+"""Options that change none."""
 
 
-def run(folder: Path, report: Path, *more: str) -> dict[str, Any]:
-    main(["--models", str(folder), *SMALL, "--json", str(report), *more])
+def run(folder: Path, report: Path, *more: str, device: str = "cpu") -> dict[str, Any]:
+    main(["--models", str(folder), *SMALL, "--device", device, "--json", str(report), *more])
     found: dict[str, Any] = json.loads(report.read_text())
     return found
 
@@ -66,6 +66,15 @@ def test_a_small_run_measures_its_rows(models_folder: Path, tmp_path: Path, caps
     assert "judge: 2 of 2, " in progress
     assert result["command"].startswith("wan22 bench quality --rows judge,")
     assert str(tmp_path) not in json.dumps(result)
+
+
+@pytest.mark.gpu
+def test_every_row_is_measured_on_a_gpu(models_folder: Path, tmp_path: Path) -> None:
+    few = ["--prompts", "2", "--clips", "2", "--processes", "4"]
+    result = run(models_folder, tmp_path / "quality.json", *few, device="cuda")
+    assert [row["id"] for row in result["rows"] if row["value"] is None] == ["step-cache"]
+    (table,) = result["tables"]
+    assert {row[0]: row[-1] for row in table["rows"] if row[0] in SAME_BITS} == dict.fromkeys(SAME_BITS, 1)
 
 
 def test_rows_without_weights_say_so(tmp_path: Path) -> None:

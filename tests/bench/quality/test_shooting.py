@@ -34,7 +34,7 @@ def test_the_first_frame_is_compared_where_one_is_given(shooting: Shooting) -> N
 
 def test_several_processes_come_to_the_same(shooting: Shooting) -> None:
     names = ["ti2v", "step-cache"]
-    (alone, reason), (beside, same_reason) = (list(shooting.takes(names, processes)) for processes in (1, 2))
+    (alone, reason), (beside, same_reason) = (shooting.takes(names, processes) for processes in (1, 2))
     assert isinstance(alone, Taken)
     assert isinstance(beside, Taken)
     assert beside.answers == alone.answers
