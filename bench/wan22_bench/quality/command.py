@@ -17,7 +17,7 @@ from wan22_bench.quality.measurement import Measurement
 from wan22_bench.quality.models import Models
 from wan22_bench.quality.shooting import Shooting
 from wan22_bench.quality.studio import Sampling
-from wan22_bench.report import Report, versions_of
+from wan22_bench.report import Report, Row, versions_of
 from wan22_inference.engine.devices import choose_device, compute_dtype
 from wan22_testing.trained import FOLDER
 
@@ -83,7 +83,10 @@ def main(arguments: list[str] | None = None) -> None:
     sampling = Sampling(steps=options.steps, guidance=options.guidance, side=options.side)
     shooting = Shooting(Models(options.models, device), sampling, options.prompts, Teller())
     measurement = Measurement(shooting, options.clips)
-    rows = list(measurement.rows(names, options.processes))
+    rows = list[Row]()
+    for row in measurement.rows(names, options.processes):
+        rows.append(row)
+        sys.stderr.write(f"{row.id}: {row.what}: {row.value} {row.unit}\n")
     report = Report(
         name="quality",
         device=describe(device),
