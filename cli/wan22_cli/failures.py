@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
@@ -42,10 +43,10 @@ def report(error: Wan22Error) -> None:
 
 
 def run(command: Coroutine[Any, Any, None]) -> None:
-    """Runs a command's coroutine. Ctrl-C cancels it first and then ends with 130."""
+    """Runs a command's coroutine. Ctrl-C cancels it first and then ends with 130; a second one ends it at once."""
     try:
-        asyncio.run(command)
-    except KeyboardInterrupt:
+        asyncio.run(_interruptible(command))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(INTERRUPTED) from None
     except Wan22Error as error:
         stop(error)
@@ -54,3 +55,20 @@ def run(command: Coroutine[Any, Any, None]) -> None:
     except OSError as error:
         note(f"Error: {error.filename or 'the system'}: {error.strerror or error}.")
         raise typer.Exit(FAILED) from None
+
+
+async def _interruptible(command: Coroutine[Any, Any, None]) -> None:
+    """Cancels a command at the first SIGINT.
+
+    `asyncio.run` would too, but a signal that comes just before the event loop goes to sleep, or to another thread,
+    does not wake it there; a handler of the loop does.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        if task is not None:
+            task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    await command
