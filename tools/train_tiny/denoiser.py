@@ -88,6 +88,7 @@ class Family:
             found = new_transformer(
                 self.variant, text_dim=TEXT_DIM, dim=dim, ffn_dim=ffn_dim, num_layers=num_layers, heads=dim // HEAD
             )
+            turn_to_words(found)
         found.set_attn_processor(FoldedText())
         return found.to(self.run.device)
 
@@ -125,6 +126,20 @@ class Family:
 
     def _draw(self, count: int) -> Tensor:
         return torch.rand(count, generator=self.run.generator, device=self.run.device)
+
+
+@torch.no_grad()
+def turn_to_words(expert: WanTransformer3DModel) -> None:
+    """Turns a new expert's queries away from the key of empty tokens, of which a prompt has hundreds.
+
+    Keys are normed, so that empty ones are as loud as words; without this, words get a tenth of the attention.
+    """
+    empty = expert.condition_embedder.text_embedder(torch.zeros(1, 1, TEXT_DIM))
+    for block in expert.blocks:
+        attention = block.attn2
+        attention.to_q.bias -= attention.norm_k(attention.to_k(empty))[0, 0]
+        attention.norm_q.weight.fill_(1.5)
+        attention.norm_k.weight.fill_(1.5)
 
 
 def velocity(variant: Variant, expert: nn.Module, x: Tensor, sigma: Tensor, given: Examples) -> Tensor:
