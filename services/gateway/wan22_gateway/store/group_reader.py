@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from wan22_gateway.store.database import Transaction  # which stands on this module
+from wan22_gateway.store.asked import Asked
 
 GROUP_LIMIT = 16
 """Most reads that share one snapshot: bounds how long the last of them waits for the others."""
 
 
-class Read:
+class Read(Asked):
     """A function that waits for its snapshot, and what came of it."""
-
-    def __init__(self, function: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
-        self.function = function
-        self.result: Any = None
-        self.error: Exception | None = None
-        self._future = future
-
-    def settle(self) -> None:
-        """Tells whoever waits; on the event loop."""
-        if self._future.done():  # whoever asked has gone
-            return
-        if self.error is not None:
-            self._future.set_exception(self.error)
-        else:
-            self._future.set_result(self.result)
 
 
 class GroupReader:

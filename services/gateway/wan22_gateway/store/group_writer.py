@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wan22_gateway.store.asked import Asked
 from wan22_gateway.store.facts import Fact, Written
 
 if TYPE_CHECKING:
@@ -18,15 +19,12 @@ GROUP_LIMIT = 256
 """Most writes that share one commit: bounds how long the first of them waits."""
 
 
-class Write:
+class Write(Asked):
     """A function that waits for its transaction, and what came of it."""
 
     def __init__(self, function: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
-        self.function = function
-        self.result: Any = None
-        self.error: Exception | None = None
+        super().__init__(function, future)
         self.noted: Sequence[Fact] = ()
-        self._future = future
         self._asked = time.monotonic()
 
     @property
@@ -34,15 +32,6 @@ class Write:
         """What there is to tell once it is settled."""
         yield Written(time.monotonic() - self._asked, failed=self.error is not None)
         yield from self.noted
-
-    def settle(self) -> None:
-        """Tells whoever waits; on the event loop."""
-        if self._future.done():
-            return
-        if self.error is not None:
-            self._future.set_exception(self.error)
-        else:
-            self._future.set_result(self.result)
 
 
 class GroupWriter:
