@@ -6,5 +6,4 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "weights"
 JUDGE = FOLDER / "judge.safetensors"
-TEXT_ENCODER = FOLDER / "text_encoder"
 VAE_21 = FOLDER / "vae21"
