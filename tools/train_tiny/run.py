@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-SAVE_SECONDS = 90.0
+SAVE_SECONDS = 150.0
 SAY_SECONDS = 20.0
 AVERAGE_EVERY = 16
 """Steps."""
