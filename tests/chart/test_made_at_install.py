@@ -57,7 +57,7 @@ async def test_a_gateway_takes_the_made_key_over_tls_at_the_names_of_its_certifi
                 await stranger.variants()
 
 
-async def test_a_registry_lets_in_the_made_administrator_and_no_keda(
+async def test_a_registry_lets_in_the_made_administrator_and_publisher_by_their_roles_and_no_keda(
     secrets: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     tls = written(secrets, "registry", tmp_path)
@@ -69,6 +69,9 @@ async def test_a_registry_lets_in_the_made_administrator_and_no_keda(
         async with ModelClient(target, written(secrets, "admin", tmp_path)) as admin:
             with pytest.raises(NotFound):
                 await admin.resolve("nothing")
+        async with ModelClient(target, written(secrets, "publisher", tmp_path)) as publisher:
+            with pytest.raises(PermissionDenied, match="may not call DeleteVersion: admin may"):
+                await publisher.delete("models/nothing")
         async with ModelClient(target, written(secrets, "keda", tmp_path)) as keda:
             with pytest.raises(PermissionDenied, match="A certificate of keda may not call"):
                 await keda.resolve("nothing")

@@ -9,6 +9,7 @@ import pytest
 from wan22.client import Client
 from wan22.connection_failure import explain
 from wan22.errors import Unavailable
+from wan22.peers import Peers
 from wan22.server import Server
 from wan22.tls import Tls
 from wan22.v1 import generation_pb2_grpc
@@ -53,7 +54,7 @@ async def test_why_there_is_no_connection_is_said(server_tls: str, client_tls: s
         "good": authority.issue("gateway"),
         "choosy": authority.issue("worker"),
     }
-    peers = ["gateway"] if server_tls == "choosy" else ()
+    peers = Peers.of("gateway") if server_tls == "choosy" else None
     async with Server([register], host="127.0.0.1", port=0, tls=kinds[server_tls], peers=peers) as server:
         assert (await told(server, kinds[client_tls])).startswith(text)
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from wan22.channels import open_channel
 from wan22.client import tls_from_environment
 from wan22.errors import FailedPrecondition, Reason
+from wan22.peers import Peers
 from wan22.server import Server
 from wan22.server_settings import ServerSettings
 from wan22.status import from_rpc_error
@@ -38,7 +39,7 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 async def server(authority: Authority) -> AsyncIterator[Server]:
     tls = authority.issue("worker")
-    async with Server([register], host="127.0.0.1", port=0, tls=tls, peers=["gateway"], stop_grace=0) as server:
+    async with Server([register], host="127.0.0.1", port=0, tls=tls, peers=Peers.of("gateway"), stop_grace=0) as server:
         yield server
 
 

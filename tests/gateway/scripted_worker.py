@@ -18,6 +18,7 @@ from wan22.channels import open_channel
 from wan22.client import Client
 from wan22.errors import Aborted, Reason, Wan22Error
 from wan22.parameter_messages import complete_from_message
+from wan22.peers import Peers
 from wan22.server import Server
 from wan22.tls import Tls
 from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc, pool_pb2, pool_pb2_grpc
@@ -147,7 +148,7 @@ class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
 async def serve(servicer: inference_pb2_grpc.InferenceServiceServicer, tls: Tls | None = None) -> AsyncIterator[str]:
     """Runs the worker and yields its host:port."""
     add = partial(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
-    async with Server([add], host="127.0.0.1", port=0, tls=tls, peers=["gateway"]) as server:
+    async with Server([add], host="127.0.0.1", port=0, tls=tls, peers=Peers.of("gateway")) as server:
         yield f"127.0.0.1:{server.port}"
 
 

@@ -3,7 +3,7 @@
 {{- $here := list .Release.Namespace }}
 {{- $wanted := dict "worker" (concat $here .Values.tls.workerNamespaces | uniq) "admin" $here "operator" $here }}
 {{- if .Values.gateway.enabled }}{{ $_ := set $wanted "gateway" $here }}{{ end }}
-{{- if .Values.registry.enabled }}{{ $_ := set $wanted "registry" $here }}{{ end }}
+{{- if .Values.registry.enabled }}{{ $_ := set $wanted "registry" $here }}{{ $_ := set $wanted "publisher" $here }}{{ end }}
 {{- if .Values.nodeCache.enabled }}{{ $_ := set $wanted "node-cache" $here }}{{ end }}
 {{- if and .Values.gateway.enabled .Values.gateway.kedaPort }}{{ $_ := set $wanted "keda" $here }}{{ end }}
 {{- toYaml $wanted }}

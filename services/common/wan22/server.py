@@ -19,8 +19,9 @@ from grpc_status import rpc_status
 from wan22.channels import SERVER_OPTIONS
 from wan22.errors import InternalError, InvalidRequest, Reason, ResourceExhausted, Wan22Error
 from wan22.health import Health
+from wan22.peers import Peers
 from wan22.status import to_status
-from wan22.tls import Tls, check_peer
+from wan22.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class _Outcome:
 class _Errors(grpc.aio.ServerInterceptor):
     """Asks the guard, turns raised domain errors into statuses, anything else into INTERNAL with a log entry."""
 
-    def __init__(self, *, strict: bool, guard: Guard | None, peers: frozenset[str] | None, observe: Observe) -> None:
+    def __init__(self, *, strict: bool, guard: Guard | None, peers: Peers | None, observe: Observe) -> None:
         self._strict = strict
         self._observe = observe
         self._peers = peers
@@ -156,7 +157,7 @@ class _Errors(grpc.aio.ServerInterceptor):
 
     async def _admit(self, method: str, context: Any) -> None:
         if self._peers is not None:
-            check_peer(context.auth_context(), self._peers)
+            self._peers.check(method, context.auth_context())
         if self._guard is not None:
             await self._guard(method, context.invocation_metadata() or ())
 
@@ -234,7 +235,7 @@ class Server:
 
     Use as `async with Server(...) as server`; `server.port` is the bound port (a given port 0 picks a free one).
     `strict` refuses unary requests with unknown fields; `guard` is asked before every call; the health port is open.
-    With `tls` the port is encrypted; with `peers`, too, callers need a certificate with one of these DNS names.
+    With `tls` the port is encrypted; with `peers`, too, callers need a certificate that these let in.
     """
 
     def __init__(
@@ -249,7 +250,7 @@ class Server:
         stop_grace: float = 5.0,
         guard: Guard | None = None,
         tls: Tls | None = None,
-        peers: Sequence[str] = (),
+        peers: Peers | None = None,
         observe: Observe = observe_nothing,
     ) -> None:
         self._register = register
@@ -260,7 +261,7 @@ class Server:
         self._stop_grace = stop_grace
         self._guard = guard
         self._tls = tls
-        self._peers = frozenset(peers) if tls is not None and peers else None
+        self._peers = None if tls is None else peers
         self._health = Health(host, health_port)
         self.port = port
 

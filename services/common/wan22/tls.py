@@ -1,17 +1,17 @@
-"""TLS between services: one authority, a certificate a service, and names that say who may call whom."""
+"""TLS between services: one authority, and a certificate a service."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import grpc
 
-from wan22.errors import FailedPrecondition, PermissionDenied, Reason, Unauthenticated
+from wan22.errors import FailedPrecondition, Reason
 
 log = logging.getLogger(__name__)
 Stamp = tuple[tuple[int, int], ...]
@@ -68,17 +68,6 @@ class Tls:
 
     def _files(self) -> Iterable[Path]:
         return (file for file in (self.ca, self.cert, self.key) if file is not None)
-
-
-def check_peer(auth_context: Mapping[str, Iterable[bytes]], peers: frozenset[str]) -> None:
-    """Raises unless a peer's certificate has one of these DNS names (RFC 5280, 4.2.1.6)."""
-    names = {name.decode() for name in auth_context.get("x509_subject_alternative_name", ())}
-    if not names:
-        text = f"This service wants a client certificate with one of the names {', '.join(sorted(peers))}."
-        raise Unauthenticated(text, reason=Reason.NO_CREDENTIALS)
-    if not names & peers:
-        text = f"A certificate of {', '.join(sorted(names))} may not call this service: {', '.join(sorted(peers))} may."
-        raise PermissionDenied(text, reason=Reason.ROLE_MISSING)
 
 
 def _read(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from functools import partial
 from wan22.errors import Wan22Error
 from wan22.keda import externalscaler_pb2_grpc
 from wan22.metrics_server import process_metrics
+from wan22.peers import Peers
 from wan22.server import Guard, Server
 from wan22.v1 import admin_pb2_grpc, generation_pb2_grpc, pool_pb2_grpc, webhook_pb2_grpc
 from wan22_gateway.adapters import Adapters
@@ -180,7 +181,7 @@ def keda_server(settings: GatewaySettings, servicer: KedaServicer) -> Server:
         port=settings.keda_port or 0,
         stop_grace=STOP_GRACE,
         tls=settings.tls,
-        peers=settings.keda_peers.split(","),
+        peers=Peers.of(settings.keda_peers),
     )
 
 

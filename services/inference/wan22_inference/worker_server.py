@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from wan22.peers import Peers
 from wan22.server import Server, until_stopped
 from wan22.v1 import inference_pb2, inference_pb2_grpc
 from wan22_inference.inference_servicer import InferenceServicer
@@ -52,7 +53,7 @@ async def serve_worker(settings: WorkerSettings, renderer: Renderer) -> AsyncIte
                     port=settings.port,
                     health_port=settings.health_port,
                     tls=settings.tls,
-                    peers=settings.tls_peers.split(","),
+                    peers=Peers.of(settings.tls_peers),
                     reflected=[name] if settings.reflection else [],
                 ) as server,
                 asyncio.TaskGroup() as tasks,

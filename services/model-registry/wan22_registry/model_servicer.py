@@ -22,6 +22,7 @@ from wan22_registry.blob_push import BlobPush
 from wan22_registry.blobs import BlobStore
 from wan22_registry.index import Entry
 from wan22_registry.metrics import RegistryMetrics
+from wan22_registry.roles import audit
 from wan22_registry.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         with self._blobs.use(*(file.digest for file in request.files)):
             async with self._changing:
                 entry = await to_its_end(self._versions.publish, request)
-        log.info("Published %s, tags %s.", entry.name, ", ".join(entry.tags) or "none")
+        audit(context, f"Published {entry.name}, tags {', '.join(entry.tags) or 'none'}.")
         return await self._message(entry)
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
@@ -151,25 +152,25 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
 
     async def PinVersion(self, request: model_pb2.PinVersionRequest, context: Context) -> model_pb2.Version:
         """Pins."""
-        return await self._pin(request.name, pinned=True)
+        return await self._pin(request.name, context, pinned=True)
 
     async def UnpinVersion(self, request: model_pb2.UnpinVersionRequest, context: Context) -> model_pb2.Version:
         """Unpins."""
-        return await self._pin(request.name, pinned=False)
+        return await self._pin(request.name, context, pinned=False)
 
     async def ApproveAdapter(self, request: model_pb2.ApproveAdapterRequest, context: Context) -> model_pb2.Version:
         """Approves."""
-        return await self._approve(request.name, approved=True)
+        return await self._approve(request.name, context, approved=True)
 
     async def UnapproveAdapter(self, request: model_pb2.UnapproveAdapterRequest, context: Context) -> model_pb2.Version:
         """Ends an approval."""
-        return await self._approve(request.name, approved=False)
+        return await self._approve(request.name, context, approved=False)
 
     async def DeleteVersion(self, request: model_pb2.DeleteVersionRequest, context: Context) -> Empty:
         """Removes a version, then the blobs that nothing else needs."""
         async with self._changing:
             gone = await to_its_end(self._versions.delete, request.name)
-        log.info("Deleted %s, and %d blobs that no other version has.", request.name, len(gone))
+        audit(context, f"Deleted {request.name}, and {len(gone)} blobs that no other version has.")
         self._metrics.collected.inc(len(gone))
         self._blobs.drop_parts()
         return Empty()
@@ -203,16 +204,16 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self._blobs.set_damaged(digest, damaged=actual != digest)
         return actual == digest
 
-    async def _pin(self, name: str, *, pinned: bool) -> model_pb2.Version:
+    async def _pin(self, name: str, context: Context, *, pinned: bool) -> model_pb2.Version:
         async with self._changing:
             entry = await to_its_end(lambda: self._versions.set_pinned(name, pinned=pinned))
-        log.info("%s %s.", "Pinned" if pinned else "Unpinned", name)
+        audit(context, f"{'Pinned' if pinned else 'Unpinned'} {name}.")
         return await self._message(entry)
 
-    async def _approve(self, name: str, *, approved: bool) -> model_pb2.Version:
+    async def _approve(self, name: str, context: Context, *, approved: bool) -> model_pb2.Version:
         async with self._changing:
             entry = await to_its_end(lambda: self._versions.set_approved(name, approved=approved))
-        log.info("%s %s.", "Approved" if approved else "Ended the approval of", name)
+        audit(context, f"{'Approved' if approved else 'Ended the approval of'} {name}.")
         return await self._message(entry)
 
     async def _message_or_outline(self, entry: Entry) -> model_pb2.Version:

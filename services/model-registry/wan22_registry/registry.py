@@ -16,6 +16,7 @@ from wan22.v1 import model_pb2_grpc
 from wan22_registry.blobs import BlobStore
 from wan22_registry.metrics import RegistryMetrics, StoredVersions
 from wan22_registry.model_servicer import ModelServicer
+from wan22_registry.roles import peers_of
 from wan22_registry.scrubber import Scrubber
 from wan22_registry.settings import RegistrySettings
 from wan22_registry.versions import Versions
@@ -43,7 +44,7 @@ async def serve(settings: RegistrySettings) -> AsyncIterator[Server]:
             port=settings.port,
             health_port=settings.health_port,
             tls=settings.tls,
-            peers=settings.tls_peers.split(","),
+            peers=peers_of(settings),
             strict=True,
             reflected=["wan22.v1.ModelService"] if settings.reflection else (),
         ) as server:

@@ -18,8 +18,12 @@ class RegistrySettings(ServerSettings):
 
     port: int = Field(50052, ge=0, le=65535)
     """Port of ModelService; 0 picks a free one."""
-    tls_peers: str = "gateway,worker,node-cache,operator,admin"
-    """DNS names of certificates that may call it, by commas; without TLS everybody may."""
+    tls_peers: str = "gateway,worker,node-cache,operator,publisher,admin"
+    """DNS names of certificates that may read, by commas; without TLS everybody may do everything."""
+    tls_publishers: str = "publisher,admin"
+    """DNS names of certificates that may push blobs, publish versions and move tags."""
+    tls_admins: str = "admin"
+    """DNS names of certificates that may pin, unpin, delete, verify, and approve adapters or end that."""
     health_port: int = Field(51052, ge=0, le=65535)
     """Port of grpc.health.v1, plaintext."""
     http_port: int | None = Field(None, ge=0, le=65535)

@@ -13,6 +13,7 @@ from wan22.cache import Cache
 from wan22.folder_lock import lock_folder
 from wan22.metrics_server import process_metrics, serving_metrics
 from wan22.model_client import ModelClient
+from wan22.peers import Peers
 from wan22.server import Server
 from wan22.v1 import cache_pb2_grpc
 from wan22_registry.node_cache.cache_servicer import CacheServicer
@@ -49,7 +50,7 @@ async def serve(settings: NodeCacheSettings) -> AsyncIterator[Server]:
                 port=settings.port,
                 health_port=settings.health_port,
                 tls=settings.tls,
-                peers=settings.tls_peers.split(","),
+                peers=Peers.of(settings.tls_peers),
                 strict=True,
                 reflected=["wan22.v1.CacheService"] if settings.reflection else (),
             ) as server:
