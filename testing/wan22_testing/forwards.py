@@ -96,10 +96,13 @@ class Sides:
 
         return forward
 
-    def ours(self, dtype: torch.dtype, check: Check = lambda: None, *, fp8: bool = False) -> Forward:
+    def ours(
+        self, dtype: torch.dtype, check: Check = lambda: None, *, fp8: bool = False, attention8: bool = False
+    ) -> Forward:
         """Our forward; the text's keys and values are made before, as once a generation."""
         with torch.device("meta"):
-            module = Transformer(read_transformer_config(self.work.config, str(self.work)), dtype, fp8=fp8)
+            config = read_transformer_config(self.work.config, str(self.work))
+            module = Transformer(config, dtype, fp8=fp8, attention8=attention8)
         module.load_state_dict(our_state(module, self.weights), assign=True)
         module.requires_grad_(requires_grad=False).eval()
         with torch.inference_mode():

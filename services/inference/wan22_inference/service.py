@@ -36,6 +36,7 @@ def serve(settings: WorkerSettings) -> AbstractAsyncContextManager[Service]:
             text_encoder=settings.text_encoder,
             vram_limit=settings.vram_limit,
             vae_decode_dtype=settings.vae_decode_dtype,
+            attention8=settings.attention8,
             vae_tile=settings.vae_tile,
             embedding_cache_bytes=settings.embedding_cache_bytes,
         ),

@@ -12,7 +12,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from wan22_inference.engine.kernels import add_norm, norm_rotate, quantise_rows
+from wan22_inference.engine.kernels import add_norm, centre_heads, norm_rotate, quantise_rows
 
 def ptx(kernel, pointers, numbers, constants):
     names = kernel.arg_names
@@ -32,14 +32,21 @@ for out in ("*bf16", "*fp8e4nv"):
     numbers = dict.fromkeys(("num_rows", "run_start", "run_length", "length"), "i32") | {"eps": "fp32"}
     flags = {"HAS_Y": True, "HAS_GATE": True, "QUANTISED": out == "*fp8e4nv", "ROWS": 4}
     sys.stdout.write(ptx(add_norm._add_norm, pointers, numbers, row | flags))
-pointers = {"x_ptr": "*bf16", "weight_ptr": "*bf16", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
-numbers = {"length": "i32", "eps": "fp32"}
-sys.stdout.write(
-    ptx(norm_rotate._norm_rotate, pointers, numbers, row | {"PAIRS_A_HEAD": 64, "ROTATED": True})
-)
-pointers = {"x_ptr": "*bf16", "out_ptr": "*fp8e4nv", "scale_ptr": "*fp32"}
-constants = {"GELU": True, "DIM": 13824, "MAIN": 8192, "REST": 8192}
-sys.stdout.write(ptx(quantise_rows._quantise_rows, pointers, {}, constants))
+for out in ("*bf16", "*fp8e4nv"):
+    pointers = {"x_ptr": "*bf16", "weight_ptr": "*bf16", "out_ptr": out}
+    pointers |= dict.fromkeys(("cos_ptr", "sin_ptr", "mean_ptr", "scale_ptr"), "*fp32")
+    numbers = {"length": "i32", "eps": "fp32"}
+    float8 = out == "*fp8e4nv"
+    constants = row | {"PAIRS_A_HEAD": 64, "ROTATED": True, "HAS_MEAN": float8, "QUANTISED": float8}
+    sys.stdout.write(ptx(norm_rotate._norm_rotate, pointers, numbers, constants))
+pointers = {"x_ptr": "*bf16", "out_ptr": "*fp8e4nv", "mean_ptr": "*fp32", "scale_ptr": "*fp32"}
+sys.stdout.write(ptx(centre_heads._centre_heads, pointers, {"length": "i32"}, row | {"HEAD": 128}))
+pointers = {"x_ptr": "*bf16", "addend_ptr": "*fp32", "out_ptr": "*fp8e4nv", "scale_ptr": "*fp32"}
+for constants in (
+    {"HAS_ADDEND": False, "GELU": True, "DIM": 13824, "MAIN": 8192, "REST": 8192},
+    {"HAS_ADDEND": True, "GELU": False} | row,
+):
+    sys.stdout.write(ptx(quantise_rows._quantise_rows, pointers, {"length": "i32"}, constants))
 """
 
 COMPILE_MERGE = """
@@ -83,6 +90,9 @@ def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
         "_add_norm",
         "_add_norm",
         "_norm_rotate",
+        "_norm_rotate",
+        "_centre_heads",
+        "_quantise_rows",
         "_quantise_rows",
     ]
     for kernel in kernels:

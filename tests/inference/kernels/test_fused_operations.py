@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from wan22_inference.engine import fused_operations, plain_operations
+from wan22_inference.engine.heads8 import Heads8, normed_scale
 from wan22_inference.engine.rope import rotary
 from wan22_inference.engine.rows8 import Operand, Rows8, quantise_rows
 
@@ -68,10 +69,32 @@ def test_heads_are_normed_and_rotated_as_plainly() -> None:
     assert_close(fused, plain_operations.norm_heads(random(2, 12, DIM), weight, HEADS, EPS))
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_heads_are_normed_rotated_and_quantised_as_plainly(centred: bool) -> None:
+    weight, by = random(DIM, seed=1), rotary((3, 2, 2), DIM // HEADS, torch.device("cpu"))
+    mean = random(2, DIM, seed=2) if centred else None
+    scale = normed_scale(weight, HEADS, 2, centred=centred)
+    x = random(2, 12, DIM)
+    fused = fused_operations.norm_rotate_heads8(x, weight, EPS, by, mean, scale)
+    assert_close(rows_of(fused), rows_of(plain_operations.norm_rotate_heads8(x, weight, EPS, by, mean, scale)))
+
+
+def test_values_are_centred_and_quantised_as_plainly() -> None:
+    x, mean = random(2, 12, DIM), random(2, DIM, seed=1)
+    scale = 0.001 + random(2, HEADS, seed=2).abs() / 448
+    fused = fused_operations.centred_heads8(x, mean, scale)
+    assert_close(rows_of(fused), rows_of(plain_operations.centred_heads8(x, mean, scale)))
+
+
+def rows_of(heads: Heads8) -> Rows8:
+    return Rows8(heads.data, heads.scale.unsqueeze(1).expand(heads.data.shape[:3]))
+
+
 def test_rows_are_quantised_as_plainly() -> None:
-    x = random(2, 7, 160)
+    x, addend = random(2, 7, 160), 3.0 * random(2, 160, seed=1)
     x[0, 3] = 0
     assert_close(fused_operations.quantise(x), plain_operations.quantise(x))
+    assert_close(fused_operations.quantise(x, addend), plain_operations.quantise(x, addend))
     assert_close(fused_operations.gelu_rows(x), plain_operations.gelu_rows(x))
 
 

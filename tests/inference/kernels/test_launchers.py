@@ -19,7 +19,8 @@ from triton.backends.nvidia import driver
 from wan22_inference.engine.kernels import launchers, merge_planes
 from wan22_inference.engine.kernels.__main__ import KERNELS
 from wan22_inference.engine.kernels.add_norm import add_norm
-from wan22_inference.engine.kernels.norm_rotate import norm_rotate
+from wan22_inference.engine.kernels.centre_heads import centre_heads
+from wan22_inference.engine.kernels.norm_rotate import norm_rotate, norm_rotate8
 from wan22_inference.engine.kernels.quantise_rows import quantise_rows
 from wan22_inference.engine.rope import Rotary
 
@@ -57,7 +58,12 @@ for batch, length in ((1, 1), (1, 64), (2, 7)):
     angles = torch.zeros(length, DIM // HEADS // 2)
     norm_rotate(x, rows[0], HEADS, 1e-6, None)
     norm_rotate(x, rows[0], HEADS, 1e-6, Rotary(angles, angles))
-    quantise_rows(x, gelu=True)
+    means, scales = torch.zeros(batch, DIM), torch.ones(batch, HEADS)
+    norm_rotate8(x, rows[0], 1e-6, Rotary(angles, angles), None, scales)
+    norm_rotate8(x, rows[0], 1e-6, Rotary(angles, angles), means, scales)
+    centre_heads(x, means, scales)
+    quantise_rows(x, None, gelu=True)
+    quantise_rows(x, means, gelu=False)
 for word in (1, 2, 4):
     merge_planes.launch(torch.zeros(2, 5, dtype=torch.int64), 5000, word)
 print(*sorted(set(launched)))
@@ -95,7 +101,13 @@ def said(program: str, folder: Path, *arguments: str) -> str:
 
 
 def test_whatever_the_kernels_are_called_with_there_is_a_program_that_launches_them(tmp_path: Path) -> None:
-    assert said(RUN, tmp_path).split() == ["_add_norm", "_merge_planes", "_norm_rotate", "_quantise_rows"]
+    assert said(RUN, tmp_path).split() == [
+        "_add_norm",
+        "_centre_heads",
+        "_merge_planes",
+        "_norm_rotate",
+        "_quantise_rows",
+    ]
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")

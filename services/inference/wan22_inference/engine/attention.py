@@ -54,7 +54,7 @@ def _choose(device: torch.device, dtype: torch.dtype, head_dim: int) -> Choice:
         return Choice("sdpa", sdpa, "the others need a CUDA device")
     refusals: list[str] = []
     for name, attend, refuse in (
-        ("fa3", flash_attention_3, _refuse_flash_attention_3),
+        ("fa3", flash_attention_3, refuse_flash_attention_3),
         ("cudnn", cudnn, _refuse_cudnn),
     ):
         refusal = refuse(device, dtype, head_dim) or _try(attend, device, dtype, head_dim)
@@ -77,22 +77,24 @@ def cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def flash_attention_3(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """FlashAttention-3 of the optional wheel fa3-fwd: bfloat16 on Hopper."""
-    out: Tensor = _flash_attention_3()(q, k, v)
+    out: Tensor = load_flash_attention_3()(q, k, v)
     return out
 
 
 @functools.cache
-def _flash_attention_3() -> Attend:
+def load_flash_attention_3() -> Callable[..., Tensor]:
+    """The wheel's function of q, k, v. Raises what importing it raises."""
     return importlib.import_module(_FLASH_ATTENTION_3).flash_attn_func  # type: ignore[no-any-return]  # untyped
 
 
-def _refuse_flash_attention_3(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+def refuse_flash_attention_3(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why FlashAttention-3 is not for such heads on a device; None where it may be."""
     if torch.cuda.get_device_capability(device)[0] != 9:
         return "it is for Hopper"
     if dtype is not torch.bfloat16 or head_dim > 256 or head_dim % 8:
         return "it takes bfloat16 and heads of up to 256"
     try:
-        _flash_attention_3()
+        load_flash_attention_3()
     except ModuleNotFoundError:
         return "the package fa3-fwd is not installed"
     except (ImportError, OSError, RuntimeError) as error:

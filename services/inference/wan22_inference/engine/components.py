@@ -40,14 +40,17 @@ def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> Any:
     return module
 
 
-def empty_transformer(files: ModelFiles, component: str, dtype: torch.dtype) -> Transformer:
+def empty_transformer(
+    files: ModelFiles, component: str, dtype: torch.dtype, *, attention8: bool = False
+) -> Transformer:
     """A DiT of transformer/ or transformer_2/ on the meta device: all but its weights.
 
     It computes its blocks' linear layers in float8 if they are stored so, which their scales tell.
     """
     fp8 = _is_quantised(files, component)
     with torch.device("meta"):
-        return Transformer(read_transformer_config(files.config(component), component), dtype, fp8=fp8)
+        config = read_transformer_config(files.config(component), component)
+        return Transformer(config, dtype, fp8=fp8, attention8=attention8)
 
 
 def _is_quantised(files: ModelFiles, component: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wan22_inference.engine.heads8 import Heads8
 from wan22_inference.engine.kernels import add_norm as sums
 from wan22_inference.engine.kernels import quantise_rows as rows
-from wan22_inference.engine.kernels.norm_rotate import norm_rotate
+from wan22_inference.engine.kernels.centre_heads import centre_heads
+from wan22_inference.engine.kernels.norm_rotate import norm_rotate, norm_rotate8
 from wan22_inference.engine.rope import Rotary
 from wan22_inference.engine.rows8 import Operand, Rows8
 
@@ -42,6 +44,16 @@ def norm_rotate_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float, by:
     return norm_rotate(x, weight, num_heads, eps, by)
 
 
+def norm_rotate_heads8(x: Tensor, weight: Tensor, eps: float, by: Rotary, mean: Tensor | None, scale: Tensor) -> Heads8:
+    """See Operations."""
+    return norm_rotate8(x, weight, eps, by, mean, scale)
+
+
+def centred_heads8(x: Tensor, mean: Tensor, scale: Tensor) -> Heads8:
+    """See Operations."""
+    return centre_heads(x, mean, scale)
+
+
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See Operations; cuBLAS applies the GELU to its float32 sums."""
     product = torch._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)  # noqa: SLF001  # has no other name
@@ -50,12 +62,12 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def gelu_rows(x: Tensor) -> Rows8:
     """See Operations."""
-    return rows.quantise_rows(x, gelu=True)
+    return rows.quantise_rows(x, None, gelu=True)
 
 
-def quantise(x: Tensor) -> Rows8:
+def quantise(x: Tensor, addend: Tensor | None = None) -> Rows8:
     """See Operations."""
-    return rows.quantise_rows(x, gelu=False)
+    return rows.quantise_rows(x, addend, gelu=False)
 
 
 def matmul_rows(x: Rows8, weight: Rows8, bias: Tensor) -> Tensor:

@@ -96,7 +96,9 @@ class ModelLoad:
         limit = device_limit(device, options)
         encoder_device = device if options.text_encoder is TextEncoderPlace.DEVICE else torch.device("cpu")
         encoder = empty_text_encoder(files, dtype)
-        transformers = tuple(empty_transformer(files, name, dtype) for name in components)
+        transformers = tuple(
+            empty_transformer(files, name, dtype, attention8=options.attention8) for name in components
+        )
         vae_dtype = dtype if options.vae_decode_dtype == "auto" else getattr(torch, options.vae_decode_dtype)
         vae = empty_vae(files, vae_dtype)
         weights = sum(map(bytes_of, transformers))

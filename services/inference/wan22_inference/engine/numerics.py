@@ -7,6 +7,7 @@ import importlib.metadata
 import torch
 
 from wan22_inference.engine.attention import choose
+from wan22_inference.engine.attention8 import choose8
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.operations import operations
 from wan22_inference.engine.options import EngineOptions
@@ -27,6 +28,8 @@ def numerics(model: Model, options: EngineOptions) -> dict[str, str]:
         "attention": choose(device, model.transformers[0].dtype, config.head_dim).name,
         "operations": operations(device).__name__.rpartition(".")[2],  # type: ignore[attr-defined]  # a module
     }
+    if options.attention8:
+        entries["self-attention"] = choose8(device, config.head_dim).name
     entries |= {f"option {name}": value for name, value in options.bits().items()}
     return entries | {f"library {name}": version for name in _LIBRARIES if (version := _version(name))}
 

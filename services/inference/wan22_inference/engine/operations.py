@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wan22_inference.engine import plain_operations
+from wan22_inference.engine.heads8 import Heads8
 from wan22_inference.engine.rope import Rotary
 from wan22_inference.engine.rows8 import Operand, Rows8
 
@@ -53,6 +54,16 @@ class Operations(Protocol):
         """As norm_heads, then the rotary embedding; rounded once, after both. May overwrite x."""
         ...
 
+    def norm_rotate_heads8(
+        self, x: Tensor, weight: Tensor, eps: float, by: Rotary, mean: Tensor | None, scale: Tensor
+    ) -> Heads8:
+        """RMSNorm and rotation of x (B, L, dim), less a mean (B, dim) float32, with given scales (B, H); x may go."""
+        ...
+
+    def centred_heads8(self, x: Tensor, mean: Tensor, scale: Tensor) -> Heads8:
+        """X (B, L, dim) less a mean (B, dim) float32, cut into heads, with given scales (B, H)."""
+        ...
+
     def linear_gelu(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """GELU, in its tanh form, of the product of x (..., in) and weight (out, in), plus bias (out,)."""
         ...
@@ -61,8 +72,8 @@ class Operations(Protocol):
         """GELU, in its tanh form, of x (..., K), quantised."""
         ...
 
-    def quantise(self, x: Tensor) -> Rows8:
-        """The rows of x (..., K) quantised as quantise_rows does it."""
+    def quantise(self, x: Tensor, addend: Tensor | None = None) -> Rows8:
+        """The rows of x (..., K), or of x (B, L, K) plus an addend (B, K) float32, quantised as quantise_rows does."""
         ...
 
     def matmul_rows(self, x: Rows8, weight: Rows8, bias: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class EngineOptions:
     """Most bytes of the device that may be used, contexts and libraries counted; None is all that it has."""
     vae_decode_dtype: str = "auto"
     """bfloat16, float16 (with bfloat16 where that overflows) or float32; auto is the compute dtype."""
+    attention8: bool = False
+    """Whether the DiT's self-attention is in float8 where the device can: faster, and less exact."""
     vae_tile: int | None = None
     """Latents a side of the VAE's tiles, for every generation; None decodes whole frames where they fit."""
     embedding_cache_bytes: int = 256 << 20
@@ -43,4 +45,5 @@ class EngineOptions:
     def bits(self) -> dict[str, str]:
         """Those whose change may change the bits of a video, by name."""
         where = "cpu" if self.text_encoder is TextEncoderPlace.CPU else "device"
-        return {"threads": str(self.threads), "text_encoder": where, "vae_decode_dtype": self.vae_decode_dtype}
+        bits = {"threads": str(self.threads), "text_encoder": where, "vae_decode_dtype": self.vae_decode_dtype}
+        return bits | ({"attention8": "yes"} if self.attention8 else {})

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor
 
+from wan22_inference.engine.heads8 import Heads8, quantise_heads
 from wan22_inference.engine.rope import Rotary, rotate
 from wan22_inference.engine.rows8 import Operand, Rows8, quantise_rows
 
@@ -48,6 +49,19 @@ def norm_rotate_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float, by:
     return rotate(norm_heads(x.float(), weight.float(), num_heads, eps), by).to(x.dtype)
 
 
+def norm_rotate_heads8(x: Tensor, weight: Tensor, eps: float, by: Rotary, mean: Tensor | None, scale: Tensor) -> Heads8:
+    """See Operations."""
+    num_heads = scale.shape[1]
+    turned = rotate(norm_heads(x.float(), weight.float(), num_heads, eps), by)
+    return quantise_heads(turned if mean is None else turned - _heads_of(mean, num_heads), scale)
+
+
+def centred_heads8(x: Tensor, mean: Tensor, scale: Tensor) -> Heads8:
+    """See Operations."""
+    num_heads = scale.shape[1]
+    return quantise_heads(torch.unflatten(x.float(), 2, (num_heads, -1)) - _heads_of(mean, num_heads), scale)
+
+
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See Operations."""
     return gelu(F.linear(x, weight, bias))
@@ -63,14 +77,19 @@ def gelu_rows(x: Tensor) -> Rows8:
     return quantise(gelu(x.float()))
 
 
-def quantise(x: Tensor) -> Rows8:
+def quantise(x: Tensor, addend: Tensor | None = None) -> Rows8:
     """See Operations."""
-    return quantise_rows(x)
+    return quantise_rows(x if addend is None else x.float() + addend.unsqueeze(1))
 
 
 def matmul_rows(x: Rows8, weight: Rows8, bias: Tensor) -> Tensor:
     """See Operations."""
     return F.linear(x.float(), weight.float(), bias.float()).to(bias.dtype)
+
+
+def _heads_of(mean: Tensor, num_heads: int) -> Tensor:
+    """(B, dim) as (B, 1, H, D)."""
+    return torch.unflatten(mean.unsqueeze(1), 2, (num_heads, -1))
 
 
 def _runs(lengths: tuple[int, ...], *tensors: Tensor) -> list[tuple[Tensor, ...]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wan22_inference.engine.heads8 import SAMPLED
+
 _THETA = 10_000.0
 
 
@@ -17,6 +19,11 @@ class Rotary:
 
     cos: Tensor
     sin: Tensor
+
+    @functools.cached_property
+    def sampled(self) -> Rotary:
+        """The same of the tokens that heads8.SAMPLED looks at."""
+        return Rotary(self.cos[::SAMPLED].contiguous(), self.sin[::SAMPLED].contiguous())
 
 
 @functools.lru_cache(maxsize=2)  # a generation has one grid; the other is the next one's

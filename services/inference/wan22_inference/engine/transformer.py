@@ -23,6 +23,9 @@ from wan22_inference.engine.timesteps import Timesteps, sinusoid
 from wan22_inference.engine.transformer_block import Block, BlockKind
 from wan22_inference.engine.transformer_config import PATCH, TransformerConfig
 
+EXACT_BLOCKS = 2
+"""Blocks at the start whose attention is never in float8: all that follow make more of an error there."""
+
 
 @dataclass(frozen=True)
 class TextContext:
@@ -37,18 +40,22 @@ class Transformer(nn.Module):
 
     Matrix products and the residual stream are of `dtype`. Modulation, norms of the stream and the time embedding are
     float32 whatever it is: the official model's are, and diffusers' too but for its projection of the time embedding.
-    With `fp8` the linear layers of the blocks hold quantised weights, as engine/linear.py says.
+    With `fp8` the linear layers of the blocks hold quantised weights, as engine/linear.py says; with `attention8`
+    self-attention but the first two blocks' is in float8, as engine/attention8.py says, where the device can.
     """
 
-    def __init__(self, config: TransformerConfig, dtype: torch.dtype, *, fp8: bool = False) -> None:
+    def __init__(
+        self, config: TransformerConfig, dtype: torch.dtype, *, fp8: bool = False, attention8: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
+        self.attention8 = attention8
         self.patch_embedding = PatchEmbedding(config, dtype)
         self.time_embedding = TimeEmbedding(config)
         self.text_embedding = TextEmbedding(config, dtype)
-        kind = BlockKind(dtype, fp8)
-        self.blocks: list[Block] = nn.ModuleList(Block(config, kind) for _ in range(config.num_layers))  # type: ignore[assignment]  # iterates as such
+        kinds = (BlockKind(dtype, fp8, attention8 and index >= EXACT_BLOCKS) for index in range(config.num_layers))
+        self.blocks: list[Block] = nn.ModuleList(Block(config, kind) for kind in kinds)  # type: ignore[assignment]  # iterates as such
         self.head = Head(config, dtype)
         self.block_stream: BlockStream | None = None
         """Where the blocks' weights are, if not on the device."""

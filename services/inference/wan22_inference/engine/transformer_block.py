@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from wan22_inference.engine.adaptable import Adaptable, NormWeights
 from wan22_inference.engine.attention import attention
+from wan22_inference.engine.attention8 import Attend8, choose8, keys8, queries8, values8
 from wan22_inference.engine.linear import Fp8Linear, Linear, LinearLayer
-from wan22_inference.engine.operations import operations
+from wan22_inference.engine.operations import Operations, operations
 from wan22_inference.engine.rope import Rotary
 from wan22_inference.engine.rows8 import Operand, split_tokens
 from wan22_inference.engine.stream import Stream
@@ -25,6 +26,8 @@ class BlockKind:
     """Of the residual stream, attention and whatever is not float32 anyway."""
     fp8: bool
     """Whether weights of the linear layers, and what is multiplied by them, are quantised by rows."""
+    attention8: bool = False
+    """Whether self-attention is in float8, where the device can."""
 
     def linear(self, in_features: int, out_features: int) -> LinearLayer:
         """A layer with uninitialised weights."""
@@ -79,15 +82,37 @@ class _Attention(nn.Module):
 class SelfAttention(_Attention):
     """Every token of the video looks at every other."""
 
+    def __init__(self, config: TransformerConfig, kind: BlockKind) -> None:
+        super().__init__(config, kind)
+        self.fp8 = kind.fp8
+        self.attention8 = kind.attention8
+
     def forward(self, x: Operand, rotary: Rotary) -> Tensor:
         """X and the result are (B, L, dim)."""
         ops = operations(rotary.cos.device)
+        attend = choose8(rotary.cos.device, 2 * rotary.cos.shape[1]).attend if self.attention8 else None
+        if attend is not None:
+            return self._in_float8(attend, ops, x, rotary)
         q = ops.norm_rotate_heads(self.query(x), self.query_norm.value("weight"), self.num_heads, self.eps, rotary)
         k = ops.norm_rotate_heads(self.key(x), self.key_norm.value("weight"), self.num_heads, self.eps, rotary)
         v = self.value(x).unflatten(2, (self.num_heads, -1))
         attended = attention(q, k, v).flatten(2)
         del q, k, v  # here memory is at its peak
         out: Tensor = self.out(attended)
+        return out
+
+    def _in_float8(self, attend: Attend8, ops: Operations, x: Operand, rotary: Rotary) -> Tensor:
+        q = queries8(ops, self.query(x), self.query_norm.value("weight"), self.num_heads, self.eps, rotary)
+        k = keys8(ops, self.key(x), self.key_norm.value("weight"), self.num_heads, self.eps, rotary)
+        v, mean = values8(ops, self.value(x), self.num_heads)
+        attended = attend(q, k, v).flatten(2)
+        del q, k, v
+        whole = (
+            ops.quantise(attended, mean)
+            if self.fp8
+            else (attended + mean.unsqueeze(1)).to(self.query_norm.weight.dtype)
+        )
+        out: Tensor = self.out(whole)
         return out
 
 

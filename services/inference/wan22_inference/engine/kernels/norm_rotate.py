@@ -1,13 +1,16 @@
-"""RMSNorm of queries or keys and their rotation, in one pass and in place."""
+"""RMSNorm of queries or keys and their rotation, in one pass: in place, or to float8."""
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from wan22_inference.engine.heads8 import Heads8
 from wan22_inference.engine.kernels.launch import row_shape
 from wan22_inference.engine.rope import Rotary
+from wan22_inference.engine.rows8 import FP8
 
 
 @triton.jit
@@ -26,10 +29,15 @@ def _norm_rotate(
     weight_ptr,
     cos_ptr,
     sin_ptr,
+    mean_ptr,
+    scale_ptr,
+    out_ptr,
     length,
     eps,
     PAIRS_A_HEAD: tl.constexpr,
     ROTATED: tl.constexpr,
+    HAS_MEAN: tl.constexpr,
+    QUANTISED: tl.constexpr,
     DIM: tl.constexpr,
     MAIN: tl.constexpr,
     REST: tl.constexpr,
@@ -48,12 +56,45 @@ def _norm_rotate(
         sin = sin_ptr + row % length * PAIRS_A_HEAD
         x_a = _rotated(x_a, cos, sin, 0, tl.arange(0, MAIN // 2) >= 0, PAIRS_A_HEAD, MAIN)
         x_b = _rotated(x_b, cos, sin, MAIN // 2, MAIN // 2 + tl.arange(0, REST // 2) < DIM // 2, PAIRS_A_HEAD, REST)
-    tl.store(x_ptr + row * DIM + a, x_a.to(x_ptr.dtype.element_ty))
-    tl.store(x_ptr + row * DIM + b, x_b.to(x_ptr.dtype.element_ty), inside)
+    if HAS_MEAN:
+        mean = mean_ptr + row // length * DIM
+        x_a -= tl.load(mean + a)
+        x_b -= tl.load(mean + b, inside, 0.0)
+    if QUANTISED:
+        scale = scale_ptr + row // length * (DIM // (2 * PAIRS_A_HEAD))
+        x_a = x_a / tl.load(scale + a // (2 * PAIRS_A_HEAD))
+        x_b = x_b / tl.load(scale + b // (2 * PAIRS_A_HEAD), inside, 1.0)
+    tl.store(out_ptr + row * DIM + a, x_a.to(out_ptr.dtype.element_ty))
+    tl.store(out_ptr + row * DIM + b, x_b.to(out_ptr.dtype.element_ty), inside)
 
 
 def norm_rotate(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary | None) -> Tensor:
     """See Operations.norm_rotate_heads, and norm_heads without `by`; x (B, L, dim), contiguous, is overwritten."""
+    _launch(x, weight, num_heads, eps, by, None, None, x)
+    return x.view(*x.shape[:2], num_heads, -1)
+
+
+def norm_rotate8(x: Tensor, weight: Tensor, eps: float, by: Rotary, mean: Tensor | None, scale: Tensor) -> Heads8:
+    """See Operations.norm_rotate_heads8; x (B, L, dim), mean and scale are contiguous, and none is overwritten.
+
+    The scales are such that nothing is beyond 448 of them, but for what rounding adds, which e4m3 rounds down.
+    """
+    num_heads = scale.shape[1]
+    out = torch.empty_like(x, dtype=FP8)
+    _launch(x, weight, num_heads, eps, by, mean, scale, out)
+    return Heads8(out.view(*x.shape[:2], num_heads, -1), scale)
+
+
+def _launch(
+    x: Tensor,
+    weight: Tensor,
+    num_heads: int,
+    eps: float,
+    by: Rotary | None,
+    mean: Tensor | None,
+    scale: Tensor | None,
+    out: Tensor,
+) -> None:
     batch, length, dim = x.shape
     shape = row_shape(dim)
     _norm_rotate[(batch * length,)](
@@ -61,13 +102,17 @@ def norm_rotate(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotar
         weight,
         x if by is None else by.cos,
         x if by is None else by.sin,
+        x if mean is None else mean.view(-1),
+        x if scale is None else scale.view(-1),
+        out,
         length,
         eps,
         PAIRS_A_HEAD=dim // num_heads // 2,
         ROTATED=by is not None,
+        HAS_MEAN=mean is not None,
+        QUANTISED=scale is not None,
         DIM=dim,
         MAIN=shape.main,
         REST=shape.rest,
         num_warps=shape.warps,
     )
-    return x.view(batch, length, num_heads, -1)

@@ -20,8 +20,11 @@ def _gelu(x):  # noqa: ANN202  # a tensor of Triton's
 @triton.jit
 def _quantise_rows(
     x_ptr,
+    addend_ptr,
     out_ptr,
     scale_ptr,
+    length,
+    HAS_ADDEND: tl.constexpr,
     GELU: tl.constexpr,
     DIM: tl.constexpr,
     MAIN: tl.constexpr,
@@ -33,6 +36,10 @@ def _quantise_rows(
     inside = b < DIM
     x_a = tl.load(x_ptr + row * DIM + a).to(tl.float32)
     x_b = tl.load(x_ptr + row * DIM + b, inside, 0.0).to(tl.float32)
+    if HAS_ADDEND:
+        addend = addend_ptr + row // length * DIM
+        x_a += tl.load(addend + a)
+        x_b += tl.load(addend + b, inside, 0.0)
     if GELU:
         x_a = _gelu(x_a)
         x_b = _gelu(x_b)
@@ -43,16 +50,19 @@ def _quantise_rows(
     tl.store(out_ptr + row * DIM + b, (x_b * (448.0 / largest)).to(out_ptr.dtype.element_ty), inside)
 
 
-def quantise_rows(x: Tensor, *, gelu: bool) -> Rows8:
-    """See Operations.quantise and Operations.gelu_rows; x (..., K) is contiguous."""
+def quantise_rows(x: Tensor, addend: Tensor | None, *, gelu: bool) -> Rows8:
+    """See Operations.quantise and Operations.gelu_rows; x (..., K) and the addend are contiguous."""
     dim = x.shape[-1]
     out = torch.empty_like(x, dtype=FP8)
     scale = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
     shape = row_shape(dim)
     _quantise_rows[(scale.numel(),)](
         x.view(-1),  # refuses what is not contiguous
+        x if addend is None else addend.view(-1),
         out,
         scale,
+        x.shape[-2],
+        HAS_ADDEND=addend is not None,
         GELU=gelu,
         DIM=dim,
         MAIN=shape.main,
