@@ -11,6 +11,7 @@ from datetime import timedelta
 from importlib.metadata import files
 from pathlib import Path
 
+import httpx
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
@@ -94,6 +95,14 @@ class S3Server:
                 await asyncio.sleep(0.1)
             else:
                 return
+
+    def unfinished_uploads(self) -> int:
+        """Uploads in parts that were begun, and neither completed nor aborted; obstore cannot list them."""
+        folder = f"http://127.0.0.1:{self._ports['filer.port']}/buckets/{BUCKET}/.uploads/"
+        answer = httpx.get(folder, headers={"Accept": "application/json"}, timeout=30.0)
+        if answer.status_code == httpx.codes.NOT_FOUND:  # there never was one
+            return 0
+        return len(answer.raise_for_status().json()["Entries"] or ())
 
     def kill(self) -> None:
         """SIGKILL, and waits for the end."""

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from wan22.errors import DataLoss, FailedPrecondition, Reason, ResourceExhausted, Unavailable
-from wan22_gateway.result_places import open_place
+from wan22_gateway.result_places import PART_BYTES, WHOLE_BYTES, open_place
 from wan22_gateway.results import Results
 from wan22_testing.s3_server import BUCKET, S3Server
 
@@ -118,6 +122,62 @@ async def test_a_bucket_that_is_not_there_is_told_at_the_start_and_loses_nothing
             await results.check()
         with pytest.raises(Unavailable, match=f"{KEY} cannot be written to {elsewhere}"):
             await results.put(KEY, b"x")
+
+
+UPLOAD = """
+import asyncio, sys
+from pathlib import Path
+from wan22_gateway.result_places import open_place
+from wan22_gateway.results import Results
+
+async def upload(location, key, content):
+    await Results(open_place(location)).put(key, Path(content))
+
+asyncio.run(upload(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("size", "left"), [(WHOLE_BYTES, 0), (WHOLE_BYTES + 1, 1)])
+async def test_an_upload_that_a_kill_cuts_off_leaves_nothing_unless_it_is_too_large_to_go_as_a_whole(
+    elsewhere: str, s3_server: S3Server, tmp_path: Path, size: int, left: int
+) -> None:
+    content = tmp_path / "content"
+    with content.open("wb") as file:
+        file.truncate(size)
+    key, before = f"videos/cut/{size}.mp4", s3_server.unfinished_uploads()
+    passed, port = 0, int(s3_server.endpoint.rpartition(":")[2])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Passes requests on, and kills their sender when a part and a half of its object has passed."""
+        nonlocal passed
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
+        answers = asyncio.create_task(copy(to_reader, writer))
+        while data := await reader.read(1 << 16):
+            passed += len(data)
+            if passed > PART_BYTES * 3 // 2 and process.returncode is None:
+                process.kill()
+            to_writer.write(data)
+            await to_writer.drain()
+        for end in (writer, to_writer):
+            end.close()
+        await asyncio.wait([answers])
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
+        endpoint = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint}
+        command = [sys.executable, "-c", UPLOAD, elsewhere, key, str(content)]
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+        assert await process.wait() == -signal.SIGKILL
+    assert s3_server.unfinished_uploads() - before == left
+    with pytest.raises(DataLoss, match="is gone"):
+        await Results(open_place(elsewhere)).size(key)
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
 
 
 async def test_a_folder_has_no_urls_of_its_own(tmp_path: Path) -> None:

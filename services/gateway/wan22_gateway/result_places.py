@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 4
-"""Of one upload to S3: with them 32 MiB of memory, however large the video is."""
+"""Of one upload to S3 in parts: with them 32 MiB of memory, however large the object is."""
+WHOLE_BYTES = 96 << 20
+WHOLE_AT_ONCE = 2
+"""Up to that size an object goes to S3 in one request, since parts of an upload that a kill cuts off stay in the bucket
+and are paid for. Videos and checkpoints are smaller. A large one is read into memory: so many of them at once."""
+TIMEOUT, UPLOAD_TIMEOUT = timedelta(seconds=60), timedelta(seconds=120)
+"""Of one request: an upload is as large as said above, any other asks for 4 MiB at most."""
 CONTENT_TYPES = {".mp4": "video/mp4", ".json": "application/json", ".png": "image/png"}
 """What a browser is told of an object that it fetches from S3 itself."""
 RETRIES: RetryConfig = {
@@ -94,10 +101,12 @@ class Bucket:
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL", "")
         self.store: ObjectStore = self._open(endpoint)
+        self._uploads = self._open(endpoint, UPLOAD_TIMEOUT)
+        self._large = asyncio.Semaphore(WHOLE_AT_ONCE)
         self.signer: S3Store | None = self._open(public_endpoint or endpoint)
 
-    def _open(self, endpoint: str) -> S3Store:
-        options: ClientConfig = {"timeout": timedelta(seconds=60), "connect_timeout": timedelta(seconds=5)}
+    def _open(self, endpoint: str, timeout: timedelta = TIMEOUT) -> S3Store:
+        options: ClientConfig = {"timeout": timeout, "connect_timeout": timedelta(seconds=5)}
         if endpoint.startswith("http://"):
             options["allow_http"] = True
         if authority := os.environ.get("AWS_CA_BUNDLE"):
@@ -119,11 +128,16 @@ class Bucket:
             log.warning("%s Videos wait on their workers until it is back.", self.explained("started", error).message)
 
     async def put(self, key: str, content: Path | bytes) -> None:
-        """Uploads, a large file in parts that are read as they are sent."""
+        """Uploads, as a whole where it is not too large, so that a kill leaves nothing behind."""
         kind = {"Content-Type": CONTENT_TYPES.get(Path(key).suffix, "application/octet-stream")}
-        await obstore.put_async(
-            self.store, key, content, attributes=kind, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
-        )
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size  # noqa: ASYNC240  # of a local file
+        if size > WHOLE_BYTES:
+            await obstore.put_async(
+                self._uploads, key, content, attributes=kind, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+            )
+            return
+        async with self._large if size > PART_BYTES else nullcontext():
+            await obstore.put_async(self._uploads, key, content, attributes=kind, use_multipart=False)
 
     def explained(self, key: str, error: BaseError) -> Wan22Error:
         """Unavailable: what is in the bucket is not lost, and what is not yet is kept elsewhere."""
