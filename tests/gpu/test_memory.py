@@ -19,6 +19,7 @@ from wan22.variants import VARIANTS
 from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
+from wan22_inference.engine.placement import device_overhead
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_testing.forwards import Work, free_memory
 from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, VAE_22, make_model
@@ -144,7 +145,7 @@ def test_a_generation_fits_under_a_limit_with_the_same_bits(
     economy, prediction = economise(model.variant, parameters_of(work), holdings, EMPTY)
     assert prediction.fits, prediction
     _, limited_time = run(model, work, tmp_path / "limited.mp4", economy)
-    peak = torch.cuda.max_memory_reserved(cuda) + holdings.overhead
+    peak = torch.cuda.max_memory_reserved(cuda) + device_overhead(cuda)
     what = (
         f"two steps of {work} in {gib} GB, fp8, {prediction.resident_blocks} blocks stay, over the same without limit"
     )

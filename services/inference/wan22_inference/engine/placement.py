@@ -15,6 +15,8 @@ from wan22_inference.engine.transformer import Transformer
 log = logging.getLogger(__name__)
 ROOM = 4 << 30
 """Bytes that must be left beside all weights for these to stay: what a video of 832x480x81 takes, and a little."""
+KERNELS = 192 << 20
+"""Bytes kept free under a limit for what libraries take when their kernels are first used; an H200 showed 70 MB."""
 
 
 def bytes_of(module: nn.Module) -> int:
@@ -31,7 +33,7 @@ def device_limit(device: torch.device, options: EngineOptions) -> int | None:
     if options.vram_limit is None:
         return total
     limit = min(options.vram_limit, total)
-    torch.cuda.set_per_process_memory_fraction(max(limit - device_overhead(device), 1) / total, device)
+    torch.cuda.set_per_process_memory_fraction(max(limit - device_overhead(device) - KERNELS, 1) / total, device)
     return limit
 
 
@@ -58,6 +60,7 @@ class Placement:
         self._transformers = transformers
         self._device = device
         self._limit = limit
+        self._kept = KERNELS if device.type == "cuda" and options.vram_limit is not None else 0
         self._text_encoder = text_encoder_bytes
         self._text_encoder_place = options.text_encoder
         self._vae = vae_bytes
@@ -76,7 +79,7 @@ class Placement:
             return None
         return Holdings(
             limit=self._limit,
-            overhead=device_overhead(self._device),
+            overhead=device_overhead(self._device) + self._kept,
             text_encoder=0 if self._text_encoder_place is TextEncoderPlace.CPU else self._text_encoder,
             text_encoder_stays=self._text_encoder_place is TextEncoderPlace.DEVICE,
             expert=self._expert,

@@ -70,7 +70,9 @@ def build(folder: Path, wanted: Iterable[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as work:
         # Linking only asks for the library's name; the library itself comes with the card.
         _compile(Path(work), "", DRIVER_LIBRARY, f"-Wl,-soname,{DRIVER_LIBRARY}")
-        flags = [*(f"-I{found}" for found in (python, *driver.include_dirs)), f"-L{work}", f"-l:{DRIVER_LIBRARY}"]
+        # A linker that drops libraries of which it sees no use, as Ubuntu's does, would drop this one: it is empty.
+        library = (f"-L{work}", "-Wl,--no-as-needed", f"-l:{DRIVER_LIBRARY}")
+        flags = [*(f"-I{found}" for found in (python, *driver.include_dirs)), *library]
         for text in {text for _, text in wanted}:
             _compile(Path(work), text, "made.so", *flags)
             shutil.copyfile(Path(work) / "made.so", folder / _file_of(text))
