@@ -56,9 +56,9 @@ OURS = Family(
         *(
             choice
             for choice in _grid(
-                start_share=(0.0, 0.25, 0.75, 1.0),
-                keep_share=(0.75, 1.0, 1.5, 3.0),
-                hold_loads=(0.05, 0.1, 0.15, 0.3),
+                start_share=(0.0, 0.75),
+                keep_share=(0.75, 1.5, 3.0),
+                hold_loads=(0.05, 0.15),
                 objective_share=(0.9, 0.95, 1.0),
             )
             if choice["keep_share"] > choice["start_share"]

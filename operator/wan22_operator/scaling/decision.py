@@ -19,6 +19,10 @@ LEAST_LEFT = 0.1
 """A generation that outlives its prediction is taken to last this share of it longer."""
 LEAST_LOAD_LEFT = 5.0
 """Seconds that a load which outlives its prediction is taken to last longer."""
+SETTLED_LOADS = 1.5
+"""Load times after a removal in which nothing but an arrival starts a worker: one, and a half for a load time that was
+measured too short."""
+MINUTE = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,8 +124,8 @@ def _needs(
 ) -> tuple[int, int]:
     """How many workers it takes for what is here and is likely to come, and how many are worth keeping.
 
-    For a load time after a removal, while those that stayed are there, only what came since starts a worker: else a
-    prediction that was too short would change its mind without news, and flap.
+    After a removal, while those that stayed are there, only what came since starts a worker, and nothing does until
+    something has come: else a prediction that was too short would change its mind without news, and flap.
     """
     now, objective = snapshot.now, snapshot.limits.objective_seconds * tuning.objective_share
     unknown = sum(worker.state is WorkerState.UNKNOWN for worker in staying)
@@ -129,7 +133,7 @@ def _needs(
     busy = sum(worker.state is WorkerState.BUSY for worker in staying)
     most = max(_ceiling(snapshot) - unknown, busy)
     let_go, stayed = history.let_go or (-inf, 0)
-    settled = now - let_go < load and len(staying) >= stayed
+    settled = now - let_go < SETTLED_LOADS * load and len(staying) >= stayed
     queued = [
         Job(part.predicted_seconds / part.count, max(_start_by(part, objective) - now, load))
         for part in demand.queued
@@ -144,10 +148,19 @@ def _needs(
         jobs = jobs + expected_jobs(demand, share, load, objective, load)
         return unknown + (least_workers(free, jobs, max(busy, 1), most, load) if jobs else busy)
 
-    starting = need(news, 0.0 if settled and not demand.arrivals_60s else tuning.start_share)
+    starting = need(news, tuning.start_share)
+    if settled and not _has_come(demand, let_go):
+        starting = min(starting, len(staying))
     # While generations wait, as many workers that load stay: they are the answer to predictions that were too short.
     awaited = min(unknown + busy + len(queued), len(staying))
     return starting, max(starting, need(queued, tuning.keep_share), awaited)
+
+
+def _has_come(demand: Demand, since: float) -> bool:
+    """Whether the figures prove an arrival after that time: one that waits, or one of the last minute."""
+    if demand.arrivals_60s and demand.time - since >= MINUTE:
+        return True
+    return any(part.count > 1 or part.oldest_create_time > since for part in demand.queued)
 
 
 def _start_by(queued: Queued, objective: float) -> float:

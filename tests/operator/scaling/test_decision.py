@@ -160,9 +160,23 @@ def test_after_a_removal_only_what_came_since_starts_a_worker() -> None:
 
     assert start(stays, old) == 0
     assert start(stays, old, history=History()) == 1
-    assert start(stays, old, after=90.0) == 1  # a load time later
+    assert start(stays, old, after=134.0) == 0
+    assert start(stays, old, after=136.0) == 1  # a load time and a half later
     assert start(stays, old, new) == 2  # first come, first served: the one that waits longer is before it
     assert start((), old) == 1  # the one that stayed is gone
+
+
+def test_after_a_removal_an_expectation_starts_no_worker_until_something_has_come() -> None:
+    def start(after: float, minute: int, *queued: Queued) -> int:
+        demand = Demand(time=NOW + after, queued=queued, arrivals_60s=minute, arrivals_10m=60, mean_seconds_10m=100.0)
+        seen = snapshot(now=NOW + after, demand=demand, workers_time=NOW + after, load_times=(240.0,))
+        return decide(seen, History(let_go=(NOW, 0))).start
+
+    assert start(50.0, 6) == 0  # the last minute's may have come before
+    assert start(59.0, 0) == start(300.0, 0) == 0
+    assert start(60.0, 1) > 0
+    assert start(50.0, 6, Queued(1, 100.0, NOW + 1.0)) > 0
+    assert start(361.0, 0) > 0
 
 
 @pytest.mark.parametrize(
@@ -300,8 +314,10 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     return snapshot(draw(WORKERS), demand=draw(st.none() | st.just(demand)), limits=limits, load_times=loads)
 
 
-HISTORIES = st.lists(st.tuples(st.floats(NOW - 60.0, NOW), st.integers(0, 10)), max_size=3).map(
-    lambda steps: History(tuple(sorted(steps)))
+HISTORIES = st.builds(
+    lambda steps, let_go: History(tuple(sorted(steps)), let_go),
+    st.lists(st.tuples(st.floats(NOW - 60.0, NOW), st.integers(0, 10)), max_size=3),
+    st.none() | st.tuples(st.floats(NOW - 300.0, NOW), st.integers(0, 10)),
 )
 
 
