@@ -33,8 +33,23 @@ class Claim:
     """When that was said; seconds since the epoch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The object as it was read."""
+
+    manifest: Object | None
+    of_pools: Mapping[PoolKey, Claim]
+
+
 def granted(
-    claims: Mapping[str, Claim], pool: str, asked: Claim, *, held: int, step: int, budget: int, fresh_seconds: float
+    claims: Mapping[PoolKey, Claim],
+    pool: PoolKey,
+    asked: Claim,
+    *,
+    held: int,
+    step: int,
+    budget: int,
+    fresh_seconds: float,
 ) -> Claim:
     """What a pool has after it has asked: what its workers hold already, and of what is free as much as it wants.
 
@@ -69,49 +84,66 @@ class Budget:
         """Whether there is a budget."""
         return self._gpus is not None
 
-    async def claim(self, key: PoolKey, *, held: int, wants: int, lateness: float, step: int) -> int:
-        """The GPUs that a pool may hold, `held` at the least: its workers have them. Raises ApiFailure."""
-        asked = Claim(held, max(wants, held), round(lateness, 1), time.time())
-        for _ in range(TRIES):
-            manifest, claims = await self._read()
-            rules = {"held": held, "step": step, "budget": self._gpus or 0, "fresh_seconds": self._fresh_seconds}
-            claim = granted(claims, str(key), asked, **rules)  # type: ignore[arg-type]  # each is a number
+    async def read(self) -> Claims:
+        """What is claimed now; to be read before whatever a change of it rests on is looked at. Raises ApiFailure."""
+        if not self.limited:
+            return Claims(None, {})
+        manifest = await self._cluster.find(CONFIG_MAP, self._namespace, self._name)
+        written = json.loads(((manifest or {}).get("data") or {}).get(CLAIMS, "{}"))
+        return Claims(manifest, {PoolKey(*name.split("/")): Claim(**claim) for name, claim in written.items()})
+
+    async def claim(
+        self, read: Claims, key: PoolKey, *, held: int, recorded: int, wants: int, lateness: float, step: int
+    ) -> int:
+        """The GPUs that a pool may have, `held` at the least: its pods have them. Raises ApiFailure.
+
+        What it has claimed for workers that are `recorded`, with pods or without, it keeps. Where the claims have
+        changed since they were `read`, its own only grows: it may be for workers that were not there yet when the pool
+        was looked at.
+        """
+        for number in range(TRIES):
+            now = await self.read() if number else read
+            known = now.of_pools.get(key, Claim(0, 0))
+            has = max(held, known.gpus if number else min(known.gpus, recorded))
+            asked = Claim(has, max(wants, has), round(lateness, 1), time.time())
+            rules = {"held": has, "step": step, "budget": self._gpus or 0, "fresh_seconds": self._fresh_seconds}
+            claim = granted(now.of_pools, key, asked, **rules)  # type: ignore[arg-type]  # each is a number
             if claim.gpus >= claim.wants:
-                claim = Claim(claim.gpus, claim.gpus)  # says nothing new while it stays
-            if claims.get(str(key), Claim(0, 0)) == claim:
-                return claim.gpus
-            if await self._write(manifest, {**claims, str(key): claim}):
+                claim = Claim(claim.gpus, claim.gpus, time=known.time)  # says nothing new while it stays
+            if known == claim or await self._write(now, {**now.of_pools, key: claim}):
                 return claim.gpus
         log.info("%s: the GPU budget is asked for by many at once: later.", key)
         return held
 
-    async def keep(self, keys: Collection[PoolKey]) -> None:
-        """Frees what pools hold that are no more. Raises ApiFailure."""
-        if not self.limited:
-            return
-        manifest, claims = await self._read()
-        kept = {name: claim for name, claim in claims.items() if name in {str(key) for key in keys}}
-        if kept != claims:
-            await self._write(manifest, kept)  # where somebody was faster, the next time
+    async def confirm(self, key: PoolKey) -> int:
+        """The GPUs that a pool has claimed, once what they are for is recorded. Raises ApiFailure.
 
-    async def claimed(self) -> frozenset[PoolKey]:
-        """The pools that hold something. Raises ApiFailure."""
-        return frozenset(PoolKey(*name.split("/")) for name in (await self._read())[1]) if self.limited else frozenset()
+        Written anew: whoever looked at the pool before that can no longer claim less for it.
+        """
+        for _ in range(TRIES):
+            now = await self.read()
+            known = now.of_pools.get(key, Claim(0, 0))
+            if await self._write(now, {**now.of_pools, key: replace(known, time=time.time())}):
+                return known.gpus
+        return 0
 
-    async def _read(self) -> tuple[Object | None, dict[str, Claim]]:
-        manifest = await self._cluster.find(CONFIG_MAP, self._namespace, self._name)
-        written = json.loads(((manifest or {}).get("data") or {}).get(CLAIMS, "{}"))
-        return manifest, {name: Claim(**claim) for name, claim in written.items()}
+    async def free(self, read: Claims, keys: Collection[PoolKey]) -> None:
+        """Takes from pools that are no more, unless something has changed since the claims were `read`.
 
-    async def _write(self, before: Object | None, claims: Mapping[str, Claim]) -> bool:
+        Raises ApiFailure.
+        """
+        await self._write(read, {key: claim for key, claim in read.of_pools.items() if key not in keys})
+
+    async def _write(self, before: Claims, claims: Mapping[PoolKey, Claim]) -> bool:
         """False where somebody was faster."""
-        data = {CLAIMS: json.dumps({name: asdict(claim) for name, claim in sorted(claims.items())}, indent=1)}
+        written = {str(key): asdict(claim) for key, claim in sorted(claims.items())}
+        data = {CLAIMS: json.dumps(written, indent=1)}
         meta: Object = {"name": self._name, "namespace": self._namespace}
-        if before is not None:
-            meta["resourceVersion"] = before["metadata"]["resourceVersion"]
+        if before.manifest is not None:
+            meta["resourceVersion"] = before.manifest["metadata"]["resourceVersion"]
         manifest = {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind, "metadata": meta, "data": data}
         try:
-            if before is None:
+            if before.manifest is None:
                 await self._cluster.create(CONFIG_MAP, self._namespace, manifest)
             else:
                 await self._cluster.replace(CONFIG_MAP, self._namespace, manifest)

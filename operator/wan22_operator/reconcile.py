@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from wan22.errors import Wan22Error
-from wan22_operator.budget import Budget
+from wan22_operator.budget import Budget, Claims
 from wan22_operator.builders.children import children_of
 from wan22_operator.builders.pod import Placement, pod_of
 from wan22_operator.caches import NodeCache
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY})
 """Answers that name something wrong with the pod: a quota, Pod Security, a priority class that is not there."""
 FETCH_SECONDS = 2.0
-"""How often a node is looked at that fetches a model for a worker to come."""
+"""How soon a pool is looked at again whose workers wait to be created: for a node's fetch, or for the GPU budget."""
 CHILDREN_SECONDS = 300.0
 """How often a pool's shared objects are compared without an event of theirs."""
 
@@ -57,10 +57,11 @@ class Reconciler:
 
         Raises ApiFailure, also where somebody was faster: the next round begins anew.
         """
+        claims = await self._budget.read()
         observed = await self._sources.observe(key)
         if observed is None:
             return False
-        budget, shortage, awaited = await self._claimed(observed, memory)
+        budget, shortage, awaited = await self._claimed(observed, memory, claims)
         planned = plan(observed, self._settings, memory, budget=budget, shortage=shortage)
         planned = replace(planned, awaited=planned.awaited or awaited)
         memory.note(planned.workers, observed.now)
@@ -76,7 +77,7 @@ class Reconciler:
             await self._act(observed, planned, memory)
         return True
 
-    async def _claimed(self, observed: Observed, memory: Memory) -> tuple[int | None, str, str]:
+    async def _claimed(self, observed: Observed, memory: Memory, claims: Claims) -> tuple[int | None, str, str]:
         """How many workers the GPU budget leaves to the pool, if there is one; what is in the way, and what is awaited.
 
         What cannot be made now is not claimed.
@@ -85,12 +86,19 @@ class Reconciler:
         if not self._budget.limited or not gpus:
             return None, "", ""
         wish = plan(observed, self._settings, memory)
-        held = sum(seen.state is not State.LOST for seen in wish.workers)
+        recorded = [seen for seen in wish.workers if seen.state is not State.LOST]
+        held = sum(seen.pod is not None for seen in recorded)
         wanted = sum(worker.state is not State.LOST for worker in wish.record.workers)
         demand = None if observed.view is None else demand_of(observed.view)
-        late = lateness(demand, held, gpus, observed.spec.objective_seconds, observed.now)
+        late = lateness(demand, len(recorded), gpus, observed.spec.objective_seconds, observed.now)
         claim = await self._budget.claim(
-            observed.spec.key, held=held * gpus, wants=wanted * gpus, lateness=late, step=gpus
+            claims,
+            observed.spec.key,
+            held=held * gpus,
+            recorded=len(recorded) * gpus,
+            wants=wanted * gpus,
+            lateness=late,
+            step=gpus,
         )
         few = f"The GPU budget of {self._settings.gpu_budget} leaves it {claim // gpus} of the {wanted} workers wanted."
         return claim // gpus, few if claim < wanted * gpus else wish.blocked, wish.awaited
@@ -117,6 +125,7 @@ class Reconciler:
             memory.children_due, memory.children_time = False, observed.now
         memory.next_round = None
         caches = {cache.node: cache for cache in observed.caches}
+        due = []
         for worker in planned.record.workers:
             if worker.uid:
                 continue
@@ -124,11 +133,24 @@ class Reconciler:
                 memory.next_round = FETCH_SECONDS
                 await self._fetch(caches[worker.node], planned.record.version_for(worker))
             else:
-                await self._create(observed, planned, worker, memory)
+                due.append(worker)
+        granted = await self._confirmed(observed, planned, len(due))
+        for worker in due[:granted]:
+            await self._create(observed, planned, worker, memory)
+        if granted < len(due):
+            memory.next_round = FETCH_SECONDS
         leaving = [seen for seen in planned.workers if seen.name in planned.record.victims]
         waiting = patient(spec, planned.workers, planned.record.victims, planned.record.revision)
         for name in await retire(spec.key, leaving, waiting, self._cluster, self._gateway):
             await self._record(observed, "Normal", "WorkerRemoved", f"{name} was removed.")
+
+    async def _confirmed(self, observed: Observed, planned: Plan, due: int) -> int:
+        """How many of those that are recorded and due may be created: what they were granted may have been taken."""
+        gpus = observed.spec.gpus
+        if not due or not self._budget.limited or not gpus:
+            return due
+        held = sum(seen.pod is not None and seen.state is not State.LOST for seen in planned.workers)
+        return max(0, min(due, await self._budget.confirm(observed.spec.key) // gpus - held))
 
     async def _create(self, observed: Observed, planned: Plan, worker: WorkerRecord, memory: Memory) -> None:
         spec, record = observed.spec, planned.record

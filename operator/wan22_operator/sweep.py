@@ -55,6 +55,7 @@ class Sweep:
                 continue
 
     async def _sweep(self) -> None:
+        claims = await self._budget.read()
         keys = {PoolKey.of(manifest) for manifest in await list_all(self._cluster, WAN_POOL, self._settings)}
         for key in keys - self._pools.keys:
             self._pools.wake(key)
@@ -62,10 +63,10 @@ class Sweep:
         for key in models - self._models.keys:
             self._models.wake(key)
         await self._undeclare(keys)
-        claimed = await self._budget.claimed()
-        ended = [key for key in claimed - keys if not await self._cluster.list(POD, key.namespace, labels=key.selector)]
+        gone = claims.of_pools.keys() - keys
+        ended = [key for key in gone if not await self._cluster.list(POD, key.namespace, labels=key.selector)]
         if ended:
-            await self._budget.keep(claimed - set(ended))
+            await self._budget.free(claims, ended)
 
     async def _undeclare(self, keys: Iterable[PoolKey]) -> None:
         """Takes from the gateway what was deleted here.

@@ -5,14 +5,19 @@ from hypothesis import strategies as st
 
 from wan22_operator.budget import Claim, granted
 from wan22_operator.lateness import lateness
+from wan22_operator.names import PoolKey
 from wan22_operator.scaling.snapshot import Demand, Queued
 
 NOW = 1000.0
 
 
+def of(claims: dict[str, Claim]) -> dict[PoolKey, Claim]:
+    return {PoolKey("videos", name): claim for name, claim in claims.items()}
+
+
 def ask(claims: dict[str, Claim], pool: str, *, held: int, wants: int, late: float = 0.0, step: int = 1) -> int:
     asked = Claim(held, wants, late, NOW)
-    return granted(claims, pool, asked, held=held, step=step, budget=8, fresh_seconds=45.0).gpus
+    return granted(of(claims), PoolKey("videos", pool), asked, held=held, step=step, budget=8, fresh_seconds=45.0).gpus
 
 
 def test_a_pool_gets_what_is_free_and_no_more() -> None:
@@ -48,7 +53,7 @@ def test_however_many_ask_in_whatever_order_the_budget_is_kept(asking: dict[str,
     claims: dict[str, Claim] = {}
     for name, (_, wants, late) in asking.items():
         asked = Claim(0, wants, late, NOW)
-        claims[name] = granted(claims, name, asked, held=0, step=1, budget=8, fresh_seconds=45.0)
+        claims[name] = granted(of(claims), PoolKey("videos", name), asked, held=0, step=1, budget=8, fresh_seconds=45.0)
     assert sum(claim.gpus for claim in claims.values()) <= 8
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
+from wan22_operator.cluster import Object
+from wan22_operator.resources import CONFIG_MAP, WAN_POOL, Resource
 from wan22_testing.operator_world.faults import Fault
+from wan22_testing.operator_world.memory_cluster import MemoryCluster
 from wan22_testing.operator_world.world import World
 
 SHARE = 0.08
@@ -88,3 +93,21 @@ async def test_no_fault_loses_a_generation_or_runs_one_twice(
         f"{world.faults.counts.total()} faults in {world.rounds} rounds, {len(world.work)} generations, "
         f"{len(world.cluster.created)} workers"
     )
+
+
+@pytest.mark.parametrize("resource", [CONFIG_MAP, WAN_POOL])
+async def test_writes_over_what_another_wrote_meanwhile_are_found_out(
+    resource: Resource, moments: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test of this test: an API server that looks at no resourceVersion of the budget, or of the pools' status."""
+    refuses = MemoryCluster.precondition
+
+    def forgets(has: Object, meta: Mapping[str, Any]) -> None:
+        if has["kind"] != resource.kind:
+            refuses(has, meta)
+
+    monkeypatch.setattr(MemoryCluster, "precondition", staticmethod(forgets))
+    world = World(moments, SHARE)
+    monkeypatch.setattr(time, "time", world.clock)
+    with pytest.raises(AssertionError, match=r"has claimed|use that number again|used twice|GPUs are in use"):
+        await stormy(world, 5_000)

@@ -12,6 +12,9 @@ from wan22.errors import Unavailable
 from wan22_operator.cluster import ApiFailure
 
 STALL_SECONDS = 30.0
+LATE_SHARE = 0.25
+"""Of writes that rest on what was read before."""
+MOST_ROUNDS = 6
 T = TypeVar("T")
 
 
@@ -33,10 +36,11 @@ class Fault(StrEnum):
     STALLED = "stalled for 30 s, and then done"
     STALLED_LOST = "stalled for 30 s, and not done"
     RIVAL = "another operator's whole round in the middle"
+    LATE = "written after another operator's rounds, on what was read before them"
 
 
-_WEIGHTS = {Fault.STALLED: 3, Fault.RIVAL: 5}
-"""Those that time passes in, or another writer: what goes wrong by them goes wrong seldom."""
+_WEIGHTS = {Fault.STALLED: 3, Fault.RIVAL: 5, Fault.LATE: 0}
+"""Those that time passes in, or another writer: what goes wrong by them goes wrong seldom. LATE has its own share."""
 _CODES = {
     Fault.CONFLICT: (409, "Conflict"),
     Fault.GONE: (410, "Expired"),
@@ -57,7 +61,7 @@ class Faults:
         share: float,
         *,
         pass_time: Callable[[float], None],
-        rival: Callable[[], Awaitable[None]],
+        rival: Callable[[int], Awaitable[None]],
     ) -> None:
         self.share = share
         self.counts: Counter[Fault] = Counter()
@@ -65,8 +69,15 @@ class Faults:
         self._pass_time = pass_time
         self._rival = rival
 
-    async def call(self, do: Callable[[], T], *, of_gateway: bool = False) -> T:
-        """The call's answer, or what became of it. Raises ApiFailure, or Unavailable of the gateway; Killed."""
+    async def call(self, do: Callable[[], T], *, of_gateway: bool = False, rests_on_read: bool = False) -> T:
+        """The call's answer, or what became of it. Raises ApiFailure, or Unavailable of the gateway; Killed.
+
+        Between what a write `rests_on_read` of and the write itself another operator is at work especially often.
+        """
+        if rests_on_read and self.share and self._rng.random() < LATE_SHARE:
+            self.counts[Fault.LATE] += 1
+            await self._rival(self._rng.randint(1, MOST_ROUNDS))
+            return do()
         if self._rng.random() >= self.share:
             return do()
         fault = self._rng.choices(list(Fault), [_WEIGHTS.get(fault, 1) for fault in Fault])[0]
@@ -74,7 +85,7 @@ class Faults:
         if fault in {Fault.STALLED, Fault.STALLED_LOST}:
             self._pass_time(STALL_SECONDS)
         if fault is Fault.RIVAL:
-            await self._rival()
+            await self._rival(1)
         if fault in {Fault.STALLED, Fault.RIVAL}:
             return do()
         if fault in {Fault.ANSWER_LOST, Fault.KILLED_AFTER}:

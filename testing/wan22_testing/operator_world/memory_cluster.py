@@ -59,10 +59,10 @@ class MemoryCluster(Cluster):
 
         def done() -> Object:
             has = self._has(resource, namespace, manifest["metadata"]["name"])
-            self._precondition(has, manifest["metadata"])
+            self.precondition(has, manifest["metadata"])
             return self.changed({**has, **copy.deepcopy({k: v for k, v in manifest.items() if k != "metadata"})})
 
-        return await self.faults.call(done)
+        return await self.faults.call(done, rests_on_read=True)
 
     async def apply(
         self,
@@ -80,24 +80,24 @@ class MemoryCluster(Cluster):
             if (resource.kind, namespace, name) not in self._objects and not subresource:
                 return self.put_new(resource, manifest)
             has = self._has(resource, namespace, name)
-            self._precondition(has, manifest["metadata"])
+            self.precondition(has, manifest["metadata"])
             fields = {k: v for k, v in manifest.items() if k not in {"metadata", "apiVersion", "kind"}}
             return self.changed({**has, **copy.deepcopy(fields)})
 
-        return await self.faults.call(done)
+        return await self.faults.call(done, rests_on_read=bool(subresource))
 
     async def delete(self, resource: Resource, namespace: str | None, name: str, *, uid: str, version: str) -> None:
         """A pod is told to end, and goes when the world says so."""
 
         def done() -> None:
             has = self._has(resource, namespace, name)
-            self._precondition(has, {"uid": uid, "resourceVersion": version})
+            self.precondition(has, {"uid": uid, "resourceVersion": version})
             if "deletionTimestamp" not in has["metadata"]:
                 self._deleted(has)
                 has["metadata"]["deletionTimestamp"] = text_of(self._clock())
                 self.changed(has)
 
-        await self.faults.call(done)
+        await self.faults.call(done, rests_on_read=True)
 
     def all(self, resource: Resource) -> Iterator[Object]:
         """The objects of a kind as they are, for the world to change and to say so by `changed`."""
@@ -139,7 +139,9 @@ class MemoryCluster(Cluster):
             raise ApiFailure(404, "NotFound", f"{resource.kind} {name} is not there.")
         return found
 
-    def _precondition(self, has: Object, meta: Mapping[str, Any]) -> None:
+    @staticmethod
+    def precondition(has: Object, meta: Mapping[str, Any]) -> None:
+        """Raises ApiFailure where the object is another than the writer has seen."""
         for field in ("uid", "resourceVersion"):
             if field in meta and meta[field] != has["metadata"][field]:
                 raise ApiFailure(409, "Conflict", f"{has['metadata']['name']} is of another {field}.")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from typing import Any
 
-from wan22_operator.budget import Budget
+from wan22_operator.budget import CLAIMS, Budget
 from wan22_operator.builders.pod import worker_name
 from wan22_operator.caches import Caches
 from wan22_operator.cluster import ApiFailure, Object
 from wan22_operator.memory import Memory
 from wan22_operator.metrics import Metrics
 from wan22_operator.models import Resolved
-from wan22_operator.names import POOL, PoolKey
+from wan22_operator.names import POOL, PoolKey, ordinal_of
 from wan22_operator.nodes import Nodes
 from wan22_operator.observed import Sources
 from wan22_operator.reconcile import Reconciler
 from wan22_operator.recorder import Recorder
-from wan22_operator.resources import NODE, POD, WAN_POOL
+from wan22_operator.resources import CONFIG_MAP, NODE, POD, WAN_POOL
 from wan22_operator.settings import OperatorSettings
 from wan22_operator.times import seconds_of, text_of
 from wan22_testing.operator_world.faults import Faults, Killed
@@ -26,6 +27,7 @@ from wan22_testing.operator_world.memory_cluster import MemoryCluster
 from wan22_testing.operator_world.memory_gateway import MemoryGateway, Row, States, Work
 
 NAMESPACE = "videos"
+RIVAL_PAUSES = (0.0, 1.0, 5.0)
 NODES, GPUS_A_NODE = 3, 3
 BUDGET, MOST_A_POOL = 6, 4
 START_SECONDS, LOAD_SECONDS = 1.0, 5.0
@@ -161,19 +163,25 @@ class World:
         if known:
             self.work.append(self.gateway.ask(self.rng.choice(known), self.rng.uniform(2.0, 20.0)))
 
-    async def _rival(self) -> None:
-        """A round of an operator that should not be there: its Lease was lost, and it does not know."""
+    async def _rival(self, rounds: int) -> None:
+        """Rounds of an operator that should not be there: its Lease was lost, and it does not know.
+
+        Before each but the first there is something new for it to do, so that what was read before them is old.
+        """
         if self._in_rival:
             return
         self._in_rival = True
-        try:
-            await self._other.round(self.rng.choice(self.keys))
-        except ApiFailure:
-            pass  # as with any round: the next one begins anew
-        except Killed:
-            self._other = Life(self, "rival")
-        finally:
-            self._in_rival = False
+        for number in range(rounds):
+            if number:
+                self._ask()
+                self.pass_time(self.rng.choice(RIVAL_PAUSES))
+            try:
+                await self._other.round(self.rng.choice(self.keys))
+            except ApiFailure:
+                pass  # as with any round: the next one begins anew
+            except Killed:
+                self._other = Life(self, "rival")
+        self._in_rival = False
 
     def _nodes_seen(self) -> None:
         for node in self.cluster.all(NODE):
@@ -260,6 +268,21 @@ class World:
             if len(mine) > MOST_A_POOL:
                 self.wrong.append(f"{key} has {len(mine)} workers, of {MOST_A_POOL} at most")
         self.wrong += [f"{name} was used twice" for name in self.cluster.twice]
+        self._check_writes(alive)
+
+    def _check_writes(self, alive: list[Object]) -> None:
+        """What was recorded before it was acted on is recorded still: nobody has written over it."""
+        budget = next(self.cluster.all(CONFIG_MAP), None)
+        claims = {} if budget is None else json.loads(budget["data"][CLAIMS])
+        for pool in self.cluster.all(WAN_POOL):
+            key = PoolKey(NAMESPACE, pool["metadata"]["name"])
+            mine = [pod for pod in alive if pod["metadata"]["labels"][POOL] == key.name]
+            claimed = claims.get(str(key), {"gpus": 0})["gpus"]
+            if len(mine) > claimed:
+                self.wrong.append(f"{key} has {len(mine)} workers, and has claimed {claimed}")
+            last = max((ordinal_of(pod["metadata"]["name"]) or 0 for pod in mine), default=-1)
+            if last >= pool.get("status", {}).get("nextOrdinal", 0):
+                self.wrong.append(f"{key} has worker {last}, and its status would use that number again")
 
     def set_minimum(self, minimum: int) -> None:
         """Somebody changes the spec of all pools."""
