@@ -20,29 +20,30 @@ MOMENTUM, SMOOTHING, FIRST_STEP, HALVED_AFTER = 0.9, 0.99, 0.02, 150.0
 def least_gpu_seconds(trace: Trace, setup: Setup, share: float) -> float:
     """GPU-seconds that any policy takes, with which at least that share starts within the objective.
 
-    Let y(t) be what a worker that stands ready at t is worth: any function with 0 <= y <= load that rises by at most a
-    second a second. A worker that serves generations from s to e, one after the other, costs its load, their seconds,
-    and its idle times. Between two of them it idles for at least y(s') - y(e), and y(s) <= load, y(e) >= 0 at its ends:
-    so it costs at least the sum of (e - s) + y(s) - y(e) over its generations. A generation in time can make its own
-    term no smaller than the least over the starts within its objective, and a late one no smaller than its seconds less
-    a load. The sum of these is a floor for every y, and the y with the greatest is looked for by subgradients; a worse
-    one is a lower floor, and true as well. As many as may be late are those that this saves most.
+    Let y(t) be what a worker that stands ready at t is worth: any function with 0 <= y <= cap that rises by at most a
+    second a second. A worker that loads for l and serves generations from s to e, one after the other, costs l, their
+    seconds, and its idle times. Between two of them it idles for at least y(s') - y(e), and y(s) <= cap, y(e) >= 0 at
+    its ends: so it costs at least l - cap and the sum of (e - s) + y(s) - y(e) over its generations. A generation in
+    time can make its own term no smaller than the least over the starts within its objective, and a late one no smaller
+    than its seconds less the cap. The sum of these is a floor for every y, and the y with the greatest is looked for by
+    subgradients; a worse one is a lower floor, and true as well. As many as may be late are those that this saves most.
     """
     if not len(trace):
         return 0.0
-    load, late = setup.load_seconds, floor((1 - share) * len(trace) + 1e-9)
+    late = floor((1 - share) * len(trace) + 1e-9)
+    cap, loads = _loads(len(trace), setup)
     starts = _starts(trace, setup.objective_seconds)
-    price = _Price(load, float(starts.max() + trace.seconds.max()) + STEP_SECONDS)
+    price = _Price(cap, float(starts.max() + trace.seconds.max()) + STEP_SECONDS)
     best = 0.0
     for number in range(ROUNDS):
         terms = price.at(starts) - price.at(starts + trace.seconds[:, None])
         chosen = terms.argmin(axis=1)
         least = np.take_along_axis(terms, chosen[:, None], axis=1)[:, 0]
         in_time = np.argsort(least)[: len(trace) - late]
-        best = max(best, float(least[in_time].sum()) - late * load)
+        best = max(best, float(least[in_time].sum()) - late * cap)
         first = starts[in_time, chosen[in_time]]
-        price.climb(first, first + trace.seconds[in_time], FIRST_STEP * load / (1 + number / HALVED_AFTER))
-    return float(trace.seconds.sum()) + max(0.0, best + _shortest_loads(trace, setup))
+        price.climb(first, first + trace.seconds[in_time], FIRST_STEP * cap / (1 + number / HALVED_AFTER))
+    return float(trace.seconds.sum()) + max(0.0, best + loads)
 
 
 def _starts(trace: Trace, objective: float) -> Array:
@@ -59,9 +60,21 @@ def _starts(trace: Trace, objective: float) -> Array:
     return starts
 
 
-def _shortest_loads(trace: Trace, setup: Setup) -> float:
-    """By how much the loads of a run, each of its own length, may fall short of as many of the usual length."""
-    return min(0.0, float(np.cumsum(load_factors(len(trace), setup) - 1.0).min()) * setup.load_seconds)
+def _loads(generations: int, setup: Setup) -> tuple[float, float]:
+    """The cap of the price, and the least that all loads less a cap each may come to, zero or less.
+
+    Loads differ, and who knew them could start workers until one loads quickly: each that serves nobody costs its stop,
+    unless the end comes before it. With the greatest cap with which that never pays over a run of all different loads,
+    the least is that of a part of one run.
+    """
+    loads, stop = load_factors(generations, setup) * setup.load_seconds, setup.stop_seconds
+    low, high = 0.0, float(loads.max())
+    while high - low > 1e-6:
+        cap = (low + high) / 2
+        low, high = (cap, high) if np.minimum(loads - cap, stop).sum() >= 0 else (low, cap)
+    spent = np.minimum(loads - low, stop)
+    alive_at_the_end = setup.max_workers * max(0.0, float(spent.max()))
+    return low, min(0.0, float(np.cumsum(spent).min())) - alive_at_the_end
 
 
 class _Price:

@@ -7,7 +7,7 @@ import pytest
 
 from wan22_bench.scaling.families import FAMILIES, FORESIGHT
 from wan22_bench.scaling.floor import least_gpu_seconds
-from wan22_bench.scaling.simulator import Setup
+from wan22_bench.scaling.simulator import Change, Setup, Simulation, State
 from wan22_bench.scaling.synthetic import synthetic_trace
 from wan22_bench.scaling.trace import Trace
 from wan22_bench.scaling.tuning import Part, simulate
@@ -47,6 +47,34 @@ def test_those_that_may_be_late_need_no_load() -> None:
     far = [(4000.0 * number, 400.0) for number in range(4)]
     assert floor_of(far, share=0.75) == pytest.approx(4 * 400.0 + 3 * 90.0 - 90.0, abs=20.0)
     assert floor_of(far, share=0.0) == 4 * 400.0
+
+
+class Choosy:
+    """Knows how long the next worker would load, and gives those up that load for long until one loads quickly."""
+
+    period, eager = 2.0, True
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+
+    def may_sleep(self, _fleet: Simulation) -> bool:
+        return True
+
+    def decide(self, fleet: Simulation) -> Change:
+        slow = [one for one in fleet.staying if one.load_seconds > self._longest]
+        idle = [one for one in fleet.staying if one.state is State.IDLE and one not in slow]
+        needs = len(fleet.queue) - sum(one.state is State.LOADING for one in fleet.staying if one not in slow)
+        return Change(start=max(0, needs), stop=[*slow, *idle])
+
+
+def test_who_chooses_among_loads_does_not_go_below_the_floor_either() -> None:
+    setup = Setup(load_seconds=90.0, load_spread=0.3)
+    trace = Trace(np.arange(300) * 2000.0, np.full(300, 400.0))
+    outcome = Simulation(trace, setup, Choosy(70.0)).run()
+    share = outcome.share_within(setup.objective_seconds)
+    assert share > 0.99
+    floor = least_gpu_seconds(trace, setup, share)
+    assert trace.seconds.sum() + 300 * 55.0 < floor < outcome.gpu_seconds < trace.seconds.sum() + 300 * 85.0
 
 
 def test_no_policy_goes_below_the_floor() -> None:
