@@ -28,7 +28,7 @@ FPS = 8
 _ROUND = ("circle", "ring")
 """Nobody sees these turn."""
 _NUMBERS = ((1,), (1, 1), (2,), (2, 1), (3,))
-_SHARES = (0.35, 0.3, 0.12, 0.15, 0.08)
+_SHARES = (0.3, 0.4, 0.12, 0.11, 0.07)
 """Which numbers of objects the groups of a scene have, and how often."""
 _CANDIDATES = 48
 _DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
