@@ -173,13 +173,7 @@ def flow_loss(variant: Variant, expert: nn.Module, span: tuple[float, float], gi
 
 
 @torch.no_grad()
-def follow(
-    experts: Sequence[nn.Module],
-    family: Family,
-    x: Tensor,
-    given: Examples,
-    sigmas: Sequence[float],
-) -> Tensor:
+def follow(experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examples, sigmas: Sequence[float]) -> Tensor:
     """Where x, at the first of the sigmas, comes to at the last by Euler's steps, guided as the variant asks for."""
     variant = family.variant
     both = (given, given._replace(text=family.unprompted[:1].expand(len(x), -1, -1)))
