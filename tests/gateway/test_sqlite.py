@@ -6,12 +6,15 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import event, func, insert, select, text
 
 from wan22.errors import FailedPrecondition, Reason, ResourceExhausted
+from wan22_gateway.store import generations
 from wan22_gateway.store.database import Transaction
 from wan22_gateway.store.schema import objects
 from wan22_gateway.store.sqlite import SqliteDatabase
@@ -74,3 +77,17 @@ async def test_a_full_disk_fails_the_writes_and_leaves_the_store_working(store: 
     await store.write(limit, 1_000_000)
     await store.write(add_much)
     assert await store.read(count) == 5000
+
+
+async def test_a_few_are_looked_up_without_going_through_all_that_wait(store: SqliteDatabase) -> None:
+    asked: list[tuple[str, Any]] = []
+    event.listen(store._reader_engine, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    ids = [str(number) for number in range(64)]
+    assert await store.read(generations.queued, ids) == []
+    new: Any = dict.fromkeys(ids)
+    assert await store.read(generations.untouched, new) == []
+    selects = [(statement, values) for statement, values in asked if statement.startswith("SELECT")]
+    with closing(sqlite3.connect(store.path)) as connection:
+        steps = [connection.execute(f"EXPLAIN QUERY PLAN {each}", values).fetchall()[0] for each, values in selects]
+    by_id = "SEARCH generations USING INDEX sqlite_autoindex_generations_1 (id=?)"
+    assert [step[3] for step in steps] == [by_id, by_id]

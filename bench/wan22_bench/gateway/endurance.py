@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from wan22.client import Client
+from wan22.errors import DeadlineExceeded, Unavailable
 from wan22_bench.gateway.servers import VARIANT, MeasuredGateway, running_gateway
 from wan22_bench.report import Row
 
@@ -37,6 +39,8 @@ class Course:
     samples: list[tuple[float, int, int]] = field(default_factory=list)
     """Seconds since the start, bytes resident, generations ended."""
     ended: int = 0
+    given_up: int = 0
+    """Videos whose callers waited in vain for an answer, on a machine that is too busy for the load."""
 
     def rows(self, workers: int) -> Iterator[Row]:
         """Memory at the first look, at the end, and what it gained a thousand generations."""
@@ -46,6 +50,7 @@ class Course:
         first, last = (median(size for _, size, _ in part) for part in (early, late))
         made = (late[-1][2] - early[0][2]) / 1000
         load = f"{workers} simulated workers, {self.ended} generations in {self.minutes:g} minutes"
+        load += f", {self.given_up} given up by their callers" if self.given_up else ""
         yield Row(
             id="P13 memory",
             what=f"growth of the gateway's memory from minute {look / 60:.3g} to the end; {load}",
@@ -114,20 +119,20 @@ async def _call(gateway: MeasuredGateway, folder: Path, number: int, course: Cou
     key = dict(gateway.metadata)["authorization"].removeprefix("Bearer ")
     path = folder / f"video{number}.mp4"
     async with Client(gateway.process.address, key) as client:
-        count = 0
-        while True:
-            made = await client.create(
-                variant=VARIANT,
-                prompt=f"caller {number}, video {count}",
-                width=480,
-                height=272,
-                num_frames=17,
-                num_inference_steps=10,
-            )
-            await client.wait(made.name)
-            await client.download(made.name, path)
-            path.unlink()
-            if count % 2:
-                await client.delete(made.name)
-            count += 1
-            course.ended += 1
+        for count in itertools.count():
+            try:
+                await _make(client, f"caller {number}, video {count}", path, delete=bool(count % 2))
+                course.ended += 1
+            except (DeadlineExceeded, Unavailable):
+                course.given_up += 1
+
+
+async def _make(client: Client, prompt: str, path: Path, *, delete: bool) -> None:
+    made = await client.create(
+        variant=VARIANT, prompt=prompt, width=480, height=272, num_frames=17, num_inference_steps=10
+    )
+    await client.wait(made.name)
+    await client.download(made.name, path)
+    path.unlink()  # noqa: ASYNC240  # a small local file
+    if delete:
+        await client.delete(made.name)

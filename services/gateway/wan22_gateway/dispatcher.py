@@ -14,13 +14,14 @@ from wan22_gateway.attempt import AttemptRunner
 from wan22_gateway.lifecycle import Fence
 from wan22_gateway.store import claims
 from wan22_gateway.store.claims import Claim
-from wan22_gateway.store.database import Database
+from wan22_gateway.store.database import Database, Transaction
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """How long a change that nobody announced (a lapsed drain, say) can go unnoticed."""
-BUSY_SHARE = 10.0
-"""Looks that find nothing rest for so many times as long as they took: requests come by the hundred a second."""
+BUSY_SHARE, MOST_REST = 100.0, 0.05
+"""A look that finds nothing is followed by a rest of so many times as long as it computed, since requests come by the
+hundred a second; and of at most so many seconds, for which a worker may be idle."""
 PAUSE_SECONDS = 1.0
 """How long claiming and taking over rest after the store has failed them; what runs goes on as long as its lease."""
 
@@ -68,7 +69,7 @@ class Dispatcher:
             while True:
                 wake.clear()
                 try:
-                    rest = BUSY_SHARE * await self._claim_all(group)
+                    rest = min(MOST_REST, BUSY_SHARE * await self._claim_all(group))
                 except Wan22Error as error:
                     log.warning("Nothing is claimed for %g s: %s", PAUSE_SECONDS, error.message)
                     await asyncio.sleep(PAUSE_SECONDS)
@@ -79,11 +80,11 @@ class Dispatcher:
                         await wake.wait()
 
     async def _claim_all(self, group: asyncio.TaskGroup) -> float:
-        """Claims what there is, and fails what is overdue; returns how many seconds the last look took."""
+        """Claims what there is, and fails what is overdue; returns for how many seconds the last look computed."""
         while True:
-            began = time.monotonic()
-            if not await self._database.read(claims.anything_to_do, self._resume_wait):
-                return time.monotonic() - began
+            found, took = await self._database.read(_look, self._resume_wait)
+            if not found:
+                return took
             began = time.monotonic()
             terms = (self._owner, self._lease_seconds, self._resume_wait)
             claim = await self._database.write(claims.claim_next, *terms)
@@ -159,3 +160,9 @@ class Dispatcher:
             owned.task.cancel()
             with suppress(asyncio.CancelledError):
                 await owned.task
+
+
+def _look(tx: Transaction, resume_wait: float) -> tuple[bool, float]:
+    """Whether there is anything to do, and for how many seconds seeing that computed."""
+    began = time.thread_time()
+    return claims.anything_to_do(tx, resume_wait), time.thread_time() - began

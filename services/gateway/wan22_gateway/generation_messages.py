@@ -25,16 +25,16 @@ def generation_message(tx: Transaction, row: GenerationRow) -> generation_pb2.Ge
         variant=row.variant,
         pool=row.pool,
         model_version=row.model_version,
-        parameters=generation_pb2.Parameters.FromString(row.parameters),
         labels=row.labels,
         cut_texts=json.loads(row.cut_texts) if row.cut_texts != "{}" else None,
-        siblings=[f"generations/{sibling}" for sibling in json.loads(row.siblings)],
+        siblings=[f"generations/{sibling}" for sibling in json.loads(row.siblings)] if row.siblings != "[]" else None,
         attempt_count=row.attempt_count,
         last_sequence=row.last_sequence,
         predicted_seconds=row.predicted_seconds,
         priority=generation_pb2.Generation.Priority.ValueType(row.priority),
         preview_interval=row.preview_interval,
     )
+    message.parameters.ParseFromString(row.parameters)
     for field in ("create_time", "start_time", "end_time", "cancel_requested_time", "deadline"):
         value = getattr(row, field)
         if value is not None:

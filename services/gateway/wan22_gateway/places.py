@@ -8,14 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import select
-
 from wan22.v1 import generation_pb2
 from wan22_gateway.generation_messages import queue_snapshot
-from wan22_gateway.lifecycle import State, timestamp
+from wan22_gateway.lifecycle import timestamp
+from wan22_gateway.store import generations
 from wan22_gateway.store.database import Database, Transaction
-from wan22_gateway.store.generations import PLACED
-from wan22_gateway.store.schema import generations
 
 LOOK_SECONDS = 1.0
 """How often places are looked at; others' events move them, so nothing wakes their own watchers."""
@@ -107,9 +104,11 @@ class Places:
 
 def look(tx: Transaction, ids: Sequence[str]) -> list[tuple[str, generation_pb2.GenerationEvent]]:
     """The places of those of some generations that are QUEUED."""
-    rows = tx.execute(select(*PLACED).where(generations.c.id.in_(ids), generations.c.state == State.QUEUED))
     now = timestamp(tx.now)
-    return [(row.id, generation_pb2.GenerationEvent(event_time=now, queue=queue_snapshot(tx, row))) for row in rows]
+    return [
+        (row.id, generation_pb2.GenerationEvent(event_time=now, queue=queue_snapshot(tx, row)))
+        for row in generations.queued(tx, ids)
+    ]
 
 
 def _is_news(now: generation_pb2.QueueSnapshot, before: generation_pb2.QueueSnapshot | None) -> bool:

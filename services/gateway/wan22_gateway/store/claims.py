@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, true, update
+from sqlalchemy import BigInteger, Row, and_, bindparam, func, or_, select, true, update
 
 from wan22.errors import DeadlineExceeded, Reason
 from wan22_gateway import lifecycle
@@ -69,43 +69,46 @@ def _alike(free: Iterable[Row[Any]]) -> Mapping[tuple[str, str], Sequence[Row[An
     return alike
 
 
-def _free_workers() -> Select[Any]:
-    """Workers of the pools that there are, each with the version that it `holds`."""
-    holds = func.coalesce(workers.c.model_version, pools.c.model_version).label("holds")
-    return select(workers, holds).join(pools, pools.c.name == workers.c.pool)
-
-
-def _takes_work(tx: Transaction) -> ColumnElement[bool]:
-    return and_(
-        workers.c.lease_expire_time > tx.now,
-        or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= tx.now),
-    )
+_NOW = bindparam("now", type_=BigInteger())
+_TAKES_WORK = and_(
+    workers.c.lease_expire_time > _NOW,
+    or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= _NOW),
+)
+_FREE_WORKERS = select(workers, func.coalesce(workers.c.model_version, pools.c.model_version).label("holds")).join(
+    pools, pools.c.name == workers.c.pool
+)
+"""Workers of the pools that there are, each with the version that it `holds`."""
 
 
 def _idle(tx: Transaction) -> Sequence[Row[Any]]:
-    idle = and_(workers.c.state == "IDLE", workers.c.generation.is_(None), _takes_work(tx))
-    return tx.execute(_free_workers().where(idle).order_by(workers.c.pool, workers.c.name)).all()
+    return tx.execute(_IDLE, {"now": tx.now}).all()
+
+
+_IDLE = _FREE_WORKERS.where(workers.c.state == "IDLE", workers.c.generation.is_(None), _TAKES_WORK).order_by(
+    workers.c.pool, workers.c.name
+)
 
 
 def _free_soon(tx: Transaction) -> Sequence[Row[Any]]:
     """Workers that may prepare what comes after their running generation, those first that will be free first."""
-    willing = and_(
-        workers.c.state.in_(["IDLE", "BUSY"]),  # IDLE while it was not asked since it has started
-        workers.c.prepared.is_(None),
-        or_(workers.c.refuses_beside.is_(None), workers.c.refuses_beside != workers.c.generation),
-        _takes_work(tx),
+    return tx.execute(_FREE_SOON, {"now": tx.now, "soon": tx.now + _microseconds(PREPARE_SECONDS)}).all()
+
+
+_WILLING = and_(
+    workers.c.state.in_(["IDLE", "BUSY"]),  # IDLE while it was not asked since it has started
+    workers.c.prepared.is_(None),
+    or_(workers.c.refuses_beside.is_(None), workers.c.refuses_beside != workers.c.generation),
+    _TAKES_WORK,
+)
+_END = attempts.c.start_time + generations.c.predicted_seconds * 1_000_000
+_FREE_SOON = (
+    _FREE_WORKERS.join(
+        generations, and_(generations.c.id == workers.c.generation, generations.c.state == State.RUNNING)
     )
-    end = attempts.c.start_time + generations.c.predicted_seconds * 1_000_000
-    query = (
-        _free_workers()
-        .join(generations, and_(generations.c.id == workers.c.generation, generations.c.state == State.RUNNING))
-        .join(
-            attempts,
-            and_(attempts.c.generation == generations.c.id, attempts.c.number == generations.c.claimed_attempt),
-        )
-        .where(willing, end <= tx.now + _microseconds(PREPARE_SECONDS))
-    )
-    return tx.execute(query.order_by(workers.c.pool, end, workers.c.name)).all()
+    .join(attempts, and_(attempts.c.generation == generations.c.id, attempts.c.number == generations.c.claimed_attempt))
+    .where(_WILLING, bindparam("soon", type_=BigInteger()) >= _END)
+    .order_by(workers.c.pool, _END, workers.c.name)
+)
 
 
 def _unclaimed(tx: Transaction, pool: str, version: str) -> Iterator[Row[Any]]:
@@ -148,8 +151,12 @@ def _fitting(tx: Transaction, row: Row[Any], idle: Sequence[Row[Any]], resume_wa
 
 def overdue(tx: Transaction) -> Sequence[Row[Any]]:
     """Unclaimed generations that can no longer make their deadline."""
-    late = and_(generations.c.state == State.QUEUED, generations.c.start_by_time < tx.now)
-    return tx.execute(select(generations).where(late, generations.c.claimed_worker.is_(None))).all()
+    return tx.execute(_OVERDUE, {"now": tx.now}).all()
+
+
+_OVERDUE = select(generations).where(
+    generations.c.state == State.QUEUED, generations.c.start_by_time < _NOW, generations.c.claimed_worker.is_(None)
+)
 
 
 def fail_overdue(tx: Transaction) -> None:

@@ -210,9 +210,15 @@ def untouched(tx: Transaction, new: Mapping[str, NewGeneration]) -> list[Generat
     """
     if not new:
         return []
-    places = tx.execute(_PLACES_OF_NEW, {"ids": list(new)}).mappings().all()
+    rows = tx.execute(_PLACES_OF_NEW, {"ids": list(new)}).mappings().all()
+    places = [row for row in rows if (row["state"], row["last_sequence"]) == _AS_BORN and not row[_CANCELLING]]
     born = [{**_BLANK, **_row(new[place["id"]], place["create_time"]), **place} for place in places]
     return [cast("GenerationRow", SimpleNamespace(**row)) for row in born]
+
+
+def queued(tx: Transaction, ids: Sequence[str]) -> list[Row[Any]]:
+    """Of those of these that are QUEUED what their places depend on, in any order."""
+    return [row for row in tx.execute(_PLACES, {"ids": ids}).all() if row.state == State.QUEUED]
 
 
 PLACED = (
@@ -228,13 +234,12 @@ PLACED = (
 )
 """What a place in the queue depends on."""
 _BORN = {"state": State.QUEUED, "last_sequence": lifecycle.FIRST_SEQUENCE}
+_AS_BORN = tuple(_BORN.values())
+_CANCELLING = generations.c.cancel_requested_time.name
 _BLANK = {column.name: getattr(column.default, "arg", None) for column in generations.c} | _BORN
-_PLACES_OF_NEW = select(*PLACED, generations.c.create_time).where(
-    generations.c.id.in_(bindparam("ids", expanding=True)),
-    generations.c.state == State.QUEUED,
-    generations.c.last_sequence == lifecycle.FIRST_SEQUENCE,
-    generations.c.cancel_requested_time.is_(None),
-)
+# By id alone: asked for those QUEUED, too, SQLite would look through all that are.
+_PLACES = select(*PLACED, generations.c.state).where(generations.c.id.in_(bindparam("ids", expanding=True)))
+_PLACES_OF_NEW = _PLACES.add_columns(generations.c.create_time, generations.c.last_sequence)
 
 
 def page(
