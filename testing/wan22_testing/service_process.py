@@ -18,6 +18,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from wan22.channels import open_channel
+
 PORTS = range(10_000, 20_000)
 """Below those that the kernel gives to outgoing connections, one of which might take one before its server does."""
 
@@ -84,7 +86,7 @@ class ServiceProcess:
     async def until(self, service: str = "ready", *, seconds: float = 150.0) -> None:
         """Returns when its health service says that `service` is served. Raises AssertionError with its log."""
         deadline = time.monotonic() + seconds
-        async with grpc.aio.insecure_channel(f"{self.host}:{self.health_port}") as channel:
+        async with open_channel(f"{self.host}:{self.health_port}") as channel:  # gRPC itself pauses for minutes
             stub: Any = health_pb2_grpc.HealthStub(channel)  # typed as if it were without methods
             while time.monotonic() < deadline:
                 if not self.running:

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 REST_SECONDS = (1.0, 6.0)
 """For which a part is left alone after an event, drawn between these: else what is over at once, such as the end of a
 session, happened all the time, and nothing else could."""
+START_SECONDS = 600.0
+"""For which a start is waited for: on a busy machine it takes minutes, which is nobody's fault."""
 STARTS = 10
 """Tries to start what was killed: a full disk, or a port that is still taken, may be in its way."""
 
@@ -79,7 +81,7 @@ class Attacks:
         for _ in range(STARTS):
             process.start()
             try:
-                await process.until(seconds=120.0)
+                await process.until(seconds=START_SECONDS)
             except AssertionError:
                 if process.running:
                     raise
