@@ -157,11 +157,14 @@ def make_sides(work: Work, seed: int, device: torch.device) -> Sides:
     )
 
 
-def random_transformer(work: Work, seed: int, device: torch.device, *, fp8: bool = False) -> Transformer:
+def random_transformer(
+    work: Work, seed: int, device: torch.device, *, fp8: bool = False, attention8: bool = False
+) -> Transformer:
     """Our DiT with random weights, in the dtype that workers use on the device."""
     with torch.device("meta"):
         theirs = WanTransformer3DModel.from_config(work.config).state_dict()
-        module = Transformer(read_transformer_config(work.config, str(work)), compute_dtype(device), fp8=fp8)
+        config = read_transformer_config(work.config, str(work))
+        module = Transformer(config, compute_dtype(device), fp8=fp8, attention8=attention8)
     shapes = {name: tensor.shape for name, tensor in theirs.items()}
     weights = random_transformer_weights(shapes, dim=VARIANTS[work.variant].dim, seed=seed, device=device)
     module.load_state_dict(our_state(module, weights), assign=True)

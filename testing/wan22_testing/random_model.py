@@ -78,7 +78,10 @@ def make_model(
     encoder = make_text_encoder(text, device)
     if options.text_encoder is not TextEncoderPlace.DEVICE:
         encoder.to("cpu")
-    transformers = tuple(random_transformer(work, seed, device, fp8=fp8) for seed in range(variant.experts))
+    transformers = tuple(
+        random_transformer(work, seed, device, fp8=fp8, attention8=options.attention8)
+        for seed in range(variant.experts)
+    )
     decoder = make_vae(vae, device)
     weights = sum(map(bytes_of, transformers))
     stays = options.text_encoder is TextEncoderPlace.DEVICE
@@ -95,4 +98,5 @@ def make_model(
         transformers=transformers,
         vae=decoder,
         placement=placement,
+        shortcuts=options.shortcuts,
     )

@@ -14,6 +14,7 @@ from wan22_inference.engine.noise import draw_noise, latent_shape, make_generato
 from wan22_inference.engine.progress import Check, Progress, Stage
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import Schedule, make_schedule
+from wan22_inference.engine.shortcuts import ForwardPlan, Residual, Turn
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import TextContext
 
@@ -28,14 +29,28 @@ class Field:
         self.factor = factor
         self.encoded: list[float] = []
         self.asked: list[float] = []
+        self.reused: list[float] = []
 
     def text_context(self, embeddings: Tensor) -> TextContext:
         self.encoded.append(float(embeddings[0, 0, 0]))
         return TextContext(((embeddings, embeddings),))
 
-    def __call__(self, latents: Tensor, timesteps: Timesteps, text: TextContext, check: Check) -> Tensor:
+    def __call__(
+        self,
+        latents: Tensor,
+        timesteps: Timesteps,
+        text: TextContext,
+        check: Check,
+        residual: Residual | None = None,
+    ) -> Tensor:
         check()
+        if residual is not None and residual.reuse:
+            assert residual.value is not None
+            self.reused.append(float(residual.value))
+            return torch.full_like(latents, self.factor * self.reused[-1])
         self.asked.append(float(text.blocks[0][0][0, 0, 0]))
+        if residual is not None:
+            residual.value = torch.tensor(self.asked[-1])
         return torch.full_like(latents, self.factor * self.asked[-1])
 
 
@@ -127,3 +142,27 @@ def test_noise_depends_on_the_seed_alone() -> None:
     # torch's own generator, as diffusers draws it for the same seed.
     expected = torch.randn((2, 2), generator=torch.Generator().manual_seed(0))
     assert torch.equal(draw_noise((2, 2), make_generator(0)), expected)
+
+
+RUN, REUSE, LEAVE_OUT = Turn.RUN, Turn.REUSE, Turn.LEAVE_OUT
+
+
+def test_a_step_reuses_what_its_own_text_made_and_the_next_expert_starts_anew() -> None:
+    high, low = Field(0.1), Field(0.2)
+    plan = ForwardPlan((RUN, REUSE, REUSE, RUN), (RUN, REUSE, RUN, RUN))
+    run([Expert(high, 4.0), Expert(low, 4.0)], plan=plan)
+    assert (high.asked, high.reused) == ([2.0, 1.0, 1.0], [2.0, 1.0, 2.0])
+    assert (low.asked, low.reused) == ([2.0, 1.0], [])
+    with pytest.raises(AssertionError):
+        run([Expert(high, 4.0), Expert(low, 4.0)], plan=ForwardPlan((RUN, RUN, RUN, REUSE), (RUN,) * 4))
+
+
+def test_a_step_without_the_negative_prompt_is_not_guided() -> None:
+    high, low = Field(0.1), Field(0.2)
+    plan = ForwardPlan((RUN,) * 4, (RUN, LEAVE_OUT, LEAVE_OUT, RUN))
+    gated = run([Expert(high, 4.0), Expert(low, 4.0)], plan=plan)
+    assert (high.asked, low.asked) == ([2.0, 1.0, 2.0, 2.0], [2.0, 1.0])
+    all_run = ForwardPlan((RUN,) * 4, (RUN,) * 4)
+    guided = run([Expert(Field(0.1), 4.0), Expert(Field(0.2), 4.0)], plan=all_run)
+    assert torch.equal(guided, run([Expert(Field(0.1), 4.0), Expert(Field(0.2), 4.0)]))
+    assert not torch.equal(guided, gated)

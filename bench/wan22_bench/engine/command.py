@@ -4,65 +4,97 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from wan22_bench.engine import forwards
+from wan22_bench.engine import candidates, caps, decodes, forwards, generations
 from wan22_bench.engine.kernel_times import kernel_times
+from wan22_bench.engine.scale import DRY, H100, Scale
 from wan22_bench.report import Report, Row, versions_of
-from wan22_testing.forwards import Work, free_memory, make_sides
+from wan22_testing.forwards import free_memory
 
 VERSIONS = ("torch", "triton", "diffusers", "torchao", "fa3-fwd")
-SUITES = {"h100": tuple(goal.id for goal in forwards.GOALS)}
-"""Which rows a suite has."""
+_FORWARDS = (*(goal.id for goal in forwards.GOALS), *(goal.id for goal in decodes.GOALS))
+_GENERATIONS = (*generations.IDS, *caps.IDS)
+SUITES = {
+    "h100": (*_FORWARDS, *_GENERATIONS),
+    "h100-forwards": _FORWARDS,
+    "h100-generations": _GENERATIONS,
+}
+"""Which rows a suite has: all, or either half, each of which is meant to fit ten minutes."""
 
 
-def run(ids: set[str], json: Path | None) -> None:
-    """Measures the rows, shows each as it comes, and the table at the end; writes it to `json`."""
-    device = torch.device("cuda:0")
+def measure(ids: set[str], scale: Scale, device: torch.device, *, whole: bool) -> Iterator[Row]:
+    """The rows of these ids, in order of what shares weights."""
+    timed = forwards.Forwards(scale, device)
+    yield from timed.rows(ids)
+    yield from decodes.rows(ids, scale, device)
+    yield from generations.rows(ids, scale, device, timed, whole=whole)
+    yield from caps.rows(ids, scale, device)
+
+
+def measure_candidates(device: torch.device, *, dry: bool) -> Iterator[Row]:
+    """A row for each way that is not taken yet."""
+    return candidates.rows(device, candidates.TINY if dry else candidates.Sizes())
+
+
+def run(found: Iterator[Row], device: torch.device, json: Path | None, *, dry: bool, command: str) -> None:
+    """Shows each row as it comes, and the table at the end; writes it to `json` after each row."""
     console = Console(width=180)
+    name = "cpu, a dry run: sizes are tiny, and no figure means anything" if dry else torch.cuda.get_device_name(device)
     rows: list[Row] = []
-    for row in forwards.measure(ids, device):
+    versions = versions_of(*VERSIONS)
+    for row in found:
         rows.append(row)
         console.print(f"{row.id or '-'}: {row.what}: {row.value} {row.unit}, peer {row.peer}, error {row.error}")
-    command = f"wan22 bench engine --rows {','.join(sorted(ids))}"
-    name = torch.cuda.get_device_name(device)
-    report = Report(name="engine", device=name, command=command, rows=rows, versions=versions_of(*VERSIONS))
-    report.show(console)
-    if json is not None:
-        report.write(json)
+        if json is not None:  # what was measured is kept when the time is up
+            Report(name="engine", device=name, command=command, rows=rows, versions=versions).write(json)
+    Report(name="engine", device=name, command=command, rows=rows, versions=versions).show(console)
 
 
-def profile(work: Work, *, fp8: bool) -> None:
-    """Prints the device's time of one forward by kind of kernel."""
+def profile(ids: set[str]) -> None:
+    """Prints the device's time of the forwards among the rows by kind of kernel."""
     device = torch.device("cuda:0")
-    free_memory(device)
-    times = kernel_times(make_sides(work, forwards.SEEDS[0], device).ours(torch.bfloat16, fp8=fp8))
-    for kind, milliseconds in times.items():
-        if milliseconds >= 0.05:
-            sys.stdout.write(f"{milliseconds:10.2f} ms  {kind}\n")
+    timed = forwards.Forwards(H100, device)
+    for goal in forwards.GOALS:
+        if goal.id not in ids:
+            continue
+        sys.stdout.write(f"{goal.id}: {timed.work(goal)}, {goal.mode.value}\n")
+        free_memory(device)
+        for kind, milliseconds in kernel_times(timed.ours(goal)).items():
+            if milliseconds >= 0.05:
+                sys.stdout.write(f"{milliseconds:10.2f} ms  {kind}\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="wan22 bench engine", description=__doc__)
-    parser.add_argument("--suite", choices=SUITES, default="h100", help="the rows of a card")
+    parser.add_argument("--suite", choices=SUITES, default="h100", help="the rows of a card, or half of them")
     parser.add_argument("--rows", help="only these, separated by commas: P1,P2 …")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    parser.add_argument("--whole", action="store_true", help="run every step of P3's generations, not a few")
+    parser.add_argument("--candidates", action="store_true", help="time instead ways that are not taken yet")
     parser.add_argument("--profile", action="store_true", help="show instead where the time of each forward goes")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="run the rows with tiny sizes on the CPU: no figure means anything"
+    )
     options = parser.parse_args(arguments)
     ids = set(options.rows.split(",")) if options.rows else set(SUITES[options.suite])
-    unknown = ids - set(SUITES[options.suite])
+    unknown = ids - set(SUITES["h100"])
     if unknown:
-        parser.error(f"no such rows: {', '.join(sorted(unknown))}; there are {', '.join(SUITES[options.suite])}")
-    if not torch.cuda.is_available():
-        parser.error("this needs a CUDA device")
+        parser.error(f"no such rows: {', '.join(sorted(unknown))}; there are {', '.join(SUITES['h100'])}")
+    if not options.dry_run and not torch.cuda.is_available():
+        parser.error("this needs a CUDA device; --dry-run shows on a CPU that the rows run")
     if options.profile:
-        for goal in forwards.GOALS:
-            if goal.id in ids:
-                sys.stdout.write(f"{goal.id}: {goal.work}, {'fp8' if goal.fp8 else 'bf16'}\n")
-                profile(goal.work, fp8=goal.fp8)
+        profile(ids)
         return
-    run(ids, options.json)
+    given = " ".join(sys.argv[1:] if arguments is None else arguments)
+    device = torch.device("cpu" if options.dry_run else "cuda:0")
+    if options.candidates:
+        found = measure_candidates(device, dry=options.dry_run)
+    else:
+        found = measure(ids, DRY if options.dry_run else H100, device, whole=options.whole)
+    run(found, device, options.json, dry=options.dry_run, command=f"wan22 bench engine {given}".strip())

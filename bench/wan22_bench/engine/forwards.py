@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from wan22_bench.engine.peers import Prepare, compiled, compiled_fp8, eager
-from wan22_bench.engine.peers import fp8 as torchao_fp8
+from wan22_bench.engine.device_memory import DeviceMemory
+from wan22_bench.engine.peers import EAGER_PEERS, eager, restore_attention
+from wan22_bench.engine.scale import Scale
 from wan22_bench.report import Row
 from wan22_inference.engine.devices import full_float32
-from wan22_testing.forwards import Sides, Work, error, free_memory, make_sides, peak_bytes, seconds
-
-SEEDS = (1, 2, 3)
-"""Of the weights; times are those of the first."""
+from wan22_testing.forwards import Forward, Sides, Work, error, free_memory, make_sides, seconds
+from wan22_testing.modes import Mode
 
 
 @dataclass(frozen=True)
@@ -23,98 +22,148 @@ class Goal:
     """A row of the benchmark."""
 
     id: str
-    work: Work
-    fp8: bool
+    mode: Mode
     goal: float
     """Seconds on one H100, as is the floor."""
     floor: float
 
-    @property
-    def peer(self) -> Prepare:
-        """What diffusers' module becomes."""
-        return compiled_fp8 if self.fp8 else compiled
 
-    @property
-    def what(self) -> str:
-        """For people."""
-        ours, theirs = ("fp8 linear layers, ", ", torchao's fp8") if self.fp8 else ("", "")
-        return f"one forward, {self.work}, {ours}bf16; peer: diffusers compiled, FlashAttention-3{theirs}"
-
-
-_480P, _720P = Work("t2v-a14b", 40, 832, 480, 81), Work("t2v-a14b", 40, 1280, 720, 81)
-_5B = Work("ti2v-5b", 30, 1280, 704, 121)
 GOALS = (
-    Goal("P1", _480P, fp8=False, goal=2.36, floor=2.32),
-    Goal("P2", _480P, fp8=True, goal=1.92, floor=1.88),
-    Goal("P5b", _720P, fp8=False, goal=9.1, floor=8.9),
-    Goal("P5", _720P, fp8=True, goal=8.1, floor=7.9),
-    Goal("P6b", _5B, fp8=False, goal=0.76, floor=0.74),
-    Goal("P6", _5B, fp8=True, goal=0.62, floor=0.60),
+    Goal("P1", Mode.BF16, goal=2.36, floor=2.32),
+    Goal("P2", Mode.FP8, goal=1.92, floor=1.88),
+    Goal("P2f", Mode.ALL_FP8, goal=1.66, floor=1.58),
+    Goal("P5b", Mode.BF16, goal=9.1, floor=8.9),
+    Goal("P5", Mode.FP8, goal=8.1, floor=7.9),
+    Goal("P5f", Mode.ALL_FP8, goal=6.8, floor=6.6),
+    Goal("P6b", Mode.BF16, goal=0.76, floor=0.74),
+    Goal("P6", Mode.FP8, goal=0.62, floor=0.60),
+    Goal("P6f", Mode.ALL_FP8, goal=0.53, floor=0.50),
 )
-CUT = (Work("t2v-a14b", 8, 480, 320, 17), Work("ti2v-5b", 8, 480, 320, 17))
-"""Where errors are measured: 8 layers, so that the float32 reference fits beside the others."""
+ACCEPTANCE = {Mode.BF16: 1.05, Mode.FP8: 1.0, Mode.ALL_FP8: 0.5}
+"""Our error over the peer's."""
 
 
-def measure(ids: set[str], device: torch.device) -> Iterator[Row]:
-    """The rows of these ids, and the errors that they come with."""
-    goals = [goal for goal in GOALS if goal.id in ids]
-    errors = {}
-    for work in CUT:
-        for fp8 in sorted({goal.fp8 for goal in goals if goal.work.variant == work.variant}):
-            row = _error_row(work, device, fp8=fp8)
-            errors[work.variant, fp8] = row.value
-            yield row
-    for work in dict.fromkeys(goal.work for goal in goals):
-        free_memory(device)
-        sides = make_sides(work, SEEDS[0], device)
+class Forwards:
+    """Times forwards of both sides, each once, and draws weights for as long as rows of the same work ask for them."""
+
+    def __init__(self, scale: Scale, device: torch.device) -> None:
+        self.scale = scale
+        self.device = device
+        self._sides: Sides | None = None
+        self._peers: dict[tuple[Work, Mode], float] = {}
+
+    def rows(self, ids: set[str]) -> Iterator[Row]:
+        """The rows of these ids, and the errors that they come with."""
+        goals = [goal for goal in GOALS if goal.id in ids]
+        errors: dict[tuple[bool, Mode], float | None] = {}
+        for work in self.scale.errors:
+            modes = {goal.mode for goal in goals if _same_model(work, self.work(goal))}
+            for mode, row in self._errors(work, sorted(modes, key=list(Mode).index)):
+                errors[is_5b(work), mode] = row.value
+                yield row
         for goal in goals:
-            if goal.work == work:
-                yield _time_row(goal, sides, errors[work.variant, goal.fp8], device)
-        del sides
+            yield self._time(goal, errors[is_5b(self.work(goal)), goal.mode])
+        self.let_go()
+
+    def work(self, goal: Goal) -> Work:
+        """What a row runs."""
+        return self.scale.forwards[goal.id[:2]]
+
+    def peer_seconds(self, work: Work, mode: Mode) -> float:
+        """Of a warm forward of the peer, timed in this process once."""
+        if (work, mode) not in self._peers:
+            sides = self._sides_of(work)
+            self._start_over()
+            forward = sides.theirs(torch.bfloat16, self.scale.peers[mode])
+            self._peers[work, mode] = self._seconds(forward)
+            restore_attention()
+        return self._peers[work, mode]
+
+    def let_go(self) -> None:
+        """Frees the weights."""
+        self._sides = None
+        self._start_over()
+
+    def ours(self, goal: Goal) -> Forward:
+        """Our forward of a row."""
+        return self._sides_of(self.work(goal)).ours(torch.bfloat16, fp8=goal.mode.fp8, attention8=goal.mode.attention8)
+
+    def _time(self, goal: Goal, relative_error: float | None) -> Row:
+        work = self.work(goal)
+        peer = self.peer_seconds(work, goal.mode)
+        self._start_over()
+        with DeviceMemory(self.device) as memory:
+            value = self._seconds(self.ours(goal))
+        against = "diffusers, eager" if self.scale.dry else "diffusers compiled, FlashAttention-3"
+        if goal.mode.fp8 and not self.scale.dry:
+            against += ", torchao's fp8" + (", self-attention cast to fp8" if goal.mode.attention8 else "")
+        return Row(
+            id=goal.id,
+            what=f"one forward, {work}, {goal.mode.value}; peer: {against}; the memory is both sides' weights too",
+            value=value,
+            unit="s",
+            goal=None if self.scale.dry else goal.goal,
+            floor=None if self.scale.dry else goal.floor,
+            peer=peer,
+            error=relative_error,
+            peak_bytes=memory.peak,
+        )
+
+    def _errors(self, work: Work, modes: list[Mode]) -> Iterator[tuple[Mode, Row]]:
+        """Relative errors to diffusers in float32, without TF32: means over the seeds."""
+        ours, theirs = dict.fromkeys(modes, 0.0), dict.fromkeys(modes, 0.0)
+        seeds = self.scale.seeds if modes else ()
+        for seed in seeds:
+            self._start_over()
+            sides = make_sides(work, seed, self.device)
+            with full_float32():
+                reference = sides.theirs(torch.float32)()
+            for mode in modes:
+                self._start_over()
+                prepare = eager if self.scale.dry else EAGER_PEERS[mode]
+                theirs[mode] += error(sides.theirs(torch.bfloat16, prepare)(), reference) / len(seeds)
+                restore_attention()
+                ours[mode] += error(
+                    sides.ours(torch.bfloat16, fp8=mode.fp8, attention8=mode.attention8)(), reference
+                ) / len(seeds)
+        for mode in modes:
+            against = "diffusers" + (", torchao" if mode.fp8 and not self.scale.dry else "")
+            yield (
+                mode,
+                Row(
+                    id=None,
+                    what=f"relative error to fp32, {work}, {mode.value}; peer: {against}",
+                    value=ours[mode],
+                    unit="1",
+                    goal=None if self.scale.dry else theirs[mode] * ACCEPTANCE[mode],
+                    peer=theirs[mode],
+                ),
+            )
+
+    def _sides_of(self, work: Work) -> Sides:
+        if self._sides is None or self._sides.work != work:
+            self.let_go()
+            self._sides = make_sides(work, self.scale.seeds[0], self.device)
+        return self._sides
+
+    def _seconds(self, forward: Forward) -> float:
+        """The median of three, or of fewer where a forward takes long."""
+        once = seconds(forward, self.device, runs=1)
+        return once if once > 4.0 else seconds(forward, self.device)
+
+    def _start_over(self) -> None:
+        """Forgets what was compiled and gives memory back; on a CPU nothing is compiled, and little held."""
+        if self.device.type != "cuda":
+            return
+        torch._dynamo.reset()  # noqa: SLF001  # torch's way to do it
+        gc.collect()
+        free_memory(self.device)
 
 
-def _time_row(goal: Goal, sides: Sides, relative_error: float | None, device: torch.device) -> Row:
-    _start_over(device)
-    peer = seconds(sides.theirs(torch.bfloat16, goal.peer), device)
-    _start_over(device)
-    ours = sides.ours(torch.bfloat16, fp8=goal.fp8)
-    return Row(
-        id=goal.id,
-        what=goal.what,
-        value=seconds(ours, device),
-        unit="s",
-        goal=goal.goal,
-        floor=goal.floor,
-        peer=peer,
-        error=relative_error,
-        peak_bytes=peak_bytes(device),
-    )
+def is_5b(work: Work) -> bool:
+    """Whether it is of ti2v-5b, which has one expert."""
+    return work.variant.startswith("ti2v")
 
 
-def _error_row(work: Work, device: torch.device, *, fp8: bool) -> Row:
-    """Relative errors to diffusers in float32, without TF32: means over the seeds."""
-    ours, theirs = 0.0, 0.0
-    prepare = torchao_fp8 if fp8 else eager
-    for seed in SEEDS:
-        _start_over(device)
-        sides = make_sides(work, seed, device)
-        with full_float32():
-            reference = sides.theirs(torch.float32)()
-        theirs += error(sides.theirs(torch.bfloat16, prepare)(), reference) / len(SEEDS)
-        ours += error(sides.ours(torch.bfloat16, fp8=fp8)(), reference) / len(SEEDS)
-    kind = "fp8 linear layers" if fp8 else "bf16"
-    return Row(
-        id=None,
-        what=f"relative error to fp32, {work}, {kind}; peer: diffusers{', torchao' if fp8 else ''}",
-        value=ours,
-        unit="1",
-        goal=theirs * (1.0 if fp8 else 1.05),
-        peer=theirs,
-    )
-
-
-def _start_over(device: torch.device) -> None:
-    """Forgets what was compiled and gives memory back."""
-    torch._dynamo.reset()  # noqa: SLF001  # torch's way to do it
-    gc.collect()
-    free_memory(device)
+def _same_model(one: Work, other: Work) -> bool:
+    return one.variant == other.variant

@@ -16,7 +16,7 @@ _KINDS = (
     ("convolutions", r"conv|implicit|wgrad|dgrad|fprop|cudnn"),
     ("norms and sums", r"_add_norm"),
     ("norm and rotation of queries and keys", r"_norm_rotate"),
-    ("quantisation", r"_quantise_rows"),
+    ("quantisation", r"_quantise_rows|_centre_heads"),
 )
 
 

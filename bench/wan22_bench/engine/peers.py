@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from wan22_testing.modes import Mode
 
 Prepare = Callable[[nn.Module], None]
 """Changes a WanTransformer3DModel in place."""
@@ -36,15 +38,57 @@ def compiled_fp8(module: nn.Module) -> None:
     compiled(module)
 
 
-def _use_flash_attention_3() -> None:
+def compiled_all_fp8(module: nn.Module) -> None:
+    """As compiled_fp8, and self-attention in float8 by FlashAttention-3, its inputs cast as they are."""
+    fp8(module)
+    compiled(module)
+    _use_flash_attention_3(float8=True)
+
+
+def all_fp8(module: nn.Module) -> None:
+    """The same, eager."""
+    fp8(module)
+    _use_flash_attention_3(float8=True)
+
+
+PEERS: Mapping[Mode, Prepare] = {
+    Mode.BF16: compiled,
+    Mode.FP8: compiled_fp8,
+    Mode.ALL_FP8: compiled_all_fp8,
+}
+"""The strongest of each mode."""
+EAGER_PEERS: Mapping[Mode, Prepare] = {Mode.BF16: eager, Mode.FP8: fp8, Mode.ALL_FP8: all_fp8}
+"""What errors are measured with: the same numbers, but for what a compiler rounds otherwise."""
+
+
+def restore_attention() -> None:
+    """Gives diffusers its own attention back, which the others replace for all of its modules."""
+    if _replaced:
+        _module().dispatch_attention_fn = _replaced[0]
+
+
+_replaced: list[Any] = []
+"""Diffusers' own function, once it was replaced."""
+
+
+def _module() -> Any:
+    return importlib.import_module("diffusers.models.transformers.transformer_wan")
+
+
+def _use_flash_attention_3(*, float8: bool = False) -> None:
     """Diffusers has a way in for it, but not for a wheel of this name."""
-    module: Any = importlib.import_module("diffusers.models.transformers.transformer_wan")
-    plain = module.dispatch_attention_fn
+    module = _module()
+    if not _replaced:
+        _replaced.append(module.dispatch_attention_fn)
+    plain = _replaced[0]
     attend = importlib.import_module("fa3_fwd_interface").flash_attn_func
 
     def dispatch(query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> Tensor:
-        out: Tensor = attend(query, key, value) if query.dtype is torch.bfloat16 else plain(query, key, value, **rest)
+        if query.dtype is not torch.bfloat16:
+            return plain(query, key, value, **rest)  # type: ignore[no-any-return]  # diffusers'
+        if float8 and key.shape[1] == query.shape[1]:
+            query, key, value = (each.to(torch.float8_e4m3fn) for each in (query, key, value))
+        out: Tensor = attend(query, key, value)
         return out
 
-    if plain.__module__ != __name__:
-        module.dispatch_attention_fn = dispatch
+    module.dispatch_attention_fn = dispatch

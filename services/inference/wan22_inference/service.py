@@ -9,7 +9,9 @@ from wan22_inference.adapters import Adapters
 from wan22_inference.compute import Compute
 from wan22_inference.engine.devices import choose_device
 from wan22_inference.engine.options import EngineOptions
+from wan22_inference.engine.shortcuts import Shortcuts
 from wan22_inference.gpu_sensor import GpuSensor
+from wan22_inference.kernel_cache import keep_kernels
 from wan22_inference.model_renderer import ModelRenderer
 from wan22_inference.settings import WorkerSettings
 from wan22_inference.weights import Weights
@@ -23,6 +25,7 @@ def serve(settings: WorkerSettings) -> AbstractAsyncContextManager[Service]:
     """
     compute = Compute(settings.threads)
     device = choose_device(settings.device)
+    keep_kernels(settings.cache)
     cache = Cache(settings.cache, settings.cache_quota_bytes)
     weights = Weights(
         settings.model,
@@ -37,6 +40,7 @@ def serve(settings: WorkerSettings) -> AbstractAsyncContextManager[Service]:
             vram_limit=settings.vram_limit,
             vae_decode_dtype=settings.vae_decode_dtype,
             attention8=settings.attention8,
+            shortcuts=Shortcuts(settings.mag_cache, settings.guided_share),
             vae_tile=settings.vae_tile,
             embedding_cache_bytes=settings.embedding_cache_bytes,
         ),

@@ -59,6 +59,12 @@ class WorkerSettings(ServerSettings):
     attention8: bool = False
     """Computes the DiT's self-attention in float8 where the card can (Hopper, with the package fa3-fwd): a fifth to a
     quarter faster, and less exact. It changes the videos, so that it is among their recipes' numerics."""
+    mag_cache: float | None = Field(None, gt=0, le=1)
+    """Reuses what a step's blocks computed in the next ones while MagCache's estimate of the error is below this, such
+    as 0.06: fewer forwards, other videos. By default every step is computed."""
+    guided_share: float = Field(1.0, ge=0, le=1)
+    """Of each expert's steps the share, from the first on, that is guided; the others save the forward of the negative
+    prompt, and give other videos."""
     vae_tile: int | None = Field(None, ge=4, le=96)
     """Latents a side of the tiles in which the VAE works, always; by default whole frames where these fit."""
     embedding_cache_bytes: int = Field(256 << 20, ge=0)

@@ -12,7 +12,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from wan22_inference.engine.kernels import add_norm, centre_heads, norm_rotate, quantise_rows
+from wan22_inference.engine.kernels import add_norm, centre_heads, norm_rotate, norm_silu, quantise_rows
 
 def ptx(kernel, pointers, numbers, constants):
     names = kernel.arg_names
@@ -41,6 +41,11 @@ for out in ("*bf16", "*fp8e4nv"):
     sys.stdout.write(ptx(norm_rotate._norm_rotate, pointers, numbers, constants))
 pointers = {"x_ptr": "*bf16", "out_ptr": "*fp8e4nv", "mean_ptr": "*fp32", "scale_ptr": "*fp32"}
 sys.stdout.write(ptx(centre_heads._centre_heads, pointers, {"length": "i32"}, row | {"HEAD": 128}))
+pointers = {"x_ptr": "*bf16", "gamma_ptr": "*bf16", "out_ptr": "*bf16"}
+numbers = {"num_rows": "i32", "eps": "fp32"}
+for channels, width in ((96, 128), (384, 512)):
+    constants = {"CHANNELS": channels, "WIDTH": width, "ROWS": 4096 // width}
+    sys.stdout.write(ptx(norm_silu._norm_silu, pointers, numbers, constants))
 pointers = {"x_ptr": "*bf16", "addend_ptr": "*fp32", "out_ptr": "*fp8e4nv", "scale_ptr": "*fp32"}
 for constants in (
     {"HAS_ADDEND": False, "GELU": True, "DIM": 13824, "MAIN": 8192, "REST": 8192},
@@ -92,6 +97,8 @@ def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
         "_norm_rotate",
         "_norm_rotate",
         "_centre_heads",
+        "_norm_silu",
+        "_norm_silu",
         "_quantise_rows",
         "_quantise_rows",
     ]

@@ -79,6 +79,20 @@ def test_heads_are_normed_rotated_and_quantised_as_plainly(centred: bool) -> Non
     assert_close(rows_of(fused), rows_of(plain_operations.norm_rotate_heads8(x, weight, EPS, by, mean, scale)))
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pixels_are_normed_into_the_frames_after_the_past_as_plainly(batch: int) -> None:
+    x = random(batch, 12, 2, 3, 5).to(memory_format=torch.channels_last_3d)
+    x[0, :, 0, 0, 0] = 0.0
+    gamma = random(12, 1, 1, 1, seed=1)
+    results = []
+    for norm_silu in (fused_operations.norm_silu, plain_operations.norm_silu):
+        frames = torch.full((batch, 12, 4, 3, 5), 7.0).to(memory_format=torch.channels_last_3d)
+        norm_silu(x, gamma, 1e-24, frames[:, :, 2:])
+        results.append(frames)
+    assert results[0][:, :, :2].unique().tolist() == [7.0]  # type: ignore[no-untyped-call]  # torch's
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+
+
 def test_values_are_centred_and_quantised_as_plainly() -> None:
     x, mean = random(2, 12, DIM), random(2, DIM, seed=1)
     scale = 0.001 + random(2, HEADS, seed=2).abs() / 448

@@ -21,6 +21,7 @@ from wan22_inference.engine.kernels.__main__ import KERNELS
 from wan22_inference.engine.kernels.add_norm import add_norm
 from wan22_inference.engine.kernels.centre_heads import centre_heads
 from wan22_inference.engine.kernels.norm_rotate import norm_rotate, norm_rotate8
+from wan22_inference.engine.kernels.norm_silu import norm_silu
 from wan22_inference.engine.kernels.quantise_rows import quantise_rows
 from wan22_inference.engine.rope import Rotary
 
@@ -62,11 +63,13 @@ for batch, length in ((1, 1), (1, 64), (2, 7)):
     norm_rotate8(x, rows[0], 1e-6, Rotary(angles, angles), None, scales)
     norm_rotate8(x, rows[0], 1e-6, Rotary(angles, angles), means, scales)
     centre_heads(x, means, scales)
+    frames = torch.zeros(batch, DIM, 2, 3, length).to(memory_format=torch.channels_last_3d)
+    norm_silu(frames, rows[0], 1e-24, torch.empty_like(frames))
     quantise_rows(x, None, gelu=True)
     quantise_rows(x, means, gelu=False)
 for word in (1, 2, 4):
     merge_planes.launch(torch.zeros(2, 5, dtype=torch.int64), 5000, word)
-print(*sorted(set(launched)))
+print(*(f"{name}:{launched.count(name)}" for name in sorted(set(launched))))
 """
 BUILD = """
 import sys
@@ -100,14 +103,15 @@ def said(program: str, folder: Path, *arguments: str) -> str:
     return result.stdout
 
 
-def test_whatever_the_kernels_are_called_with_there_is_a_program_that_launches_them(tmp_path: Path) -> None:
+def test_a_program_launches_each_kernel_and_a_new_size_compiles_none(tmp_path: Path) -> None:
     assert said(RUN, tmp_path).split() == [
-        "_add_norm",
-        "_centre_heads",
-        "_merge_planes",
-        "_norm_rotate",
-        "_quantise_rows",
-    ]
+        "_add_norm:4",
+        "_centre_heads:1",
+        "_merge_planes:3",
+        "_norm_rotate:4",
+        "_norm_silu:1",
+        "_quantise_rows:2",
+    ]  # no more for three sizes than for one
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wan22_inference.engine.heads8 import Heads8
 from wan22_inference.engine.kernels import add_norm as sums
+from wan22_inference.engine.kernels import norm_silu as pixels
 from wan22_inference.engine.kernels import quantise_rows as rows
 from wan22_inference.engine.kernels.centre_heads import centre_heads
 from wan22_inference.engine.kernels.norm_rotate import norm_rotate, norm_rotate8
@@ -52,6 +53,11 @@ def norm_rotate_heads8(x: Tensor, weight: Tensor, eps: float, by: Rotary, mean: 
 def centred_heads8(x: Tensor, mean: Tensor, scale: Tensor) -> Heads8:
     """See Operations."""
     return centre_heads(x, mean, scale)
+
+
+def norm_silu(x: Tensor, gamma: Tensor, eps: float, out: Tensor) -> None:
+    """See Operations."""
+    pixels.norm_silu(x, gamma, eps, out)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

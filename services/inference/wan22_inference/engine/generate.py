@@ -34,7 +34,9 @@ from wan22_inference.engine.preparation import Preparation
 from wan22_inference.engine.preview_writer import PreviewWriter
 from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
 from wan22_inference.engine.sampling import Expert, Text, denoise
-from wan22_inference.engine.schedule import make_schedule
+from wan22_inference.engine.schedule import Schedule, make_schedule
+from wan22_inference.engine.shortcuts import ForwardPlan, Shortcuts, published_curve
+from wan22_inference.engine.shortcuts import plan as make_plan
 
 T = TypeVar("T")
 
@@ -141,7 +143,7 @@ class _Generation:
         self._resident = model.variant.num_layers
         economy = run.economy
         if self._holdings is not None:
-            overhead = self._holdings.overhead + self._adaptation.device_bytes
+            overhead = self._holdings.overhead + self._adaptation.device_bytes + self._kept_bytes()
             self._holdings = replace(self._holdings, overhead=overhead)
             economy, prediction = economise(model.variant, parameters, self._holdings, economy)
             self._resident = prediction.resident_blocks
@@ -219,16 +221,20 @@ class _Generation:
             generator,
             high_steps=TURBO_HIGH_STEPS if parameters.profile is Profile.TURBO else None,
         )
+        plan = self._plan(schedule)
         chunk = self.economy.feed_forward_chunk
         resume = run.resume if chunk == run.economy.feed_forward_chunk else None  # else it is of other bits
         if resume is not None:
             schedule.restore(resume.step, resume.solver)
             latents = _check_shape(resume.latents, latents).to(model.device)
+            if plan is not None and not plan.starts_anew(resume.step):
+                text = f"The checkpoint is of step {resume.step}, where what an earlier step computed is to be reused."
+                raise DataLoss(text, reason=Reason.DAMAGED_CHECKPOINT)
         for transformer in model.transformers:
             transformer.set_feed_forward_chunk(chunk)
 
         def after_step(step: int, latents: Tensor, clean: Callable[[], Tensor]) -> None:
-            if run.checkpoints is not None:
+            if run.checkpoints is not None and (plan is None or plan.starts_anew(step)):
                 run.checkpoints.offer(lambda: Checkpoint(step, latents, schedule.history()))
             if run.previews is not None and model.arrivals.has(VAE):
                 run.previews.offer(step, parameters.num_inference_steps, lambda: model.as_pictures(clean()))
@@ -244,10 +250,28 @@ class _Generation:
                 report=self._report,
                 should_stop=run.should_stop,
                 first_step=0 if resume is None else resume.step,
+                plan=plan,
                 after_step=after_step,
             )
         finally:
             self._adaptation.clear()
+
+    def _plan(self, schedule: Schedule) -> ForwardPlan | None:
+        """What is left out; nothing of the four steps of the turbo profile, each of which counts."""
+        shortcuts, parameters, variant = self._model.shortcuts, self._parameters, self._model.variant
+        if shortcuts == Shortcuts() or parameters.profile is Profile.TURBO:
+            return None
+        count = parameters.num_inference_steps
+        steps = (schedule.high_steps, count - schedule.high_steps)[: variant.experts]
+        return make_plan(shortcuts, published_curve(variant.name, image=parameters.image is not None), steps)
+
+    def _kept_bytes(self) -> int:
+        """Of the device, for what steps leave to others: a residual of each text, and the stream it is taken from."""
+        if self._model.shortcuts.mag_cache is None:
+            return 0
+        parameters, variant = self._parameters, self._model.variant
+        tokens = variant.tokens(parameters.width, parameters.height, parameters.num_frames)
+        return 3 * tokens * variant.dim * self._model.transformers[0].dtype.itemsize
 
     def _scales(self) -> list[float]:
         scales = (self._parameters.guidance_scale_high, self._parameters.guidance_scale_low)

@@ -12,6 +12,7 @@ from wan22.variants import Variant
 from wan22_inference.engine.arrivals import Arrivals
 from wan22_inference.engine.placement import Placement
 from wan22_inference.engine.rgb_projection import RgbProjection, fit_rgb_projection
+from wan22_inference.engine.shortcuts import Shortcuts
 from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.vae.vae import Vae
@@ -35,6 +36,8 @@ class Model:
     arrivals: Arrivals = field(default_factory=Arrivals)
     """What is still being loaded of TRANSFORMERS and VAE: their weights are to be waited for. Structure, dtypes and
     sizes are there from the start."""
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    """Which forwards are left out of each generation."""
 
     def as_pictures(self, latents: Tensor) -> Tensor:
         """At most 8 of the latent frames as pictures (F, h, w, 3) uint8, a pixel a latent; only once the VAE is here.

@@ -129,6 +129,7 @@ class ModelLoad:
             vae=vae,
             placement=placement,
             arrivals=self._arrivals,
+            shortcuts=options.shortcuts,
         )
 
     def finish(self) -> None:

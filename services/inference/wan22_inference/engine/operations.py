@@ -64,6 +64,10 @@ class Operations(Protocol):
         """X (B, L, dim) less a mean (B, dim) float32, cut into heads, with given scales (B, H)."""
         ...
 
+    def norm_silu(self, x: Tensor, gamma: Tensor, eps: float, out: Tensor) -> None:
+        """Writes SiLU of the RMSNorm of x (B, C, T, H, W) over channels, times gamma (C values), to `out`, like x."""
+        ...
+
     def linear_gelu(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """GELU, in its tanh form, of the product of x (..., in) and weight (out, in), plus bias (out,)."""
         ...

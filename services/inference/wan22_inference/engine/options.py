@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from wan22.economy import Economy
+from wan22_inference.engine.shortcuts import Shortcuts
 
 
 class TextEncoderPlace(StrEnum):
@@ -30,6 +31,8 @@ class EngineOptions:
     """Most bytes of the device that may be used, contexts and libraries counted; None is all that it has."""
     vae_decode_dtype: str = "auto"
     """bfloat16, float16 (with bfloat16 where that overflows) or float32; auto is the compute dtype."""
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    """Which forwards are left out; none by default."""
     attention8: bool = False
     """Whether the DiT's self-attention is in float8 where the device can: faster, and less exact."""
     vae_tile: int | None = None
@@ -46,4 +49,10 @@ class EngineOptions:
         """Those whose change may change the bits of a video, by name."""
         where = "cpu" if self.text_encoder is TextEncoderPlace.CPU else "device"
         bits = {"threads": str(self.threads), "text_encoder": where, "vae_decode_dtype": self.vae_decode_dtype}
-        return bits | ({"attention8": "yes"} if self.attention8 else {})
+        if self.attention8:
+            bits["attention8"] = "yes"
+        if self.shortcuts.mag_cache is not None:
+            bits["mag_cache"] = str(self.shortcuts.mag_cache)
+        if self.shortcuts.guided_share != 1.0:
+            bits["guided_share"] = str(self.shortcuts.guided_share)
+        return bits

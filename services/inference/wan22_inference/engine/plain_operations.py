@@ -62,6 +62,12 @@ def centred_heads8(x: Tensor, mean: Tensor, scale: Tensor) -> Heads8:
     return quantise_heads(torch.unflatten(x.float(), 2, (num_heads, -1)) - _heads_of(mean, num_heads), scale)
 
 
+def norm_silu(x: Tensor, gamma: Tensor, eps: float, out: Tensor) -> None:
+    """See Operations."""
+    normed = F.rms_norm(x.movedim(1, -1), (x.shape[1],), gamma.flatten(), eps).movedim(-1, 1)
+    torch.ops.aten.silu.out(normed, out=out)
+
+
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See Operations."""
     return gelu(F.linear(x, weight, bias))

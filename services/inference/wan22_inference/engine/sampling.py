@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.pace import Pace
 from wan22_inference.engine.progress import Check, Progress, Report, ShouldStop, Stage
 from wan22_inference.engine.schedule import Schedule
+from wan22_inference.engine.shortcuts import ForwardPlan, Residual, Residuals, Turn
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import TextContext
 
@@ -29,8 +30,15 @@ class Velocity(Protocol):
         """What the forward needs of a text (1, 512, dim)."""
         ...
 
-    def __call__(self, latents: Tensor, timesteps: Timesteps, text: TextContext, check: Check) -> Tensor:
-        """The velocity of latents (1, C, T, h, w), in any dtype."""
+    def __call__(
+        self,
+        latents: Tensor,
+        timesteps: Timesteps,
+        text: TextContext,
+        check: Check,
+        residual: Residual | None = None,
+    ) -> Tensor:
+        """The velocity of latents (1, C, T, h, w), in any dtype; as transformer.py has it for a residual."""
         ...
 
 
@@ -62,11 +70,12 @@ def denoise(
     report: Report,
     should_stop: ShouldStop,
     first_step: int = 0,
+    plan: ForwardPlan | None = None,
     after_step: AfterStep = lambda _step, _latents, _clean: None,
 ) -> Tensor:
     """Runs the steps from `first_step` on, from latents (1, C, T, h, w) float32, and returns the latents to decode.
 
-    `after_step` hears of each step but the last.
+    `after_step` hears of each step but the last. `plan` says which forwards are left out; without one none is.
 
     Guidance is two forwards of batch 1, so that it gives the same bits with any neighbour. Raises Cancelled at the
     next block after `should_stop`, InternalError (NOT_FINITE) with the step at which NaN or infinity arose.
@@ -82,9 +91,16 @@ def denoise(
             running = None  # frees the other expert's contexts before these are made
             running = _start(expert, text)
         model_latents, timesteps = condition.model_input(latents, timestep)
-        velocity = expert.transformer(model_latents, timesteps, running.prompt, pace.check).float()
-        if running.negative is not None:
-            unguided = expert.transformer(model_latents, timesteps, running.negative, pace.check).float()
+
+        def forward(text: TextContext, kept: Residual, turn: Turn) -> Tensor:
+            kept.reuse = turn is Turn.REUSE
+            given = () if plan is None or not plan.reuses else (kept,)
+            return expert.transformer(model_latents, timesteps, text, pace.check, *given).float()  # noqa: B023  # called at once
+
+        turns = (Turn.RUN, Turn.RUN) if plan is None else (plan.prompt[step], plan.negative[step])
+        velocity = forward(running.prompt, running.residuals.prompt, turns[0])
+        if running.negative is not None and turns[1] is not Turn.LEAVE_OUT:
+            unguided = forward(running.negative, running.residuals.negative, turns[1])
             velocity = unguided + expert.guidance_scale * (velocity - unguided)
         before, latents = latents, schedule.advance(velocity, step, latents)
         _check_finite(latents, step)
@@ -106,6 +122,7 @@ class _Running:
     prompt: TextContext
     negative: TextContext | None
     """None where the expert is not guided."""
+    residuals: Residuals = field(default_factory=Residuals)
 
 
 def _start(expert: Expert, text: Text) -> _Running:

@@ -18,6 +18,7 @@ from wan22_inference.engine.linear import Linear
 from wan22_inference.engine.plain_operations import gelu
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rope import rotary
+from wan22_inference.engine.shortcuts import Residual
 from wan22_inference.engine.stream import Stream
 from wan22_inference.engine.timesteps import Timesteps, sinusoid
 from wan22_inference.engine.transformer_block import Block, BlockKind
@@ -81,21 +82,43 @@ class Transformer(nn.Module):
         text = self.text_embedding(embeddings.to(self.dtype))
         return TextContext(tuple(block.cross_attention.context(text) for block in self._placed_blocks()))
 
-    def forward(self, latents: Tensor, timesteps: Timesteps, text: TextContext, check: Check) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Timesteps,
+        text: TextContext,
+        check: Check,
+        residual: Residual | None = None,
+    ) -> Tensor:
         """The velocity (B, out_channels, T, h, w) in the compute dtype of latents (B, in_channels, T, h, w).
 
-        h and w are even. All of the batch have the same timesteps. `check` is called before each block.
+        h and w are even. All of the batch have the same timesteps. `check` is called before each block. What the blocks
+        add to the stream is left in `residual`, if there is one; where it says so, that is added in their place.
         """
         _, _, frames, height, width = latents.shape
         grid = (frames // PATCH[0], height // PATCH[1], width // PATCH[2])
         lengths = timesteps.tokens(grid[1] * grid[2])
         time, modulation = self.time_embedding(timesteps.values)
+        x = self.patch_embedding(latents.to(self.dtype))
+        if residual is not None and residual.reuse:
+            check()
+            return from_patches(self.head(Stream(_with(x, residual), lengths), time), grid)
+        start = None if residual is None else x.clone()
         table = rotary(grid, self.config.head_dim, latents.device)
-        stream = Stream(self.patch_embedding(latents.to(self.dtype)), lengths)
+        stream = Stream(x, lengths)
         for block, context in zip(self._placed_blocks(), text.blocks, strict=True):
             check()
             block(stream, modulation, table, context)
-        return from_patches(self.head(stream, time), grid)
+        velocity = from_patches(self.head(stream, time), grid)
+        if residual is not None and start is not None:
+            residual.value = torch.sub(x, start, out=start)  # the head's norm has made the last sum, in x
+        return velocity
+
+
+def _with(x: Tensor, residual: Residual) -> Tensor:
+    if residual.value is None:
+        raise RuntimeError("a residual is to be reused before there is one")
+    return x.add_(residual.value)
 
 
 class PatchEmbedding(nn.Module):

@@ -14,7 +14,7 @@ _ROWS_A_PROGRAM = 4
 """Rows that one program takes in turn, so that gate, scale and shift are read once for them."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "run_start", "run_length", "length"])
 def _add_norm(
     x_ptr,
     y_ptr,

@@ -17,7 +17,7 @@ def _cut(x):  # noqa: ANN202  # a tensor of Triton's
     return tl.minimum(tl.maximum(x, -448.0), 448.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _centre_heads(
     x_ptr,
     mean_ptr,

@@ -23,7 +23,7 @@ def _rotated(x, cos_ptr, sin_ptr, first, inside, PAIRS_A_HEAD: tl.constexpr, SIZ
     return tl.reshape(tl.join(even * cos - odd * sin, even * sin + odd * cos), (SIZE,))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _norm_rotate(
     x_ptr,
     weight_ptr,

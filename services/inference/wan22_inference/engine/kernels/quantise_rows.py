@@ -17,7 +17,7 @@ def _gelu(x):  # noqa: ANN202  # a tensor of Triton's
     return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _quantise_rows(
     x_ptr,
     addend_ptr,

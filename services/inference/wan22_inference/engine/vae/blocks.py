@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 
+from wan22_inference.engine.operations import operations
 from wan22_inference.engine.vae.history import History
 
 EPS = 1e-24
@@ -17,7 +18,7 @@ EPS = 1e-24
 
 
 class RmsNorm(nn.Module):
-    """The gain of a norm over channels; `norm` and `norm_silu` apply it."""
+    """The gain of a norm over channels; `norm`, and with SiLU Operations.norm_silu, apply it."""
 
     def __init__(self, channels: int, dims: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -28,11 +29,6 @@ def norm(x: Tensor, gamma: Tensor) -> Tensor:
     """Each pixel's channels over their root mean square, times the gain."""
     last = x.movedim(1, -1)
     return F.rms_norm(last, (x.shape[1],), gamma.flatten(), EPS).movedim(-1, 1)
-
-
-def norm_silu(x: Tensor, gamma: Tensor, out: Tensor) -> None:
-    """Writes SiLU of the norm of x to `out`, which has x's shape."""
-    torch.ops.aten.silu.out(norm(x, gamma), out=out)
 
 
 class CausalConv3d(nn.Module):
@@ -102,7 +98,7 @@ class NormConv(nn.Module):
     def forward(self, x: Tensor, history: History) -> Tensor:
         """X is left as it is."""
         frames, new = self.conv.room(x, history)
-        norm_silu(x, self.norm.gamma, new)
+        operations(x.device).norm_silu(x, self.norm.gamma, EPS, new)
         return self.conv.convolve(frames, history)
 
 

@@ -1,0 +1,84 @@
+"""Generations under a limit of the device's memory, with fp8 weights, beside the same without one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+
+from wan22.parameters import Parameters
+from wan22.variants import VARIANTS
+from wan22_bench.engine.device_memory import DeviceMemory
+from wan22_bench.engine.generations import parameters_of, time_generation
+from wan22_bench.engine.scale import GIGABYTE, Cap, Scale, vae_config
+from wan22_bench.report import Row
+from wan22_inference.engine.options import EngineOptions
+from wan22_testing.forwards import Work, free_memory
+from wan22_testing.random_model import UMT5_TINY, make_model
+
+IDS = ("P11a", "P11b", "P11c", "P11d")
+STEPS = 4
+MOST = 1.2
+"""The time under a limit over the time without one."""
+_MEDIA = "media/" + "0" * 64
+
+
+def rows(ids: set[str], scale: Scale, device: torch.device) -> Iterator[Row]:
+    """The rows of these ids, and the worst of their ratios."""
+    ratios: list[tuple[float, str]] = []
+    for cap in scale.caps:
+        if cap.id in ids:
+            row, ratio = _row(cap, scale, device)
+            ratios.append((ratio, row.what))
+            yield row
+    if ratios:
+        worst, what = max(ratios)
+        goal = None if scale.dry else MOST
+        yield Row(
+            id="P11", what=f"the worst time over the same without limit: {what}", value=worst, unit="1", goal=goal
+        )
+
+
+def _row(cap: Cap, scale: Scale, device: torch.device) -> tuple[Row, float]:
+    options = EngineOptions(text_encoder=scale.text_encoder_under_caps)
+    free, _ = _time(cap.work, scale, device, options)
+    with_limit = EngineOptions(text_encoder=scale.text_encoder_under_caps, vram_limit=cap.limit)
+    try:
+        limited, peak = _time(cap.work, scale, device, with_limit)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+    gigabytes = cap.limit / GIGABYTE
+    row = Row(
+        id=cap.id,
+        what=f"{STEPS} steps of {cap.work}, fp8, in {gigabytes:g} GB, a small text encoder: the device's peak by NVML"
+        + ("" if device.type == "cuda" else ", which a CPU has not"),
+        value=None if peak is None else peak / GIGABYTE,
+        unit="GB",
+        goal=None if scale.dry else gigabytes,
+        peak_bytes=peak,
+    )
+    return row, limited / free
+
+
+def _time(work: Work, scale: Scale, device: torch.device, options: EngineOptions) -> tuple[float, int | None]:
+    """Seconds of denoising, and the device's peak."""
+    free_memory(device)
+    model = make_model(work, UMT5_TINY, vae_config(scale, work.variant), device, options, fp8=True)
+    parameters, images = _asked(work)
+    with DeviceMemory(device) as memory:
+        time_generation(model, parameters, images)  # warms up
+        seconds = time_generation(model, parameters, images).denoising
+    return seconds, memory.peak
+
+
+def _asked(work: Work) -> tuple[Parameters, dict[str, bytes]]:
+    if VARIANTS[work.variant].image != "required":
+        return parameters_of(work, STEPS), {}
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    png = io.BytesIO()
+    Image.fromarray(pixels).resize((work.width, work.height)).save(png, "PNG")
+    return parameters_of(work, STEPS, image=_MEDIA), {_MEDIA: png.getvalue()}
