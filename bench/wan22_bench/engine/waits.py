@@ -41,8 +41,8 @@ def seconds_between(model: Model, parameters: Parameters) -> float:
 def longest_wait(events: Iterable[Any]) -> float:
     """Seconds from a copy to the host to the DiT's next first kernel, where that is longest.
 
-    A generation ends with frames that are copied to the host, and begins with no such copy. A step ends with one too, to
-    look for NaN: what is between two steps is no more than this.
+    A generation ends with frames that are copied to the host, and begins with no such copy. A step ends with one too,
+    to look for NaN: what is between two steps is no more than this.
     """
     found = sorted(
         (event.time_range.start, event.time_range.end, event.name)
