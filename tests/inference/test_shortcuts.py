@@ -21,9 +21,9 @@ from wan22_inference.engine.checkpoint_writer import CheckpointWriter
 from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.noise import make_generator
-from wan22_inference.engine.options import EngineOptions
+from wan22_inference.engine.options import EngineOptions, Shortcuts
 from wan22_inference.engine.schedule import make_schedule
-from wan22_inference.engine.shortcuts import MAX_REUSES, Residual, Shortcuts, Turn, plan, published_curve
+from wan22_inference.engine.shortcuts import MAX_REUSES, Residual, Turn, plan, published_curve
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_testing.forwards import Work, random_transformer
 

@@ -8,8 +8,7 @@ from wan22.cache import Cache
 from wan22_inference.adapters import Adapters
 from wan22_inference.compute import Compute
 from wan22_inference.engine.devices import choose_device
-from wan22_inference.engine.options import EngineOptions
-from wan22_inference.engine.shortcuts import Shortcuts
+from wan22_inference.engine.options import EngineOptions, Shortcuts
 from wan22_inference.gpu_sensor import GpuSensor
 from wan22_inference.kernel_cache import keep_kernels
 from wan22_inference.model_renderer import ModelRenderer

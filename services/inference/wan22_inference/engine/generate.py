@@ -29,13 +29,14 @@ from wan22_inference.engine.lora.adapter import LoraAdapter
 from wan22_inference.engine.model import TRANSFORMERS, VAE, Model
 from wan22_inference.engine.mp4 import Mp4Writer
 from wan22_inference.engine.mp4_thread import Mp4Thread
+from wan22_inference.engine.options import Shortcuts
 from wan22_inference.engine.pace import Pace
 from wan22_inference.engine.preparation import Preparation
 from wan22_inference.engine.preview_writer import PreviewWriter
 from wan22_inference.engine.progress import Progress, Report, ShouldStop, Stage, check_stop
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import Schedule, make_schedule
-from wan22_inference.engine.shortcuts import ForwardPlan, Shortcuts, published_curve
+from wan22_inference.engine.shortcuts import ForwardPlan, published_curve
 from wan22_inference.engine.shortcuts import plan as make_plan
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from wan22.variants import Variant
 from wan22_inference.engine.arrivals import Arrivals
+from wan22_inference.engine.options import Shortcuts
 from wan22_inference.engine.placement import Placement
 from wan22_inference.engine.rgb_projection import RgbProjection, fit_rgb_projection
-from wan22_inference.engine.shortcuts import Shortcuts
 from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.vae.vae import Vae

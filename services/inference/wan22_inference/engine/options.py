@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from wan22.economy import Economy
-from wan22_inference.engine.shortcuts import Shortcuts
 
 
 class TextEncoderPlace(StrEnum):
@@ -18,6 +17,17 @@ class TextEncoderPlace(StrEnum):
     """In host memory, on the device while a text is encoded."""
     CPU = "cpu"
     """In host memory, and computed there: seconds instead of milliseconds, and other bits."""
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """Of a worker, for all its generations."""
+
+    mag_cache: float | None = None
+    """Error, by MagCache's estimate, up to which a step reuses what an earlier one's blocks added to the stream; the
+    authors have 0.06. None reuses nothing."""
+    guided_share: float = 1.0
+    """Of each expert's steps the share, from its first on, that is guided; the others have no negative prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)

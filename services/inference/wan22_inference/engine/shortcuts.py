@@ -14,20 +14,10 @@ from enum import Enum
 from torch import Tensor
 
 from wan22_inference.engine import mag_curves
+from wan22_inference.engine.options import Shortcuts
 
 MAX_REUSES = 2
 """Steps on end that may reuse what one has added; the authors' own setting, as are the shares below."""
-
-
-@dataclass(frozen=True)
-class Shortcuts:
-    """Of a worker, for all its generations."""
-
-    mag_cache: float | None = None
-    """Error, by MagCache's estimate, up to which a step reuses what an earlier one's blocks added to the stream; the
-    authors have 0.06. None reuses nothing."""
-    guided_share: float = 1.0
-    """Of each expert's steps the share, from its first on, that is guided; the others have no negative prompt."""
 
 
 class Turn(Enum):
