@@ -15,8 +15,9 @@ from statistics import median
 
 from wan22.client import Client
 from wan22.errors import DeadlineExceeded, Unavailable
-from wan22_bench.gateway.servers import VARIANT, MeasuredGateway, running_gateway
+from wan22_bench.gateway.servers import MeasuredGateway, running_gateway
 from wan22_bench.report import Row
+from wan22_testing.simulated_pool import VARIANT
 
 WORKERS, CALLERS = 64, 96
 """More callers than workers, so that some of their generations always wait."""
@@ -116,9 +117,8 @@ def running_fleet(scratch: Path, count: int, time_scale: float) -> Iterator[list
 
 async def _call(gateway: MeasuredGateway, folder: Path, number: int, course: Course) -> None:
     """One video after the other: watched to its end, downloaded, and every second one deleted."""
-    key = dict(gateway.metadata)["authorization"].removeprefix("Bearer ")
     path = folder / f"video{number}.mp4"
-    async with Client(gateway.process.address, key) as client:
+    async with Client(gateway.process.address, gateway.key) as client:
         for count in itertools.count():
             try:
                 await _make(client, f"caller {number}, video {count}", path, delete=bool(count % 2))

@@ -8,8 +8,9 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from wan22_bench.gateway.servers import POOL, VARIANT, VERSION
+from wan22_bench.gateway.servers import POOL
 from wan22_inference.worker_server import serve_worker
+from wan22_testing.simulated_pool import VARIANT, VERSION
 from wan22_testing.simulated_worker.renderer import SimulatedRenderer
 from wan22_testing.simulated_worker.settings import SimulatedWorkerSettings
 

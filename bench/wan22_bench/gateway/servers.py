@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -12,14 +11,11 @@ from pathlib import Path
 
 import grpc
 
-from wan22.channels import open_channel
-from wan22.v1 import generation_pb2_grpc, pool_pb2, pool_pb2_grpc
+from wan22.v1 import generation_pb2_grpc
 from wan22_gateway.identity.keys import new_secret
-from wan22_testing import tiny_tokenizer
 from wan22_testing.service_process import ServiceProcess, free_port
+from wan22_testing.simulated_pool import VARIANT, apply_pool, declare, put_tokenizer
 
-VARIANT = "t2v-a14b"
-VERSION = f"models/wan2.2-{VARIANT}/versions/sha256:{'5' * 64}"
 POOL = f"pools/bench.{VARIANT}"
 QUEUE_LIMIT = 1_000_000
 """No goal is about refusals."""
@@ -30,18 +26,14 @@ class MeasuredGateway:
     """One gateway process that takes one key, on an SQLite store of its own or the PostgreSQL database of a URL."""
 
     def __init__(self, folder: Path, database: str | None = None) -> None:
-        key = new_secret()
+        self.key = new_secret()
         self.http_port = free_port()
-        self.metadata: Metadata = [("authorization", f"Bearer {key}")]
+        self.metadata: Metadata = [("authorization", f"Bearer {self.key}")]
         folder.mkdir(parents=True)
         tenants = folder / "tenants.json"
-        tenants.write_text(
-            json.dumps({"tenants": [{"name": "bench"}], "keys": [{"tenant": "bench", "roles": ["admin"], "key": key}]})
-        )
+        declare(tenants, {self.key: ("bench", "admin")})
         local = folder / "gateway"
-        tokenizers = local / "tokenizers"
-        tokenizers.mkdir(parents=True)
-        tiny_tokenizer.build().save(str(tokenizers / f"{'5' * 64}.json"))  # in place of a registry
+        put_tokenizer(local)
         self.process = ServiceProcess(
             "wan22_gateway",
             folder / "gateway.log",
@@ -55,17 +47,7 @@ class MeasuredGateway:
 
     async def apply_pool(self, targets: Sequence[str] = ()) -> None:
         """Declares the pool, with these workers."""
-        pool = pool_pb2.Pool(
-            name=POOL,
-            variant=VARIANT,
-            model_version=VERSION,
-            max_workers=max(1, len(targets)),
-            default_for_variant=True,
-            worker_targets=targets,
-        )
-        async with open_channel(self.process.address) as channel:
-            request = pool_pb2.ApplyPoolRequest(pool=pool)
-            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, metadata=self.metadata, timeout=30.0)
+        await apply_pool(self.process.address, self.key, POOL, targets)
 
 
 @asynccontextmanager

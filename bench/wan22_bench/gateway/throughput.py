@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import grpc
 
 from wan22.v1 import generation_pb2
-from wan22_bench.gateway.servers import VARIANT, Metadata, running_echo, running_gateway, running_postgres, stub_of
+from wan22_bench.gateway.servers import Metadata, running_echo, running_gateway, running_postgres, stub_of
 from wan22_bench.report import Row
+from wan22_testing.simulated_pool import VARIANT
 
 if TYPE_CHECKING:
     from wan22.v1.generation_pb2_grpc import GenerationServiceAsyncStub  # is in the stub file only

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from wan22.client import Client
 from wan22.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from wan22_testing.faults.site import TENANTS, VARIANT, Site
+from wan22_testing.faults.site import TENANTS, Site
+from wan22_testing.simulated_pool import VARIANT
 
 T = TypeVar("T")
 CALLERS = 3

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
-from wan22.channels import open_channel
 from wan22.client import Client
-from wan22.v1 import pool_pb2, pool_pb2_grpc
 from wan22_gateway.identity.keys import new_secret
 from wan22_gateway.store.postgres import migrate_postgres
-from wan22_testing import tiny_tokenizer
 from wan22_testing.cutting_proxy import CuttingProxy
 from wan22_testing.postgres import PostgresServer
 from wan22_testing.service_process import ServiceProcess
+from wan22_testing.simulated_pool import VARIANT, VERSION, apply_pool, declare, put_tokenizer
 from wan22_testing.small_disk import SmallDisk
 
-VARIANT = "t2v-a14b"
-VERSION = f"models/wan2.2-{VARIANT}/versions/sha256:{'5' * 64}"
 POOL = f"pools/faults.{VARIANT}"
 TENANTS = ("red", "green")
 LEASE_SECONDS = 3.0
@@ -80,7 +75,9 @@ class Site:
             store = self.postgres.url(self.postgres.create())
             migrate_postgres(store, None)
         self.store = store
-        self._prepare(data / "gateway")
+        keys = {key: (tenant, "user") for tenant, key in self.keys.items()}
+        declare(self.folder / "tenants.json", {**keys, self._operator_key: (TENANTS[0], "admin")})
+        put_tokenizer(data / "gateway")
         self.gateway = ServiceProcess(
             "wan22_gateway",
             self.folder / "gateway.log",
@@ -100,7 +97,8 @@ class Site:
             self.proxies[name] = await stack.enter_async_context(CuttingProxy(process.port, []))
             process.start()
         await asyncio.gather(*(process.until() for process in (*self.workers.values(), self.gateway)))
-        await self._apply_pool()
+        targets = [f"127.0.0.1:{self.proxies[name].port}" for name in self.workers]
+        await apply_pool(self.gateway.address, self._operator_key, POOL, targets)
 
     def client(self, tenant: str) -> Client:
         """The SDK in the tenant's name, by way of the proxy."""
@@ -110,29 +108,6 @@ class Site:
     def videos(self) -> Path:
         """Where results are stored."""
         return self.folder / "disk" / "videos"
-
-    def _prepare(self, spool: Path) -> None:
-        declared = [{"tenant": tenant, "roles": ["user"], "key": key} for tenant, key in self.keys.items()]
-        declared.append({"tenant": TENANTS[0], "roles": ["admin"], "key": self._operator_key})
-        content = {"tenants": [{"name": tenant} for tenant in TENANTS], "keys": declared}
-        (self.folder / "tenants.json").write_text(json.dumps(content))
-        tokenizers = spool / "tokenizers"
-        tokenizers.mkdir(parents=True)
-        tiny_tokenizer.build().save(str(tokenizers / f"{'5' * 64}.json"))  # in place of a registry
-
-    async def _apply_pool(self) -> None:
-        pool = pool_pb2.Pool(
-            name=POOL,
-            variant=VARIANT,
-            model_version=VERSION,
-            max_workers=len(self.workers),
-            default_for_variant=True,
-            worker_targets=[f"127.0.0.1:{self.proxies[name].port}" for name in self.workers],
-        )
-        metadata = [("authorization", f"Bearer {self._operator_key}")]
-        async with open_channel(self.gateway.address) as channel:
-            request = pool_pb2.ApplyPoolRequest(pool=pool)
-            await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, metadata=metadata, timeout=30.0)
 
     def _kill_all(self) -> None:
         for process in (*self.workers.values(), self.gateway):
