@@ -98,7 +98,7 @@ def _ratio(row_id: str | None, comparison: Comparison, peer: str, names: tuple[s
     what = (
         f"GPU-hours over the best tuned {peer}'s at our share of {ours.share:.4f}{reached}, "
         f"load {comparison.setup.load_seconds:g} s ({ours.gpu_hours:.1f} over {theirs.gpu_hours:.1f}); "
-        f"no policy at all has less than {floor:.3f} ({comparison.floor_hours:.1f})"
+        f"at that share no policy at all has less than {floor:.3f} ({comparison.floor_hours:.1f})"
     )
     value = ours.gpu_hours / theirs.gpu_hours
     return Row(id=row_id, what=what, value=value, unit="1", goal=goal, floor=floor)

@@ -69,7 +69,7 @@ class Choosy:
 
 def test_who_chooses_among_loads_does_not_go_below_the_floor_either() -> None:
     setup = Setup(load_seconds=90.0, load_spread=0.3)
-    trace = Trace(np.arange(300) * 2000.0, np.full(300, 400.0))
+    trace = Trace(np.arange(0.0, 600_000.0, 2000.0), np.full(300, 400.0))
     outcome = Simulation(trace, setup, Choosy(70.0)).run()
     share = outcome.share_within(setup.objective_seconds)
     assert share > 0.99
