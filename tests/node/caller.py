@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 from .release import RESTRICTED, T2V, Release
 
@@ -20,6 +22,15 @@ class Caller:
         self._kubectl = release.kubectl
         self._namespace = f"{release.name}-{purpose}"
         self._inside = ("--namespace", self._namespace)
+
+    @classmethod
+    @contextmanager
+    def of(cls, release: Release, purpose: str = "callers") -> Iterator[Self]:
+        """One that is there as long as it is asked for."""
+        made = cls(release, purpose)
+        made.create()
+        yield made
+        made.delete()
 
     def create(self) -> None:
         """Makes the namespace and the pod, and waits for it."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from wan22.errors import FailedPrecondition
-from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.kubectl import Kubectl
 from wan22_testing.cluster.programs import Programs
 from wan22_testing.nodes.cluster import NodeCluster
@@ -73,8 +72,7 @@ def release(
     own_cluster: NodeCluster | None, kubectl: Kubectl, images: Images, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Release]:
     """wan22 as Helm installs it, with two tiny models in its registry."""
-    helm = Helm(Programs.find(), kubectl.kubeconfig, seconds=SECONDS)
-    made = Release(kubectl, helm, images, tmp_path_factory.mktemp("release"))
+    made = Release(kubectl, images, tmp_path_factory.mktemp("release"))
     if own_cluster is not None:
         recycle(own_cluster.layout, kubectl)
     made.create_namespace()
@@ -87,10 +85,8 @@ def release(
 @pytest.fixture(scope="session")
 def caller(release: Release) -> Iterator[Caller]:
     """A client in another namespace."""
-    made = Caller(release)
-    made.create()
-    yield made
-    made.delete()
+    with Caller.of(release) as made:
+        yield made
 
 
 @pytest.fixture

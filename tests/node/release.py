@@ -19,6 +19,7 @@ from wan22_testing.chart import CHART
 from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.kubectl import Kubectl, Refused
 from wan22_testing.cluster.port_forward import PortForward
+from wan22_testing.cluster.programs import Programs
 from wan22_testing.tiny_models import shared_folder
 
 from .images import Images
@@ -30,6 +31,8 @@ RESTRICTED = {
 SMALL = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}}
 VOLUME = {"size": "1Gi"}
 Found = TypeVar("Found")
+FIRST = "wan22"
+"""The release that brings the CRDs, of which a cluster has one set."""
 GPU = "nvidia.com/gpu"
 MONITORING = "monitoring"
 """Of whose pods the namespace is that reads metrics."""
@@ -67,7 +70,7 @@ def nodes_for_pods(kubectl: Kubectl) -> list[dict[str, Any]]:
 class Release:
     """One release in one namespace, under Pod Security restricted."""
 
-    def __init__(self, kubectl: Kubectl, helm: Helm, images: Images, folder: Path, name: str = "wan22") -> None:
+    def __init__(self, kubectl: Kubectl, images: Images, folder: Path, name: str = FIRST) -> None:
         self.kubectl = kubectl
         self.images = images
         self.name = name
@@ -76,7 +79,7 @@ class Release:
         self.nodes = nodes_for_pods(kubectl)
         self.gpus = any(GPU in node["status"]["allocatable"] for node in self.nodes)
         self.caches = min(len(self.nodes), 2)
-        self._helm = helm
+        self._helm = Helm(Programs.find(), kubectl.kubeconfig, seconds=SECONDS)
         self._folder = folder
 
     def values(self) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class Release:
         chosen: dict[str, Any] = {
             part: {"volume": VOLUME, "resources": SMALL} for part in ("gateway", "registry", "nodeCache")
         }
+        chosen["crds"] = {"install": self.name == FIRST}
         chosen["gateway"]["kedaPort"] = 50053
         caches = {"replicas": self.caches, "volume": {**VOLUME, "storageClass": self._class()}}
         chosen["nodeCache"] |= {"enabled": True, **caches}

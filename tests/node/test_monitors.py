@@ -28,10 +28,8 @@ print(urllib.request.urlopen(request, timeout=20, context=trust).read().decode()
 @pytest.fixture
 def prometheus(release: Release) -> Iterator[Caller]:
     """A pod in the namespace that may read metrics."""
-    made = Caller(release, MONITORING)
-    made.create()
-    yield made
-    made.delete()
+    with Caller.of(release, MONITORING) as made:
+        yield made
 
 
 def scraped(release: Release, prometheus: Caller, monitor: dict[str, Any]) -> list[str]:

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.kubectl import Kubectl
-from wan22_testing.cluster.programs import Programs
 from wan22_testing.nodes.cluster import NodeCluster
 from wan22_testing.nodes.volumes import recycle
 
 from .caller import Caller
 from .images import Images
-from .release import SECONDS, T2V, Release, until
+from .release import T2V, Release, until
 from .test_volumes import waits_because
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
@@ -41,9 +39,8 @@ def gone(nodes: NodeCluster, release: Release) -> Iterator[str]:
 def rehomed(nodes: NodeCluster, kubectl: Kubectl, images: Images, gone: str, tmp_path: Path) -> Iterator[Release]:
     """A release whose gateway stays, and whose registry would rather be where the node goes."""
     stays = {NODE: next(place.name for place in nodes.layout.nodes if place.name != gone)}
-    made = Release(kubectl, Helm(Programs.find(), kubectl.kubeconfig, seconds=SECONDS), images, tmp_path, "rehomed")
+    made = Release(kubectl, images, tmp_path, "rehomed")
     values = made.values()
-    values["crds"] = {"install": False}  # of the cluster's other release
     values["gateway"]["nodeSelector"] = values["operator"]["nodeSelector"] = stays
     there = {"matchExpressions": [{"key": NODE, "operator": "In", "values": [gone]}]}
     rather = [{"weight": 100, "preference": there}]
@@ -57,11 +54,9 @@ def rehomed(nodes: NodeCluster, kubectl: Kubectl, images: Images, gone: str, tmp
 
 @pytest.fixture
 def asking(rehomed: Release, gone: str) -> Iterator[Caller]:
-    made = Caller(rehomed)
-    made.create()
-    made.leave(gone)
-    yield made
-    made.delete()
+    with Caller.of(rehomed) as made:
+        made.leave(gone)
+        yield made
 
 
 def waiting(release: Release, component: str) -> dict[str, str]:

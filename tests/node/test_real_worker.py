@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Iterator
 from typing import Any
 
-import av
 import pytest
 import yaml  # type: ignore[import-untyped]
 
 from wan22_testing.chart import ROOT
-from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.kubectl import Kubectl
-from wan22_testing.cluster.programs import Programs
 from wan22_testing.nodes.cluster import NodeCluster
 
 from .caller import Caller
 from .images import BUILT, WORKER, Images, reference_of
-from .release import SECONDS, T2V, Release, until
+from .release import T2V, Release, until
+from .test_generation import check_it_goes_from_zero_to_a_video
 from .test_worker_loss import check_it_went_on, until_step
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 EXAMPLE = ROOT / "examples/tiny-cpu.yaml"
-SHORT = ("--steps=4", "--frames=5")
 LONG = ("--steps=100", "--frames=81", "--seed=7")
 STEP = 20
 
@@ -51,10 +47,8 @@ def real(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Release]:
     """A release whose workers are real ones."""
-    helm = Helm(Programs.find(), kubectl.kubeconfig, seconds=SECONDS)
-    made = Release(kubectl, helm, images, tmp_path_factory.mktemp("real"), "real")
+    made = Release(kubectl, images, tmp_path_factory.mktemp("real"), "real")
     values = made.values()
-    values["crds"] = {"install": False}  # of the cluster's other release
     values["workers"] = {"image": where[0], "settings": {"checkpoint_seconds": 1}}
     values["nodeCache"] = {"enabled": False}
     made.create_namespace()
@@ -67,10 +61,8 @@ def real(
 @pytest.fixture(scope="module")
 def asking(real: Release) -> Iterator[Caller]:
     """A client of that release."""
-    made = Caller(real)
-    made.create()
-    yield made
-    made.delete()
+    with Caller.of(real) as made:
+        yield made
 
 
 @pytest.fixture
@@ -86,14 +78,7 @@ def real_pool(real: Release, where: tuple[str, dict[str, Any]]) -> Iterator[str]
 def test_the_example_for_cpus_goes_from_zero_to_a_video_of_the_engine(
     real: Release, asking: Caller, real_pool: str
 ) -> None:
-    assert real.workers(real_pool) == {}
-    (name,) = asking.queue(1, "first", *SHORT)
-    until(lambda: real.status(real_pool), lambda status: status["readyReplicas"] == 1)
-    kinds = [next(iter(event.keys() - {"sequence", "event_time"})) for event in asking.events(name)]
-    assert kinds.count("attempt_start") == 1
-    with av.open(io.BytesIO(asking.video(name)), "r") as video:
-        assert len(list(video.decode(video=0))) == 5
-    until(lambda: real.workers(real_pool), lambda pods: not pods)
+    check_it_goes_from_zero_to_a_video(real, asking, real_pool)
 
 
 def test_a_generation_of_a_killed_engine_is_resumed_bit_for_bit(

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.kubectl import Kubectl
-from wan22_testing.cluster.programs import Programs
 
 from .images import Images
-from .release import SECONDS, Release, until
+from .release import Release, until
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 OF_THE_CLUSTER = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
@@ -25,10 +23,9 @@ def everything(release: Release) -> set[str]:
 
 
 def test_what_stays_is_what_the_documentation_says(kubectl: Kubectl, images: Images, tmp_path: Path) -> None:
-    release = Release(kubectl, Helm(Programs.find(), kubectl.kubeconfig, seconds=SECONDS), images, tmp_path, "leaving")
+    release = Release(kubectl, images, tmp_path, "leaving")
     release.create_namespace()
     values = release.values()
-    values["crds"] = {"install": False}  # of the cluster's other release
     values["nodeCache"]["replicas"] = 1
     values["operator"]["gpuBudget"] = 2
     release.helm("install", values=values)

@@ -13,15 +13,13 @@ import pytest
 from wan22.errors import FailedPrecondition
 from wan22_testing import postgres, previous_release
 from wan22_testing.chart import CHART, ROOT
-from wan22_testing.cluster.helm import Helm
 from wan22_testing.cluster.kubectl import Kubectl
-from wan22_testing.cluster.programs import Programs
 from wan22_testing.images.other_packages import write_with_packages
 from wan22_testing.nodes.cluster import NodeCluster
 
 from .caller import Caller
 from .images import BUILT, SERVICES, Images
-from .release import SECONDS, T2V, Release, until
+from .release import T2V, Release, until
 from .shared_store import SharedStore
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
@@ -70,7 +68,6 @@ class Upgraded:
         """Installs it with values beside the suite's usual ones, and puts it to work."""
         release = self.release
         self._values = release.values()
-        self._values["crds"] = {"install": False}  # of the cluster's other release
         self._values["workers"].pop("settings")  # unknown to it
         self._values["operator"]["extraEnv"] = [{"name": "USER", "value": "wan22"}]  # which it looks for
         self._values["nodeCache"] = {"enabled": False}
@@ -116,8 +113,7 @@ class Upgraded:
 @pytest.fixture
 def upgraded(kubectl: Kubectl, release: Release, before: tuple[Images, Path], tmp_path: Path) -> Iterator[Upgraded]:
     older, chart = before
-    helm = Helm(Programs.find(), kubectl.kubeconfig, seconds=SECONDS)
-    made = Upgraded(Release(kubectl, helm, older, tmp_path, "upgraded"), older, chart)
+    made = Upgraded(Release(kubectl, older, tmp_path, "upgraded"), older, chart)
     made.release.create_namespace()
     yield made
     made.delete()
