@@ -65,10 +65,10 @@ def _config(layout: Layout, place: NodePlace) -> dict[str, object]:
         "resolvConf": str(resolve),
         "podLogsDir": str(place.folder / "pods"),
         "volumePluginDir": str(place.folder / "volume-plugins"),
-        # images are loaded, never pulled: nothing may remove one
+        # images are loaded, never pulled: nothing may remove one, neither collection nor the shortage of a disk
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "100Mi", "imagefs.available": "100Mi"},
         "nodeStatusUpdateFrequency": "5s",
         "nodeLeaseDurationSeconds": 20,
     }
