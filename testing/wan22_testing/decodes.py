@@ -14,7 +14,7 @@ from wan22_inference.engine.vae.checkpoint_names import checkpoint_names
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing.forwards import seconds
-from wan22_testing.random_model import VAE_22
+from wan22_testing.sizes import VAE_22
 
 
 @dataclass(frozen=True, eq=False)

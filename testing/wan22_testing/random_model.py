@@ -18,21 +18,6 @@ from wan22_inference.engine.vae.vae import Vae
 from wan22_testing import tiny_tokenizer
 from wan22_testing.forwards import Work, free_memory, random_transformer
 
-UMT5_XXL = {"vocab_size": 256_384, "d_model": 4096, "d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24}
-UMT5_TINY = {"vocab_size": 1_000, "d_model": 4096, "d_kv": 8, "num_heads": 2, "d_ff": 16, "num_layers": 1}
-"""Sizes of the text encoder: as published, and small."""
-VAE_22: dict[str, Any] = {
-    "z_dim": 48,
-    "latents_mean": [0.0] * 48,
-    "latents_std": [1.0] * 48,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-}
-"""diffusers' configuration of VAE 2.2, but for its widths."""
-
 
 def make_text_encoder(sizes: dict[str, int], device: torch.device) -> UMT5EncoderModel:
     """UMT5's encoder as torch initialises it."""

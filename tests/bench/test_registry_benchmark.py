@@ -18,7 +18,7 @@ from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing.forwards import Work
-from wan22_testing.random_model import UMT5_XXL
+from wan22_testing.sizes import UMT5_XXL
 
 
 def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,8 @@ from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_testing.forwards import Work, free_memory, peak_bytes
-from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, make_model, make_vae
+from wan22_testing.random_model import make_model, make_vae
+from wan22_testing.sizes import UMT5_TINY, UMT5_XXL
 
 Figures = list[dict[str, Any]]
 MEDIA = "media/" + "0" * 64

@@ -22,7 +22,8 @@ from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.placement import device_overhead
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_testing.forwards import Work, free_memory
-from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, VAE_22, make_model
+from wan22_testing.random_model import make_model
+from wan22_testing.sizes import UMT5_TINY, UMT5_XXL, VAE_22
 
 Figures = list[dict[str, Any]]
 TILED = Economy(decode_tile=16, feed_forward_chunk=4096)

@@ -14,7 +14,7 @@ from wan22_inference.engine.rgb_projection import fit_rgb_projection
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing.forwards import free_memory, peak_bytes, seconds
-from wan22_testing.random_model import VAE_22
+from wan22_testing.sizes import VAE_22
 
 from .loop import T2V, TI2V, TINY, Loop
 

@@ -17,9 +17,9 @@ from wan22_bench.engine.scale import GIGABYTE, Cap, Scale, vae_config
 from wan22_bench.report import Row
 from wan22_inference.engine.options import EngineOptions
 from wan22_testing.forwards import Work, free_memory
-from wan22_testing.random_model import UMT5_TINY, make_model
+from wan22_testing.random_model import make_model
+from wan22_testing.sizes import UMT5_TINY
 
-IDS = ("P11a", "P11b", "P11c", "P11d")
 STEPS = 4
 MOST = 1.2
 """The time under a limit over the time without one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from wan22_bench.engine import candidates, caps, decodes, forwards, generations
+from wan22_bench.engine import candidates, decodes, forwards, generation_goals
 from wan22_bench.engine.kernel_times import kernel_times
 from wan22_bench.engine.scale import DRY, H100, Scale
 from wan22_bench.report import Report, Row, versions_of
@@ -18,7 +18,7 @@ from wan22_testing.forwards import free_memory
 
 VERSIONS = ("torch", "triton", "diffusers", "torchao", "fa3-fwd")
 _FORWARDS = (*(goal.id for goal in forwards.GOALS), *(goal.id for goal in decodes.GOALS))
-_GENERATIONS = (*generations.IDS, *caps.IDS)
+_GENERATIONS = generation_goals.IDS
 SUITES = {
     "h100": (*_FORWARDS, *_GENERATIONS),
     "h100-forwards": _FORWARDS,
@@ -32,6 +32,10 @@ def measure(ids: set[str], scale: Scale, device: torch.device, *, whole: bool) -
     timed = forwards.Forwards(scale, device)
     yield from timed.rows(ids)
     yield from decodes.rows(ids, scale, device)
+    if not ids & set(_GENERATIONS):
+        return
+    from wan22_bench.engine import caps, generations  # noqa: PLC0415  # imports what forwards can do without
+
     yield from generations.rows(ids, scale, device, timed, whole=whole)
     yield from caps.rows(ids, scale, device)
 

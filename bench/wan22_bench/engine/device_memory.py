@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from types import TracebackType
 from typing import Self
 
-import pynvml
 import torch
 
 INTERVAL_SECONDS = 0.005
@@ -27,10 +27,6 @@ class DeviceMemory:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
-            pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(
-                f"GPU-{torch.cuda.get_device_properties(self._device).uuid}"
-            )
             self._read()
             self._thread.start()
         return self
@@ -48,4 +44,12 @@ class DeviceMemory:
             self._read()
 
     def _read(self) -> None:
-        self.peak = max(self.peak or 0, int(pynvml.nvmlDeviceGetMemoryInfo(self._handle).used))
+        self.peak = max(self.peak or 0, used_bytes(self._device))
+
+
+def used_bytes(device: torch.device) -> int:
+    """What is in use of a CUDA device, by NVML; by the driver, which counts the same, where its package is missing."""
+    if importlib.util.find_spec("pynvml") is None:
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free
+    return int(torch.cuda.device_memory_used(device))

@@ -17,6 +17,7 @@ from wan22.variants import VARIANTS
 from wan22_bench.engine.decodes import peer_seconds as peer_decode_seconds
 from wan22_bench.engine.device_memory import DeviceMemory
 from wan22_bench.engine.forwards import Forwards
+from wan22_bench.engine.generation_goals import GOALS, MAX_WAIT, WAIT, Goal
 from wan22_bench.engine.scale import Scale, vae_config
 from wan22_bench.engine.waits import seconds_between
 from wan22_bench.report import Row
@@ -33,31 +34,6 @@ from wan22_testing.random_model import make_model
 TIMED_STEPS = 6
 """Of a generation that is not run whole: by t2v-a14b's shift and boundary, 4 of one expert and 2 of the other."""
 PROMPT = "a cat on a beach"
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A row of the benchmark."""
-
-    id: str
-    mode: Mode
-    turbo: bool
-    goal: float
-    """Seconds on one H100, as is the floor."""
-    floor: float
-
-
-GOALS = (
-    Goal("P3b", Mode.BF16, turbo=False, goal=193.0, floor=187.0),
-    Goal("P3", Mode.FP8, turbo=False, goal=158.0, floor=152.0),
-    Goal("P3f", Mode.ALL_FP8, turbo=False, goal=138.0, floor=128.0),
-    Goal("P4", Mode.FP8, turbo=True, goal=9.0, floor=8.3),
-    Goal("P4f", Mode.ALL_FP8, turbo=True, goal=8.0, floor=7.1),
-)
-WAIT = "P14"
-MAX_WAIT = 0.05
-"""Seconds."""
-IDS = (*(goal.id for goal in GOALS), WAIT)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from wan22_inference.engine.options import TextEncoderPlace
 from wan22_testing.decodes import DECODE_21, DECODE_22, TINY_DECODE_21, TINY_DECODE_22, Decoding
 from wan22_testing.forwards import Work
 from wan22_testing.modes import Mode
-from wan22_testing.random_model import UMT5_TINY, UMT5_XXL
+from wan22_testing.sizes import UMT5_TINY, UMT5_XXL
 
 GIGABYTE = 10**9
 

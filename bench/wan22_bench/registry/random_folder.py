@@ -18,7 +18,8 @@ from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
 from wan22_testing import tiny_tokenizer
 from wan22_testing.forwards import Work, free_memory, random_transformer
-from wan22_testing.random_model import UMT5_TINY, UMT5_XXL, make_text_encoder, make_vae
+from wan22_testing.random_model import make_text_encoder, make_vae
+from wan22_testing.sizes import UMT5_TINY, UMT5_XXL
 
 
 def make_folder(folder: Path, variant_name: str, device: torch.device) -> dict[str, Path]:
