@@ -89,9 +89,9 @@ def test_equal_frames_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_equal_frames_give_equal_bytes_whatever_is_in_memory(tmp_path: Path) -> None:
-    """x264's macroblock tree, left on, fails this: it reads what the allocator left behind."""
+    """x264's macroblock tree, left on, fails this: it reads what the allocator left behind. All threads have work."""
     draw = np.random.default_rng(0)
-    frames = [draw.integers(0, 256, (480, 832, 3), dtype=np.uint8) for _ in range(5)]
+    frames = [draw.integers(0, 256, (480, 832, 3), dtype=np.uint8) for _ in range(12)]
     contents = set()
     for _ in range(4):
         dirt = [np.full(draw.integers(1000, 400_000), draw.integers(256), np.uint8) for _ in range(20)]
