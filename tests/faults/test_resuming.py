@@ -49,9 +49,9 @@ def stored_checkpoints(installation: Installation, name: str) -> dict[int, Path]
     return {int(path.stem.rpartition("-")[2]): path for path in folder.glob("*.safetensors")}
 
 
-async def until_two_checkpoints(installation: Installation, client: Client, name: str) -> None:
+async def until_checkpoints(installation: Installation, client: Client, name: str, count: int = 1) -> None:
     async for event in client.watch(name):
-        if event.progress.step > 0 and len(stored_checkpoints(installation, name)) >= 2:
+        if event.progress.step > 0 and len(stored_checkpoints(installation, name)) >= count:
             return
     raise AssertionError("the generation ended first")
 
@@ -73,7 +73,7 @@ async def test_a_killed_workers_generation_goes_on_elsewhere_to_the_same_bytes(
     expected = await undisturbed_digest(client)
     await installation.start_workers("w2")
     made = await client.create(variant=T2V, prompt="a red circle", **WORK)
-    await until_two_checkpoints(installation, client, made.name)
+    await until_checkpoints(installation, client, made.name)
     attempt = await anext(aiter(e.attempt_start async for e in client.watch(made.name) if e.HasField("attempt_start")))
     installation.workers[attempt.worker.removeprefix("workers/")].kill()
     done = await client.wait(made.name)
@@ -92,7 +92,7 @@ async def test_on_other_numerics_it_starts_anew_and_says_so(installation: Instal
     await installation.start_workers("w1")
     expected = await undisturbed_digest(client)
     made = await client.create(variant=T2V, prompt="a red circle", **WORK)
-    await until_two_checkpoints(installation, client, made.name)
+    await until_checkpoints(installation, client, made.name)
     installation.workers["w1"].kill()
     await installation.serve(T2V, "w1", "w2", threads=2)
     await installation.start_workers("w2")
@@ -110,7 +110,7 @@ async def test_a_damaged_checkpoint_gives_way_to_the_one_before(installation: In
     await installation.start_workers("w1")
     expected = await undisturbed_digest(client)
     made = await client.create(variant=T2V, prompt="a red circle", **WORK)
-    await until_two_checkpoints(installation, client, made.name)
+    await until_checkpoints(installation, client, made.name, 2)
     installation.workers["w1"].kill()
     installation.gateway.kill()
     stored = stored_checkpoints(installation, made.name)
