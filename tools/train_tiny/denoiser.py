@@ -65,8 +65,7 @@ class Family:
 
     def __init__(self, run: Run, variant: str) -> None:
         self.run = run
-        sampled = {"guidance_scale_high": GUIDANCE, "guidance_scale_low": GUIDANCE, "flow_shift": SHIFT}
-        self.variant: Variant = replace(VARIANTS[variant], **SIZES[variant], **sampled)  # type: ignore[arg-type]
+        self.variant: Variant = replace(VARIANTS[variant], **SIZES[variant])  # type: ignore[arg-type]
         self.vae = vae.load(run.out / ("vae21" if self.variant.latent_channels == 16 else "vae22"), run.device)
         self.text = Text(run)
         self.text.encoder.requires_grad_(False)
@@ -174,14 +173,14 @@ def flow_loss(variant: Variant, expert: nn.Module, span: tuple[float, float], gi
 
 @torch.no_grad()
 def follow(experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examples, sigmas: Sequence[float]) -> Tensor:
-    """Where x, at the first of the sigmas, comes to at the last by Euler's steps, guided as the variant asks for."""
+    """Where x, at the first of the sigmas, comes to at the last by Euler's steps, guided."""
     variant = family.variant
     both = (given, given._replace(text=family.unprompted[:1].expand(len(x), -1, -1)))
     for sigma, following in pairwise(sigmas):
         number = next(number for number, (low, _) in enumerate(family.spans) if sigma >= low)
         at = torch.full((len(x),), sigma, device=x.device)
         prompted, unprompted = (velocity(variant, experts[number], x, at, one) for one in both)
-        x = x + (following - sigma) * torch.lerp(unprompted, prompted, variant.guidance_scale_high)
+        x = x + (following - sigma) * torch.lerp(unprompted, prompted, GUIDANCE)
     return torch.lerp(x, given.latents.float(), given.image.float()) if variant.image == "optional" else x
 
 
@@ -210,7 +209,7 @@ def train(run: Run, variant: str, number: int) -> None:
         store(WanTransformer3DModel.from_config(expert.config), averages[0], family.folder / family.names[number])
         if family.there():
             stored = [family.expert(each) for each in range(len(family.names))]
-            sigmas = shifted(20, family.variant.flow_shift)
+            sigmas = shifted(20, SHIFT)
             say_right(family, lambda x, given: follow(stored, family, x, given, sigmas))
 
     pools = [

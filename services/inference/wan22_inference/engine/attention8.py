@@ -16,7 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wan22_inference.engine.attention import load_flash_attention_3, refuse_flash_attention_3, sdpa
+from wan22_inference.engine.attention import (
+    load_flash_attention_3,
+    refuse_after_trial,
+    refuse_flash_attention_3,
+    sdpa,
+)
 from wan22_inference.engine.heads8 import SAMPLED, Heads8, centre, normed_scale
 from wan22_inference.engine.operations import Operations
 from wan22_inference.engine.rope import Rotary
@@ -94,12 +99,4 @@ def _try(attend: Attend8, device: torch.device, head_dim: int) -> str | None:
     scale = torch.tensor([[0.01, 0.02]], device=device)
     drawn = torch.randn(3, 1, 192, 2, head_dim, generator=generator).to(device)
     q, k, v = (Heads8((one / scale[:, None, :, None]).to(torch.float8_e4m3fn), scale) for one in drawn)
-    try:
-        out = attend(q, k, v).float()
-    except torch.OutOfMemoryError:
-        raise  # says nothing about the backend
-    except RuntimeError as error:
-        return f"its trial failed ({error})"
-    expected = plain(q, k, v)
-    difference = float((out - expected).norm() / expected.norm())
-    return None if difference <= _TOLERANCE else f"its trial's relative error was {difference:.2g}"
+    return refuse_after_trial(lambda: attend(q, k, v), plain(q, k, v), _TOLERANCE)
