@@ -66,7 +66,7 @@ class S3Server:
             "-master.electionTimeout=1s",
             "-master.volumeSizeLimitMB=64",
             "-volume.max=0",
-            "-volume.minFreeSpace=1",
+            "-volume.minFreeSpace=64MiB",  # its own default is a share of the disk, however large
         ]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # further services of its, on fixed ports
         command += [f"-{name}={port}" for name, port in self._ports.items()]
@@ -105,9 +105,12 @@ class S3Server:
         return len(answer.raise_for_status().json()["Entries"] or ())
 
     def kill(self) -> None:
-        """SIGKILL, and waits for the end."""
+        """SIGKILL, waits for the end, and removes the sockets that it leaves where nobody else would."""
         self._started().send_signal(signal.SIGKILL)
         self._started().wait(10)
+        for port in self._ports.values():
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108  # SeaweedFS's own choice
+                socket.unlink(missing_ok=True)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
