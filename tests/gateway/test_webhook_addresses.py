@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import socket
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpcore
 import pytest
@@ -71,6 +75,9 @@ def test_no_address_becomes_public_by_being_written_as_another_kind(address: ipa
         "https://example.com/a b",
         "https://example.com:99999/",
         "https://[::1/",
+        "https://a..b/",
+        "https://.example.com/",
+        f"https://{64 * 'a'}.com/",
         "https://example.com/\r\nX: y",
         "https://example.com/" + "x" * 2048,
         "example.com",
@@ -82,12 +89,69 @@ def test_an_address_that_is_no_plain_https_url_is_refused(url: str) -> None:
     assert caught.value.violations[0].field == "webhook_url"
 
 
-async def test_a_name_that_leads_inside_is_not_connected_to() -> None:
-    for host in ("localhost", "127.0.0.1", "::1", "0x7f000001", "127.1"):
-        with pytest.raises((FailedPrecondition, httpcore.ConnectError)) as caught:
-            await CheckedBackend().connect_tcp(host, 1)
-        if isinstance(caught.value, FailedPrecondition):
-            assert "127.0.0.1" not in caught.value.message
+@given(st.text(st.sampled_from("aé.-_[]:%0"), max_size=8), st.integers(0, 70))
+def test_the_host_of_a_url_that_is_taken_can_be_looked_up(start: str, length: int) -> None:
+    try:
+        url = check_url(f"https://{start}{length * 'a'}.test/", "webhook_url")
+    except InvalidRequest:
+        return
+    (urlsplit(url).hostname or "").encode("idna")  # which getaddrinfo does
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "::ffff:127.0.0.1", "0x7f000001", "127.1", "0"])
+async def test_a_name_that_leads_inside_is_not_connected_to(host: str) -> None:
+    with pytest.raises(FailedPrecondition, match=r"^The host is not a public one, and its network is not allowed\.$"):
+        await CheckedBackend().connect_tcp(host, 1)
+
+
+@pytest.mark.parametrize("host", ["a..b", 64 * "a", "nowhere.invalid"])
+async def test_a_name_that_leads_nowhere_is_no_fault_of_the_gateways(host: str) -> None:
+    with pytest.raises(httpcore.ConnectError, match="cannot be looked up"):
+        await CheckedBackend().connect_tcp(host, 1)
+
+
+class Names:
+    """A name service whose one name leads elsewhere at each look-up, as somebody's who rebinds it does."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self.asked: list[str] = []
+        self._answers = list(answers)
+
+    def look_up(self, host: Any, port: Any, *_: Any, **__: Any) -> list[Any]:
+        if host != "rebound.test":  # an address that was checked, which is looked up by nobody
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return [(family, socket.SOCK_STREAM, 6, "", (host, port))]
+        self.asked.append(host)
+        addresses = self._answers.pop(0)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+
+async def test_a_name_that_changes_between_check_and_connect_leads_where_it_was_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    came = asyncio.Event()
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        writer.close()
+
+    names = Names(["127.0.0.1"], ["10.0.0.1"])
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setattr(socket, "getaddrinfo", names.look_up)
+        backend = CheckedBackend(parse_networks("127.0.0.0/8"))
+        stream = await backend.connect_tcp("rebound.test", port, 10.0)
+        await asyncio.wait_for(came.wait(), 10)
+        await stream.aclose()
+        assert names.asked == ["rebound.test"]
+        with pytest.raises(FailedPrecondition):  # the next connection checks anew
+            await backend.connect_tcp("rebound.test", port, 10.0)
+
+
+async def test_a_name_that_leads_outside_and_inside_is_not_connected_to_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", Names(["8.8.8.8", "127.0.0.1"]).look_up)
+    with pytest.raises(FailedPrecondition, match="not a public one"):
+        await CheckedBackend().connect_tcp("rebound.test", 1)
 
 
 async def test_an_allowed_network_may_be_reached_and_no_other() -> None:

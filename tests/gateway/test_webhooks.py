@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from wan22.client import Client
 from wan22.errors import FailedPrecondition, InvalidRequest, Reason, Unavailable
 from wan22.v1.generation_pb2 import Generation
+from wan22_gateway import lifecycle
+from wan22_gateway.store import webhooks
+from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.schema import deliveries as delivery_table
 from wan22_gateway.webhooks.addresses import parse_networks
-from wan22_gateway.webhooks.dispatcher import retry_after
+from wan22_gateway.webhooks.dispatcher import WebhookDispatcher, retry_after
 from wan22_gateway.webhooks.poster import Poster
 from wan22_gateway.webhooks.signature import new_secret, signed_headers
 from wan22_testing.authority import Authority
 from wan22_testing.wan22_command import Wan22Command
 
-from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with
+from . import rows
+from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with, until
 from .webhook_receiver import Receiver, receiving
 
 HERE = "127.0.0.0/8"
@@ -136,6 +142,35 @@ async def test_an_address_inside_is_refused_at_connect_and_says_nothing_of_it(
         assert receiver.received == []
 
 
+async def test_what_cannot_be_sent_delays_no_other_delivery(database: Database, authority: Authority) -> None:
+    async with receiving(authority.issue("receiver")) as receiver, Poster(parse_networks(HERE), authority.ca) as poster:
+
+        def prepare(tx: Transaction) -> None:
+            webhooks.apply(tx, "default", url=url_of(receiver), include_prompt=False, secret=new_secret(), rotate=False)
+            for _ in range(2):
+                lifecycle.request_cancel(tx, rows.add_generation(tx))
+            first = select(delivery_table.c.id).limit(1).scalar_subquery()
+            strange = update(delivery_table).where(delivery_table.c.id == first)
+            tx.execute(strange.values(url="https://[no/"))  # which check_url has never let in
+
+        await database.write(prepare)
+        work = asyncio.create_task(WebhookDispatcher(database, poster).run())
+        await receiver.until(1)
+
+        async def both_are_tried() -> bool:
+            found = await database.read(webhooks.page, "default", "", 10)
+            said = sorted((row.state, row.last_error) for row in found)
+            fault = "The gateway failed to send it by a fault of its own; its log has more."
+            return said == [("DELIVERED", ""), ("PENDING", fault)]
+
+        async with asyncio.timeout(60):
+            await until(both_are_tried)
+        assert not work.done()
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+
+
 async def test_redirects_are_not_followed_and_certificates_must_be_trusted(
     tmp_path: Path, authority: Authority
 ) -> None:
@@ -187,4 +222,5 @@ def test_retry_after_is_read_in_both_forms() -> None:
     assert later is not None
     assert 50 < later <= 60
     assert retry_after("soon") is None
+    assert retry_after("Mon, 01 Jan 2024 00:00:00 +99999999999999999999") is None
     assert retry_after("") is None

@@ -31,6 +31,8 @@ def check_url(url: str, field: str) -> str:
     else:
         if parts.scheme != "https" or not parts.hostname:
             problem = "it does not begin with https:// and a host"
+        elif not is_name(parts.hostname):
+            problem = "its host is no name: each part has 1 to 63 characters"
         elif "@" in parts.netloc:
             problem = "it has credentials, which would be stored and shown"
         elif parts.fragment:
@@ -43,6 +45,15 @@ def check_url(url: str, field: str) -> str:
         text = f"{field} is {url[:200]!r}, but {problem}: use one such as https://example.com/hook."
         raise InvalidRequest(text, field=field)
     return url
+
+
+def is_name(host: str) -> bool:
+    """Whether a host can be looked up at all: it is an address, or a name whose labels are neither empty nor long."""
+    try:
+        host.encode("idna")  # as socket.getaddrinfo does, which raises what is no OSError
+    except UnicodeError:
+        return False
+    return True
 
 
 def is_public(address: Address) -> bool:
@@ -90,7 +101,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         """Looks up, checks, and connects to the first address that answers."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError("the host's name cannot be looked up") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:

@@ -56,6 +56,9 @@ class WebhookDispatcher:
             answer = await self._poster.post(one.url, headers, one.payload, seconds=TRY_SECONDS)
         except Wan22Error as error:
             await self._refused(one, error.message, None)
+        except Exception:  # a fault of ours must not take the other deliveries, and the gateway, along
+            log.exception("deliveries/%s, try %d", one.id, one.number)
+            await self._refused(one, "The gateway failed to send it by a fault of its own; its log has more.", None)
         else:
             if 200 <= answer.status < 300:
                 await self._database.write(webhooks.taken, one)
@@ -77,7 +80,7 @@ def retry_after(value: str) -> float | None:
         return float(value)
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
