@@ -64,7 +64,7 @@ class Caches:
         async with self._locks.setdefault(namespace, asyncio.Lock()):
             known = self._seen.get(namespace)
             if known is None or time.monotonic() - known[0] > FRESH_SECONDS:
-                pods = await self._cluster.list(POD, namespace, labels=f"{COMPONENT}={NODE_CACHE}")
+                pods = await self._cluster.list(POD, namespace, labels=f"{COMPONENT}={NODE_CACHE}", cached=True)
                 found = [cache for pod in pods if (cache := _cache_of(pod)) is not None]
                 asked = await asyncio.gather(*(self._ask(cache) for cache in found))
                 known = (time.monotonic(), sorted(asked, key=lambda cache: cache.node))

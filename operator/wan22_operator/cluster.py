@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,9 @@ FIELD_MANAGER = "wan22-operator"
 ANSWER_SECONDS = 20.0
 """How long one answer may take: a half-open connection is noticed after that."""
 APPLY = "application/apply-patch+yaml"
+JSON = "application/json"
+NAMES = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""Asks for what a list's objects are called, without the rest of them."""
 CONNECTIONS = 50
 
 
@@ -63,10 +66,14 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
 
 
 class Cluster:
-    """One API server as one user; use as an async context manager. Every call raises ApiFailure."""
+    """One API server as one user; use as an async context manager. Every call raises ApiFailure.
 
-    def __init__(self, configuration: Configuration) -> None:
+    `observe` hears of each call its method and the code of its answer, 0 where there was none.
+    """
+
+    def __init__(self, configuration: Configuration, observe: Callable[[str, int], None] = lambda *_: None) -> None:
         self.configuration = configuration
+        self._observe = observe
 
     async def __aenter__(self) -> Self:
         self._client = ApiClient(self.configuration)
@@ -88,10 +95,24 @@ class Cluster:
                 return None
             raise
 
-    async def list(self, resource: Resource, namespace: str | None = None, *, labels: str = "") -> list[Object]:
-        """The objects with these labels, of a namespace or of all."""
+    async def list(
+        self, resource: Resource, namespace: str | None = None, *, labels: str = "", cached: bool = False
+    ) -> list[Object]:
+        """The objects with these labels, of a namespace or of all.
+
+        Those that are `cached` are what the API server has in memory, which may be moments old; else it reads every
+        object of the namespace from its store, whatever the labels.
+        """
         query = {"labelSelector": labels} if labels else {}
+        if cached:
+            query["resourceVersion"] = "0"
         answer = await self._call("GET", resource.path(namespace), query=query)
+        found: list[Object] = answer["items"]
+        return found
+
+    async def names(self, resource: Resource, namespace: str | None = None) -> list[Object]:
+        """The metadata of all objects of a namespace or of all."""
+        answer = await self._call("GET", resource.path(namespace), accept=NAMES)
         found: list[Object] = answer["items"]
         return found
 
@@ -134,9 +155,10 @@ class Cluster:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Object:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         prepared = await self._client.param_serialize(
             method, path, query_params=list((query or {}).items()), header_params=headers, auth_settings=["BearerToken"]
         )
@@ -146,8 +168,10 @@ class Cluster:
                 response = await self._client.call_api(method, url, headers, body)
                 content = await response.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._observe(method, 0)
             text = f"{method} {path}: the Kubernetes API does not answer ({type(error).__name__}: {error})."
             raise ApiFailure(0, "Unreachable", text) from error
+        self._observe(method, response.status)
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise _failure(response.status, content)
         answer: Object = json.loads(content)

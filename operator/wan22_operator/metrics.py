@@ -22,6 +22,12 @@ class Metrics:
         self._failures = Counter(
             "wan22_operator_round_failures", "Rounds that failed, by reason", ["reason"], registry=self.registry
         )
+        self._requests = Counter(
+            "wan22_operator_requests",
+            "Calls of the Kubernetes API by method and the answer's code, 0 without one; its watches left out",
+            ["method", "code"],
+            registry=self.registry,
+        )
         self._counts = {
             WAN_POOL.kind: Gauge("wan22_operator_pools", "WanPools that are looked after", registry=self.registry),
             WAN_MODEL.kind: Gauge("wan22_operator_models", "WanModels that are looked after", registry=self.registry),
@@ -42,6 +48,10 @@ class Metrics:
         keys = self._looked_after.setdefault(kind, set())
         keys.add(key)
         self._counts[kind].set(len(keys))
+
+    def requested(self, method: str, code: int) -> None:
+        """The Kubernetes API was called."""
+        self._requests.labels(method, code).inc()
 
     def round_failed(self, reason: str) -> None:
         """A round was not done to its end."""

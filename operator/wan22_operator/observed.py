@@ -73,12 +73,14 @@ class Sources:
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
             return None
         spec, status = PoolSpec.parse(manifest), manifest.get("status", {})
-        labelled = await self.cluster.list(POD, key.namespace, labels=key.selector)
+        record = Record.from_status(status, time.time())
+        pods = await self._pods(key, spec, record)
         model, error = await self._model(spec)
         caches = await self.caches.of(key.namespace)
         used: Mapping[str, int] = {}
         if uses_caches(spec, caches):
-            used = gpus_in_use(await self.cluster.list(POD, key.namespace, labels=f"{OURS},{COMPONENT}={WORKER}"))
+            workers = f"{OURS},{COMPONENT}={WORKER}"
+            used = gpus_in_use(await self.cluster.list(POD, key.namespace, labels=workers, cached=True))
         now = time.time()
         view = self.gateway.views.get(key.pool)
         stale = STALE_ROUNDS * self.settings.resync_seconds
@@ -86,8 +88,8 @@ class Sources:
             now=now,
             spec=spec,
             status=status,
-            record=Record.from_status(status, now),
-            pods=[pod for pod in labelled if _owner(pod) == spec.uid],
+            record=record,
+            pods=pods,
             nodes=await self.nodes.all(),
             view=view,
             told=view is not None and view.pool.demand.complete and now - view.time < stale,
@@ -96,6 +98,21 @@ class Sources:
             model=model,
             model_error=error,
         )
+
+    async def _pods(self, key: PoolKey, spec: PoolSpec, record: Record) -> list[Object]:
+        """The pool's own: from the API server's memory if every worker that is recorded has one there, else exactly.
+
+        So no worker is taken for gone, and none is made again, because that memory is late. All else that it may be
+        late with is met by preconditions.
+        """
+        pods: list[Object] = []
+        for cached in (True, False):
+            labelled = await self.cluster.list(POD, key.namespace, labels=key.selector, cached=cached)
+            pods = [pod for pod in labelled if _owner(pod) == spec.uid]
+            uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods}
+            if all(uids.get(worker.name) == (worker.uid or uids.get(worker.name, "")) for worker in record.workers):
+                break
+        return pods
 
     async def _model(self, spec: PoolSpec) -> tuple[Resolved | None, str | None]:
         try:

@@ -45,9 +45,11 @@ STUCK_SECONDS = 120.0
 class Operator:
     """The parts, and what wakes what."""
 
-    def __init__(self, cluster: Cluster, gateway: Gateway, models: ModelClient, settings: OperatorSettings) -> None:
+    def __init__(
+        self, cluster: Cluster, gateway: Gateway, models: ModelClient, settings: OperatorSettings, metrics: Metrics
+    ) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = metrics
         self._gateway = gateway
         self._nodes = Nodes(cluster)
         self._ready: dict[str, bool] = {}
@@ -114,14 +116,16 @@ class Operator:
 async def parts(settings: OperatorSettings) -> AsyncIterator[tuple[Operator, Cluster]]:
     """The operator's parts, connected while the context lasts."""
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(Cluster(await load_configuration(settings.kubeconfig)))
+        metrics = Metrics()
+        configuration = await load_configuration(settings.kubeconfig)
+        cluster = await stack.enter_async_context(Cluster(configuration, metrics.requested))
         registry = ModelClient(
             settings.registry, settings.tls, first_patience=REGISTRY_PATIENCE, patience=REGISTRY_PATIENCE
         )
         models = await stack.enter_async_context(registry)
         gateway = Gateway(settings.gateway, settings.tls, settings.api_key.get_secret_value())
         await stack.enter_async_context(gateway)
-        operator = Operator(cluster, gateway, models, settings)
+        operator = Operator(cluster, gateway, models, settings, metrics)
         stack.push_async_callback(operator.caches.close)
         yield operator, cluster
 

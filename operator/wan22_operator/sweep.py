@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from wan22.errors import FailedPrecondition, Wan22Error
 from wan22.v1 import pool_pb2
 from wan22_operator.budget import Budget
-from wan22_operator.cluster import ApiFailure, Cluster, Object
+from wan22_operator.cluster import ApiFailure, Cluster
 from wan22_operator.gateway import Gateway
 from wan22_operator.names import PoolKey
 from wan22_operator.pools import Pools
@@ -56,10 +56,10 @@ class Sweep:
 
     async def _sweep(self) -> None:
         claims = await self._budget.read()
-        keys = {PoolKey.of(manifest) for manifest in await list_all(self._cluster, WAN_POOL, self._settings)}
+        keys = {*await self._keys(WAN_POOL)}
         for key in keys - self._pools.keys:
             self._pools.wake(key)
-        models = {PoolKey.of(manifest) for manifest in await list_all(self._cluster, WAN_MODEL, self._settings)}
+        models = {*await self._keys(WAN_MODEL)}
         for key in models - self._models.keys:
             self._models.wake(key)
         await self._undeclare(keys)
@@ -67,6 +67,16 @@ class Sweep:
         ended = [key for key in gone if not await self._cluster.list(POD, key.namespace, labels=key.selector)]
         if ended:
             await self._budget.free(claims, ended)
+
+    async def _keys(self, resource: Resource) -> list[PoolKey]:
+        """Those of all namespaces that are looked after, as they are and not as they were: what is not there goes."""
+        if not self._settings.namespaces:
+            return [PoolKey.of(found) for found in await self._cluster.names(resource)]
+        return [
+            PoolKey.of(found)
+            for namespace in self._settings.namespaces
+            for found in await self._cluster.names(resource, namespace)
+        ]
 
     async def _undeclare(self, keys: Iterable[PoolKey]) -> None:
         """Takes from the gateway what was deleted here.
@@ -99,10 +109,3 @@ def _closed(pool: pool_pb2.Pool) -> pool_pb2.Pool:
     closed.ClearField("demand")
     closed.max_workers = 0
     return closed
-
-
-async def list_all(cluster: Cluster, resource: Resource, settings: OperatorSettings) -> list[Object]:
-    """The objects of all namespaces that are looked after. Raises ApiFailure."""
-    if not settings.namespaces:
-        return await cluster.list(resource)
-    return [found for namespace in settings.namespaces for found in await cluster.list(resource, namespace)]

@@ -39,9 +39,10 @@ HAPPENS = {
 async def stormy(world: World, faults: int) -> None:
     """Clients ask, nodes and workers die, the spec changes, and calls go wrong, until so many have.
 
-    Writes that come late are not counted: they are more than all else.
+    Writes and reads that come late are not counted: they are more than all else.
     """
-    while world.faults.counts.total() - world.faults.counts[Fault.LATE] < faults:
+    counts = world.faults.counts
+    while counts.total() - counts[Fault.LATE] - counts[Fault.OLD] < faults:
         world.pass_time(world.rng.choice(PAUSES))
         match world.rng.choices(list(HAPPENS), list(HAPPENS.values()))[0]:
             case "demand changes":

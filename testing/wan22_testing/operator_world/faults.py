@@ -14,6 +14,8 @@ from wan22_operator.cluster import ApiFailure
 STALL_SECONDS = 30.0
 LATE_SHARE = 0.25
 """Of writes that rest on what was read before."""
+OLD_SHARE = 0.25
+"""Of reads from the API server's memory."""
 MOST_ROUNDS = 6
 T = TypeVar("T")
 
@@ -37,10 +39,11 @@ class Fault(StrEnum):
     STALLED_LOST = "stalled for 30 s, and not done"
     RIVAL = "another operator's whole round in the middle"
     LATE = "written after another operator's rounds, on what was read before them"
+    OLD = "read from a memory that is late"
 
 
-_WEIGHTS = {Fault.STALLED: 3, Fault.RIVAL: 5, Fault.LATE: 0}
-"""Those that time passes in, or another writer: what goes wrong by them goes wrong seldom. LATE has its own share."""
+_WEIGHTS = {Fault.STALLED: 3, Fault.RIVAL: 5, Fault.LATE: 0, Fault.OLD: 0}
+"""Those that time passes in, or another writer: what goes wrong by them goes wrong seldom. Two have their own shares."""
 _CODES = {
     Fault.CONFLICT: (409, "Conflict"),
     Fault.GONE: (410, "Expired"),
@@ -68,6 +71,12 @@ class Faults:
         self._rng = rng
         self._pass_time = pass_time
         self._rival = rival
+
+    def reads_old(self) -> bool:
+        """Whether what is read from memory now is as old as what was read there before."""
+        old = bool(self.share) and self._rng.random() < OLD_SHARE
+        self.counts[Fault.OLD] += old
+        return old
 
     async def call(self, do: Callable[[], T], *, of_gateway: bool = False, rests_on_read: bool = False) -> T:
         """The call's answer, or what became of it. Raises ApiFailure, or Unavailable of the gateway; Killed.

@@ -26,6 +26,8 @@ class MemoryCluster(Cluster):
         self._deleted = deleted
         """Hears of each pod that is told to end."""
         self._objects: dict[Key, Object] = {}
+        self._cache: dict[str, list[Object]] = {}
+        """By kind, what was listed from the API server's memory when that was up to date last."""
         self._version = 0
         self.created: set[str] = set()
         """Names of all pods there ever were."""
@@ -36,14 +38,21 @@ class MemoryCluster(Cluster):
         """A copy of it."""
         return await self.faults.call(lambda: copy.deepcopy(self._has(resource, namespace, name)))
 
-    async def list(self, resource: Resource, namespace: str | None = None, *, labels: str = "") -> list[Object]:
-        """Copies of those of the namespace, or of all, that have all these labels."""
+    async def list(
+        self, resource: Resource, namespace: str | None = None, *, labels: str = "", cached: bool = False
+    ) -> list[Object]:
+        """Copies of those of the namespace, or of all, that have all these labels; `cached` ones may be old."""
         wanted = dict(label.split("=") for label in labels.split(",")) if labels else {}
 
         def found() -> list[Object]:
+            objects = [*self.all(resource)]
+            if cached:
+                if not self.faults.reads_old():
+                    self._cache[resource.kind] = copy.deepcopy(objects)
+                objects = self._cache.get(resource.kind, objects)
             return [
                 copy.deepcopy(one)
-                for one in self.all(resource)
+                for one in objects
                 if namespace in {None, one["metadata"].get("namespace")}
                 and wanted.items() <= one["metadata"].get("labels", {}).items()
             ]
