@@ -26,6 +26,8 @@ PORT = 50053
 CALL_SECONDS = 3.0
 FRESH_SECONDS = 2.0
 """How long an answer is taken for the present state."""
+SILENT_SECONDS = 15.0
+"""How long one that did not answer is not asked again: the rounds of all pools wait for each try."""
 VOLUME = "cache"
 """Of the cache's pod: its claim is what workers of the node are given."""
 
@@ -58,6 +60,8 @@ class Caches:
         self._seen: dict[str, tuple[float, Sequence[NodeCache]]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._silent: dict[str, tuple[float, NodeCache]] = {}
+        """By address, when one did not answer last, and as what it was seen then."""
 
     async def of(self, namespace: str) -> Sequence[NodeCache]:
         """The namespace's caches, by node. Raises ApiFailure; a cache that does not answer is among them."""
@@ -85,11 +89,17 @@ class Caches:
             await channel.close()
 
     async def _ask(self, cache: NodeCache) -> NodeCache:
+        silent = self._silent.pop(cache.address, None)
+        if silent is not None and time.monotonic() - silent[0] < SILENT_SECONDS:
+            self._silent[cache.address] = silent
+            return silent[1]
         try:
             said: cache_pb2.Cache = await self._call(cache, "GetCache", cache_pb2.GetCacheRequest())
         except Wan22Error as error:
             text = f"The cache of node {cache.node} does not answer: {error.message}"
-            return NodeCache(cache.node, cache.claim, cache.address, error=text)
+            seen = NodeCache(cache.node, cache.claim, cache.address, error=text)
+            self._silent[cache.address] = (time.monotonic(), seen)
+            return seen
         versions = {one.version or one.reference: one for one in said.versions}
         quota = said.quota_bytes if said.HasField("quota_bytes") else None
         return NodeCache(

@@ -95,6 +95,12 @@ class Cluster:
                 return None
             raise
 
+    async def names(self, resource: Resource, namespace: str | None = None) -> list[Object]:
+        """The metadata of all objects of a namespace or of all."""
+        answer = await self._call("GET", resource.path(namespace), accept=NAMES)
+        found: list[Object] = answer["items"] or []
+        return found
+
     async def list(
         self, resource: Resource, namespace: str | None = None, *, labels: str = "", cached: bool = False
     ) -> list[Object]:
@@ -107,12 +113,6 @@ class Cluster:
         if cached:
             query["resourceVersion"] = "0"
         answer = await self._call("GET", resource.path(namespace), query=query)
-        found: list[Object] = answer["items"]
-        return found
-
-    async def names(self, resource: Resource, namespace: str | None = None) -> list[Object]:
-        """The metadata of all objects of a namespace or of all."""
-        answer = await self._call("GET", resource.path(namespace), accept=NAMES)
         found: list[Object] = answer["items"]
         return found
 

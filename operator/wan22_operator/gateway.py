@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +29,8 @@ MAX_INTERVAL_SECONDS = 5.0
 SILENCE_SECONDS = 3 * MAX_INTERVAL_SECONDS
 """A stream that is silent for so long is half-open: another one is opened."""
 RETRY_SECONDS = 1.0
+LONGEST_MESSAGE = 64 << 20
+"""Bytes: a message of the stream has all pools, some 10 KB each where their queues are long."""
 DRAIN_LEASE_SECONDS = 120.0
 """How long a fence holds without being renewed: some rounds of the operator."""
 
@@ -39,6 +41,8 @@ class PoolView:
 
     pool: pool_pb2.Pool
     time: float
+    gist: object = field(default=None, repr=False, compare=False)
+    """What of it wakes the pool's loop."""
 
 
 class Gateway:
@@ -53,7 +57,7 @@ class Gateway:
         """Why there is no stream now; None while there is one."""
 
     async def __aenter__(self) -> Self:
-        self._channel = open_channel(self.target, self._tls)
+        self._channel = open_channel(self.target, self._tls, longest_message=LONGEST_MESSAGE)
         self._stub: PoolServiceAsyncStub = pool_pb2_grpc.PoolServiceStub(self._channel)
         return self
 
@@ -141,10 +145,10 @@ class Gateway:
             log.info("The gateway %s tells its figures.", self.target)
         self.error = None
         now = time.time()
-        before, self._views = self._views, {pool.name: PoolView(pool, now) for pool in answer.pools}
+        before, self._views = self._views, {pool.name: PoolView(pool, now, _gist(pool)) for pool in answer.pools}
         for name in before.keys() | self._views.keys():
             old, new = before.get(name), self._views.get(name)
-            if old is None or new is None or _gist(old.pool) != _gist(new.pool):
+            if old is None or new is None or old.gist != new.gist:
                 changed(name)
 
 

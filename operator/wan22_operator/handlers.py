@@ -15,10 +15,13 @@ from wan22_operator.names import OURS, POOL, PoolKey
 from wan22_operator.resources import GROUP, VERSION
 from wan22_operator.settings import OperatorSettings
 from wan22_operator.watch_log import read_watches
+from wan22_operator.watch_session import watch_session
 
 WATCH_SECONDS, WATCH_CLIENT_SECONDS = 60, 70
 """How long a watch lasts at the server, and here: one that has died silently is opened anew after that."""
 CONNECT_SECONDS = 10.0
+LISTED_AT_ONCE = 200
+"""Objects: thousands in one answer would be the most memory that the operator ever takes."""
 
 
 class Sleepers(Protocol):
@@ -42,7 +45,7 @@ def registry_of(sleepers: Sleepers, configuration: Configuration) -> kopf.Operat
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
+    async def login(**_: Any) -> kopf.AiohttpSession:
         return await _connection(configuration)
 
     @kopf.on.event(GROUP, VERSION, "wanpools", registry=registry)
@@ -80,6 +83,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = WATCH_CLIENT_SECONDS
     settings.watching.inactivity_timeout = WATCH_CLIENT_SECONDS
     settings.watching.connect_timeout = CONNECT_SECONDS
+    settings.watching.chunk_size = LISTED_AT_ONCE
     settings.process.ultimate_exiting_timeout = 10.0
     for plural in ("pods", "services", "serviceaccounts"):
         settings.watching.label_selectors["", "v1", plural] = OURS
@@ -103,14 +107,14 @@ async def watch(sleepers: Sleepers, configuration: Configuration, settings: Oper
     )
 
 
-async def _connection(configuration: Configuration) -> kopf.ConnectionInfo:
+async def _connection(configuration: Configuration) -> kopf.AiohttpSession:
     """The same API server and user as everything else; kopf asks again when a token has expired."""
     if configuration.refresh_api_key_hook is not None:
         refreshing = configuration.refresh_api_key_hook(configuration)
         if isawaitable(refreshing):
             await refreshing
     scheme, _, token = (configuration.api_key.get("BearerToken") or "").rpartition(" ")
-    return kopf.ConnectionInfo(
+    info = kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,
@@ -119,3 +123,4 @@ async def _connection(configuration: Configuration) -> kopf.ConnectionInfo:
         scheme=scheme or None,
         token=token or None,
     )
+    return kopf.AiohttpSession(server=configuration.host, aiohttp_session=watch_session(info))

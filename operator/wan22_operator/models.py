@@ -6,10 +6,15 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, Wan22Error
+from wan22.errors import DeadlineExceeded, FailedPrecondition, InvalidRequest, NotFound, Reason, Unavailable, Wan22Error
 from wan22.model_client import ModelClient
 from wan22.names import VersionReference
 from wan22.v1.model_pb2 import Version
+
+ANSWER_SECONDS = 5.0
+"""How long one answer may take: a registry may be stopped, or half cut off."""
+SILENT_SECONDS = 10.0
+"""How long a registry that did not answer is not asked again: each try takes time, and all pools wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,8 @@ class Models:
         self._client = client
         self._keep_seconds = keep_seconds
         self._known: dict[str, tuple[float, Version]] = {}
+        self._silent: tuple[float, Wan22Error] | None = None
+        """When the registry did not answer last, and what was the matter."""
         self._asking: dict[str, asyncio.Lock] = {}
 
     async def resolve(self, reference: str, precision: str | None = None) -> Resolved:
@@ -39,8 +46,7 @@ class Models:
         async with self._asking.setdefault(reference, asyncio.Lock()):
             known = self._known.get(reference)
             if known is None or time.monotonic() - known[0] > self._keep_seconds:
-                known = (time.monotonic(), await self._client.resolve(reference))
-                self._known[reference] = known
+                known = self._known[reference] = (time.monotonic(), await self._ask(reference))
         version = known[1]
         if version.HasField("adapter"):
             text = f"{reference} is a LoRA adapter, which is added to a model: name a model."
@@ -50,6 +56,23 @@ class Models:
             text = f"{reference} is of precision {', '.join(sorted(others))}, not {precision}: name another tag."
             raise FailedPrecondition(text, reason=Reason.MODEL_MISFIT)
         return Resolved(version.name, version.variant, version.size_bytes)
+
+    async def _ask(self, reference: str) -> Version:
+        if self._silent is not None and time.monotonic() - self._silent[0] < SILENT_SECONDS:
+            raise self._silent[1].with_traceback(None)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                version = await self._client.resolve(reference)
+        except (Unavailable, DeadlineExceeded) as error:
+            self._silent = (time.monotonic(), error)
+            raise
+        except TimeoutError as error:
+            text = f"The registry does not answer within {ANSWER_SECONDS:g} s."
+            silent = DeadlineExceeded(text)
+            self._silent = (time.monotonic(), silent)
+            raise silent from error
+        self._silent = None
+        return version
 
 
 def waiting_for(reference: str, error: Wan22Error) -> str:

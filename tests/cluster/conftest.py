@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -14,9 +13,7 @@ from wan22_testing.cluster.programs import API_SERVER, CONTROLLERS, Programs
 from wan22_testing.process_kubelet.kubelet import ProcessKubelet
 from wan22_testing.service_process import ServiceProcess
 
-from .operated import Operated, nodes_of, operated_on, started
-
-CRDS = Path(__file__).parents[2] / "helm/wan22/files/crds"
+from .operated import CRDS, Operated, nodes_of, operated_on, started
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from wan22_testing.tiny_models import shared_folder
 
 from .waiting import patience
 
+CRDS = Path(__file__).parents[2] / "helm/wan22/files/crds"
 CHART = str(Path(__file__).parents[2] / "helm/wan22")
 T2V = "t2v-a14b-tiny"
 MODEL = "wan2.2-t2v-a14b-tiny"
@@ -170,10 +171,16 @@ def nodes_of(
 
 @asynccontextmanager
 async def operated_on(
-    plane: ControlPlane, programs: Programs, folder: Path, namespace: str, **settings: object
+    plane: ControlPlane,
+    programs: Programs,
+    folder: Path,
+    namespace: str,
+    *,
+    worker_lease_seconds: float = 4,
+    **settings: object,
 ) -> AsyncIterator[Operated]:
     """A namespace with a gateway, and a registry that has the tiny model; `settings` are those of its operators."""
-    async with Installation(folder, worker_lease_seconds=4) as running:
+    async with Installation(folder, worker_lease_seconds=worker_lease_seconds) as running:
         await running.push(T2V, shared_folder(T2V))
         operated = Operated(plane, Helm(programs, plane.kubeconfig), running, namespace, **settings)
         operated.grant(folder)

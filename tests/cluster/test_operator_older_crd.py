@@ -15,8 +15,7 @@ from wan22_testing.cluster.programs import CONTROLLERS, Programs
 from wan22_testing.installation import Installation
 from wan22_testing.tiny_models import shared_folder
 
-from .conftest import CRDS
-from .operated import T2V, Operated, until
+from .operated import CRDS, T2V, Operated, until
 
 NAMESPACE = "operator-older"
 REST_SECONDS = 8.0

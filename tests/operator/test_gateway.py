@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -46,3 +48,35 @@ async def test_a_gateway_of_the_release_before_is_told_without_the_earlier_versi
         with pytest.raises(InvalidRequest, match="variant is missing"):
             await gateway.apply(pool_pb2.Pool(name=KEY.pool))
     assert [(told.model_version, list(told.earlier_versions)) for told in older.applied] == [(OTHER_VERSION, [])]
+
+
+class CrowdedGateway(pool_pb2_grpc.PoolServiceServicer):
+    """Tells once of so many pools with long queues that gRPC's usual limit is passed."""
+
+    def __init__(self) -> None:
+        queued = [pool_pb2.DemandBucket(count=1, predicted_seconds=60.0 + number) for number in range(256)]
+        demand = pool_pb2.Demand(queued=queued, complete=True)
+        self.pools = [pool_pb2.Pool(name=f"pools/videos.pool-{number}", demand=demand) for number in range(2000)]
+
+    async def WatchPools(
+        self, request: pool_pb2.WatchPoolsRequest, context: Context
+    ) -> AsyncIterator[pool_pb2.WatchPoolsResponse]:
+        """Once."""
+        yield pool_pb2.WatchPoolsResponse(pools=self.pools)
+        await asyncio.Event().wait()
+
+
+async def test_thousands_of_pools_with_long_queues_are_heard_of() -> None:
+    crowded = CrowdedGateway()  # type: ignore[abstract]  # what else there is answers UNIMPLEMENTED
+    assert sum(pool.ByteSize() for pool in crowded.pools) > 1.2 * (4 << 20)
+    add = partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, crowded)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with (
+        Server([add], host="127.0.0.1", port=0, stop_grace=0.1) as server,
+        Gateway(f"127.0.0.1:{server.port}", None, "") as gateway,
+    ):
+        following = asyncio.create_task(gateway.run(heard.put_nowait))
+        async with asyncio.timeout(30.0):
+            await heard.get()
+        assert gateway.views.keys() == {pool.name for pool in crowded.pools}
+        following.cancel()

@@ -24,3 +24,11 @@ def test_a_state_that_no_worker_has_any_more_is_zero_and_a_pool_that_is_gone_has
     assert value(metrics, "pools") == 0
     assert value(metrics, "workers", **pool, state="Idle") is None
     assert value(metrics, "desired_workers", **pool) is None
+
+
+def test_calls_of_the_kubernetes_api_are_counted_by_what_came_of_them() -> None:
+    metrics = Metrics()
+    for code in (200, 200, 0):
+        metrics.requested("GET", code)
+    assert value(metrics, "requests_total", method="GET", code="200") == 2
+    assert value(metrics, "requests_total", method="GET", code="0") == 1

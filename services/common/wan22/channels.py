@@ -28,12 +28,19 @@ SERVER_OPTIONS = [
 ]
 
 
-def open_channel(target: str, tls: Tls | None = None, *, role: str | None = None) -> grpc.aio.Channel:
+def open_channel(
+    target: str, tls: Tls | None = None, *, role: str | None = None, longest_message: int | None = None
+) -> grpc.aio.Channel:
     """Opens a channel to `host:port` with our keepalive; in plaintext without TLS files.
 
     With `role` the server's certificate must have that DNS name rather than the host's: pods are reached by address.
+    `longest_message` is in bytes; without it it is gRPC's own, 4 MiB.
     """
+    options: list[tuple[str, int | str]] = [*CHANNEL_OPTIONS]
+    if longest_message is not None:
+        options.append(("grpc.max_receive_message_length", longest_message))
     if tls is None:
-        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-    options = CHANNEL_OPTIONS if role is None else [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", role)]
+        return grpc.aio.insecure_channel(target, options=options)
+    if role is not None:
+        options.append(("grpc.ssl_target_name_override", role))
     return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options)

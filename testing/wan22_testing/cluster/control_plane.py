@@ -34,8 +34,8 @@ class ControlPlane:
     """One cluster, all of it under a folder and on free ports of 127.0.0.1; use as a context manager.
 
     Any number run side by side, some 500 MB each. Where the programs' folder has no controller-manager and scheduler
-    (envtest's), it runs without: then nothing is garbage-collected or scheduled. `controller_manager` are more flags
-    of that one. With an `address` other than the loopback's, real nodes call it there, on port 6443.
+    (envtest's), it runs without: then nothing is garbage-collected or scheduled. `controller_manager` and `scheduler`
+    are more flags of those. With an `address` other than the loopback's, real nodes call it there, on port 6443.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class ControlPlane:
         *,
         address: str = LOOPBACK,
         controller_manager: Mapping[str, object] = MappingProxyType({}),
+        scheduler: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         programs.require(*API_SERVER)
         self.folder = folder
@@ -57,6 +58,7 @@ class ControlPlane:
         self._port = free_port() if address == LOOPBACK else NODES_PORT
         self.kubeconfig = self.kubeconfig_of("admin", groups=["system:masters"])
         self._controller_manager = controller_manager
+        self._scheduler = scheduler
         self._etcd_port = free_port()
         self.etcd = self._etcd(self._etcd_port)
         self.api_server = self._api_server(self._etcd_port)
@@ -204,6 +206,8 @@ class ControlPlane:
                 "use-service-account-credentials": "true",
                 **self._controller_manager,
             }
+        else:
+            flags |= self._scheduler
         return self._component(name, flags, port=port, health="/healthz", tls=self._tls)
 
     def _component(

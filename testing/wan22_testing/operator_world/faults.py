@@ -43,7 +43,7 @@ class Fault(StrEnum):
 
 
 _WEIGHTS = {Fault.STALLED: 3, Fault.RIVAL: 5, Fault.LATE: 0, Fault.OLD: 0}
-"""Those that time passes in, or another writer: what goes wrong by them goes wrong seldom. Two have their own shares."""
+"""Those that time passes in, or another writer: what goes wrong by them is seldom. Two have shares of their own."""
 _CODES = {
     Fault.CONFLICT: (409, "Conflict"),
     Fault.GONE: (410, "Expired"),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wan22.bound_to_parent import bound_to_parent
 from wan22_testing.process_kubelet.probe import Place, Probe
+from wan22_testing.process_kubelet.running import Hosted, Running, RunningHosted, RunningProcess, Stage
 
 BACKOFF_GROWTH = 2.0
 MOST_BACKOFFS = 30.0
@@ -36,6 +34,7 @@ class Container:
         spec: Mapping[str, Any],
         *,
         command: Sequence[str],
+        hosted: Hosted | None,
         place: Place,
         folder: Path,
         log: Path,
@@ -55,6 +54,7 @@ class Container:
         self.ended = False
         self._spec = spec
         self._command = command
+        self._hosted = hosted
         self._place = place
         self._folder = folder
         self._log = log
@@ -63,7 +63,7 @@ class Container:
         self._most_backoff = backoff_seconds * MOST_BACKOFFS
         self._grace_seconds = grace_seconds
         self._changed = changed
-        self._process: asyncio.subprocess.Process | None = None
+        self._running: Running | None = None
         self._stopping = asyncio.Event()
         if known is not None:
             self._remember(known)
@@ -77,7 +77,7 @@ class Container:
     @property
     def pid(self) -> int | None:
         """Of the process, while it runs."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
+        return None if self._running is None else self._running.pid
 
     async def run(self) -> None:
         """Runs it until it has ended for good, by the pod's restart policy."""
@@ -102,13 +102,14 @@ class Container:
     def terminate(self) -> None:
         """SIGTERM, and no restart."""
         self._stopping.set()
-        self._signal(signal.SIGTERM)
+        if self._running is not None:
+            self._running.terminate()
 
     def kill(self) -> None:
         """SIGKILL to it and all that it started, and no restart."""
         self._stopping.set()
-        if self.pid is not None:
-            _kill_group(self.pid)
+        if self._running is not None:
+            self._running.kill()
 
     def _remember(self, known: Mapping[str, Any]) -> None:
         """It ran already, on a node that was lost since."""
@@ -126,35 +127,35 @@ class Container:
 
     async def _run_once(self) -> None:
         began = now()
-        program = shutil.which(self._command[0], path=self._place.environment["PATH"])
-        if program is None:
+        running = self._running = await self._start()
+        if running is None:
             self._end(began, 127, "StartError", f"{self._command[0]} is not on PATH")
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *bound_to_parent([program, *self._command[1:]]),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                env=dict(self._place.environment),
-                start_new_session=True,
-            )
-        process = self._process
         if self._stopping.is_set():
-            self._signal(signal.SIGTERM)
+            running.terminate()
         self.state = {"running": {"startedAt": began}}
-        probing = asyncio.create_task(self._probe())
+        probing = asyncio.create_task(self._probe(running))
         self._changed()
         try:
-            code = await process.wait()
+            code = await running.wait()
         finally:
-            _kill_group(process.pid)  # as all processes of a container end with its first one
+            self._running = None
             probing.cancel()
             with suppress(asyncio.CancelledError):
                 await probing
         self._end(began, 128 - code if code < 0 else code, "Error" if code else "Completed")
+
+    async def _start(self) -> Running | None:
+        """The program at work; None where there is no such program."""
+        if self._hosted is not None:
+            stage = Stage(self._command, self._place.environment, self._place.address, self._place.health)
+            return RunningHosted(self._hosted, stage)
+        program = shutil.which(self._command[0], path=self._place.environment["PATH"])
+        if program is None:
+            return None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        command = [program, *self._command[1:]]
+        return await RunningProcess.start(command, self._place.environment, self._folder, self._log)
 
     def _end(self, began: str, code: int, reason: str, message: str = "") -> None:
         self.ready = self.started = False
@@ -162,10 +163,10 @@ class Container:
         self.state = {"terminated": {**ended, **({"message": message} if message else {})}}
         self._changed()
 
-    async def _probe(self) -> None:
+    async def _probe(self, running: Running) -> None:
         startup = self._spec.get("startupProbe")
         if startup and not await Probe(startup, self._place).run(lambda _: None, until_success=True):
-            await self._end_unwell(startup)
+            await self._end_unwell(startup, running)
             return
         self.started = True
         readiness, liveness = self._spec.get("readinessProbe"), self._spec.get("livenessProbe")
@@ -178,25 +179,14 @@ class Container:
                 unwell = asyncio.Event()
                 group.create_task(Probe(liveness, self._place).run(lambda well: None if well else unwell.set()))
                 await unwell.wait()
-                await self._end_unwell(liveness)
+                await self._end_unwell(liveness, running)
 
     def _set_ready(self, ready: bool) -> None:  # noqa: FBT001  # a probe's verdict is its one argument
         self.ready = ready
         self._changed()
 
-    async def _end_unwell(self, probe: Mapping[str, Any]) -> None:
-        """SIGTERM, then SIGKILL; `run` decides whether it starts again. Ends with the process, which cancels it."""
-        self._signal(signal.SIGTERM)
+    async def _end_unwell(self, probe: Mapping[str, Any], running: Running) -> None:
+        """SIGTERM, then SIGKILL; `run` decides whether it starts again. Ends with the program, which cancels it."""
+        running.terminate()
         await asyncio.sleep(probe.get("terminationGracePeriodSeconds", self._grace_seconds))
-        if self.pid is not None:
-            _kill_group(self.pid)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # all of it has ended
-        os.killpg(pid, signal.SIGKILL)
+        running.kill()

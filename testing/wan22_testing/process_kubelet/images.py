@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from wan22_testing.process_kubelet.running import Hosted
+
 
 @dataclass(frozen=True)
 class Image:
@@ -14,6 +16,8 @@ class Image:
     """Its command line, before a container's `args`; a container's `command` replaces it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Its own variables, below those of the container; {pod_ip}, {pod_name} and {node_name} stand for the pod's."""
+    hosted: Hosted | None = None
+    """Runs in the kubelet's own process, in place of one of its own: there may be thousands of them."""
 
 
 class Images:

@@ -32,6 +32,7 @@ class NodeSpec:
     gpus: int = 1
     cpus: int = 64
     memory: str = "512Gi"
+    pods: int = 250
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -174,7 +175,7 @@ class Node:
         room = {
             "cpu": str(self.spec.cpus),
             "memory": self.spec.memory,
-            "pods": "250",
+            "pods": str(self.spec.pods),
             "ephemeral-storage": "1Ti",
             "nvidia.com/gpu": str(self.spec.gpus),
         }

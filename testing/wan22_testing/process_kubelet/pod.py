@@ -156,6 +156,7 @@ class Pod:
         return Container(
             spec,
             command=command_of(spec, pod, image, environment, mounts),
+            hosted=image.hosted,
             place=Place(self.address, ports, environment),
             folder=self._folder / "containers" / spec["name"],
             log=self._around.folder / f"{self.object['metadata']['name']}.{spec['name']}.log",

@@ -9,7 +9,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -26,6 +26,8 @@ class Place:
     """By name."""
     environment: Mapping[str, str]
     """For probes that run a command."""
+    health: dict[str, bool] = field(default_factory=dict)
+    """What a hosted program says of itself, by service."""
 
     def port(self, named: int | str) -> int:
         """The number of a port that is given by number or name."""
@@ -58,6 +60,8 @@ class Probe:
             await asyncio.sleep(spec.get("periodSeconds", 10))
 
     async def _ask(self) -> bool:
+        if self._place.health and (wanted := self._spec.get("grpc")):
+            return self._place.health[wanted.get("service") or ""]
         seconds = float(self._spec.get("timeoutSeconds", 1))
         return await asyncio.to_thread(self._answers, seconds)
 
