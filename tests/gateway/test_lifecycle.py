@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
-from wan22.errors import InternalError
+from wan22.errors import InternalError, InvalidRequest
 from wan22.v1 import generation_pb2
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import FINAL, NEXT, Fence, State, StoredVideo
@@ -114,6 +115,14 @@ async def test_a_lost_worker_gives_the_generation_back_with_the_same_place(datab
     assert again.fence.attempt == 2
     assert again.fence.owner_epoch > claimed.fence.owner_epoch
     assert len(await database.read(quarantine.deaths, generation)) == 1
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(1 << 62, 0), (-(1 << 63), 0), (253_402_300_800, 0), (1, -1)])
+def test_a_time_that_the_protocol_does_not_allow_is_refused_by_name(seconds: int, nanos: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"deadline is {seconds} s and {nanos} ns") as caught:
+        lifecycle.microseconds(Timestamp(seconds=seconds, nanos=nanos), "deadline")
+    assert [violation.field for violation in caught.value.violations] == ["deadline"]
+    assert lifecycle.microseconds(lifecycle.timestamp(7), "deadline") == 7
 
 
 OPERATIONS = st.sampled_from(

@@ -14,7 +14,7 @@ from wan22.names import check_generation, check_key, check_tenant
 from wan22.v1 import admin_pb2, admin_pb2_grpc
 from wan22_gateway.identity.caller import EVERYBODY, audit
 from wan22_gateway.identity.keys import digest, id_of, new_secret
-from wan22_gateway.lifecycle import timestamp
+from wan22_gateway.lifecycle import microseconds, timestamp
 from wan22_gateway.store import keys, quarantine, tenants, webhooks
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.keys import KeyRow
@@ -66,7 +66,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             text = f"description has {len(key.description)} characters: use at most {MAX_DESCRIPTION}."
             raise InvalidRequest(text, field="key.description")
         secret = new_secret()
-        expire = key.expire_time.ToMicroseconds() if key.HasField("expire_time") else None
+        expire = microseconds(key.expire_time, "key.expire_time") if key.HasField("expire_time") else None
 
         def add(tx: Transaction) -> KeyRow:
             if expire is not None and expire <= tx.now:

@@ -207,7 +207,9 @@ class Admission:
         wanted = work(variant, parameters)
         seconds = place.cost.seconds(wanted)
         fitting = None if place.roomiest is None else fit(place.roomiest, variant, parameters, found.device_bytes)
-        deadline = generation.deadline.ToMicroseconds() if generation.HasField("deadline") else None
+        deadline = None
+        if generation.HasField("deadline"):
+            deadline = lifecycle.microseconds(generation.deadline, "generation.deadline")
         start_by = None if deadline is None else deadline - round(place.cost.at_least(wanted) * 1_000_000)
         priority = Priority(generation.priority or Priority.NORMAL)
         return Admitted(variant, pool, parameters, too_long, fitting, seconds, priority, deadline, start_by)

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from sqlalchemy import ColumnElement, Row, and_, case, func, insert, select, update
 
-from wan22.errors import Wan22Error
+from wan22.errors import InvalidRequest, Wan22Error
 from wan22.status import to_status
 from wan22.v1 import generation_pb2
 from wan22_gateway.store import checkpoints, previews, turns, webhooks
@@ -74,6 +74,15 @@ def timestamp(microseconds: int) -> Timestamp:
     message = Timestamp()
     message.FromMicroseconds(microseconds)
     return message
+
+
+def microseconds(given: Timestamp, field: str) -> int:
+    """A caller's time as the store's. Raises InvalidRequest for one that the protocol does not allow."""
+    try:
+        return given.ToMicroseconds()
+    except ValueError:
+        text = f"{field} is {given.seconds} s and {given.nanos} ns: use a time of the years 1 to 9999."
+        raise InvalidRequest(text, field=field) from None
 
 
 def append_event(tx: Transaction, generation: str, **event: Any) -> None:
