@@ -46,3 +46,19 @@ async def test_who_was_followed_before_trouble_with_the_store_is_followed_after_
         await asyncio.wait([second])
     await channels.close()
     await database.close()
+
+
+async def test_a_target_that_no_name_can_be_hides_no_other(tmp_path: Path) -> None:
+    channels, database = WorkerChannels(None), SqliteDatabase(tmp_path)
+    async with asyncio.timeout(120), serve(ScriptedWorkerServicer()) as address:
+        targets = ["a..b:1", f"{64 * 'a'}:1", address]
+        pool = pool_pb2.Pool(
+            name=rows.POOL, variant=T2V, model_version=rows.VERSION, max_workers=1, worker_targets=targets
+        )
+        await database.write(pools.apply, pool)  # as an earlier version took it
+        work = asyncio.create_task(Discovery(database, channels, 60.0).run())
+        await until(lambda: database.read(pools.workers_of, rows.POOL))
+        work.cancel()
+        await asyncio.wait([work])
+    await channels.close()
+    await database.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from google.protobuf.empty_pb2 import Empty
 from wan22.errors import InvalidRequest
 from wan22.names import check_generation, check_key, check_tenant
 from wan22.v1 import admin_pb2, admin_pb2_grpc
+from wan22_gateway import output_only
 from wan22_gateway.identity.caller import EVERYBODY, audit
 from wan22_gateway.identity.keys import digest, id_of, new_secret
 from wan22_gateway.lifecycle import microseconds, timestamp
@@ -26,6 +28,10 @@ from wan22_gateway.webhooks.signature import new_secret as new_webhook_secret
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_DESCRIPTION = 200
+TENANT_FIELDS = frozenset({"name", *(each.name for each in fields(Limits))})
+KEY_FIELDS = frozenset({"tenant", "roles", "description", "expire_time"})
+WEBHOOK_FIELDS = frozenset({"tenant", "url", "include_prompt"})
+"""What a request may set of each."""
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
@@ -36,6 +42,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def ApplyTenant(self, request: admin_pb2.ApplyTenantRequest, context: Context) -> admin_pb2.Tenant:
         """Creates or changes."""
+        output_only.check(request.tenant, TENANT_FIELDS, "tenant")
         name = check_tenant(request.tenant.name, "tenant.name")
         limits = _limits(request.tenant)
         applied = await self._database.write(tenants.apply, name, limits)
@@ -59,6 +66,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def CreateKey(self, request: admin_pb2.CreateKeyRequest, context: Context) -> admin_pb2.CreateKeyResponse:
         """Draws a secret and stores its digest."""
         key = request.key
+        output_only.check(key, KEY_FIELDS, "key")
         tenant = check_tenant(key.tenant, "key.tenant")
         if not key.roles or not set(key.roles) <= {admin_pb2.USER, admin_pb2.OPERATOR, admin_pb2.ADMIN}:
             raise InvalidRequest("roles: give at least one of USER, OPERATOR and ADMIN.", field="key.roles")
@@ -121,6 +129,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.ApplyWebhookResponse:
         """Draws a secret where one is needed, and stores it."""
         wanted = request.webhook
+        output_only.check(wanted, WEBHOOK_FIELDS, "webhook")
         tenant = check_tenant(wanted.tenant, "webhook.tenant")
         url = check_url(wanted.url, "webhook.url") if wanted.url else ""
         secret = new_webhook_secret()
@@ -138,6 +147,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             )
 
         row, is_new = await self._database.write(write)
+        audit(f"The webhook of tenants/{tenant} was applied, {'with a new secret' if is_new else 'its secret kept'}.")
         return admin_pb2.ApplyWebhookResponse(webhook=webhook_message(row), secret=secret if is_new else "")
 
     async def ListWebhooks(
@@ -149,7 +159,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def DeleteWebhook(self, request: admin_pb2.DeleteWebhookRequest, context: Context) -> Empty:
         """Removes it with its secret."""
-        await self._database.write(webhooks.remove, check_tenant(request.tenant, "tenant"))
+        tenant = check_tenant(request.tenant, "tenant")
+        await self._database.write(webhooks.remove, tenant)
+        audit(f"The webhook of tenants/{tenant} was deleted with its secret.")
         return Empty()
 
 

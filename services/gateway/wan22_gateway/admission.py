@@ -18,7 +18,7 @@ from wan22.previews import MAX_INTERVAL
 from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
 from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
-from wan22_gateway import lifecycle, reuse
+from wan22_gateway import lifecycle, output_only, reuse
 from wan22_gateway.adapters import Adapters
 from wan22_gateway.cost import CostModel, work
 from wan22_gateway.generation_messages import generation_message
@@ -327,11 +327,7 @@ def _check_profile(pool: PoolRow, variant: Variant, parameters: Parameters, dist
 
 
 def _check_fields(generation: generation_pb2.Generation) -> None:
-    problems = []
-    for descriptor, _ in generation.ListFields():
-        if descriptor.name not in REQUEST_FIELDS:
-            text = f"{descriptor.name} is set by the gateway alone: leave it out."
-            problems.append(Violation(f"generation.{descriptor.name}", text))
+    problems = list(output_only.violations(generation, REQUEST_FIELDS, "generation"))
     if not generation.variant:
         problems.append(Violation("generation.variant", "variant is missing: name one, such as t2v-a14b."))
     if len(generation.labels) > MAX_LABELS:

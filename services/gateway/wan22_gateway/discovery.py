@@ -170,7 +170,7 @@ async def _resolve(target: str) -> list[str]:
     host, _, port = target.rpartition(":")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name with an empty or overlong part
         log.info("Worker target %s cannot be looked up: %s", target, error)
         return []
     return [f"[{address[0]}]:{port}" if ":" in str(address[0]) else f"{address[0]}:{port}" for *_, address in found]

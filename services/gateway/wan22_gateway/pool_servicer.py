@@ -15,14 +15,18 @@ from wan22 import names
 from wan22.errors import InvalidRequest
 from wan22.v1 import pool_pb2, pool_pb2_grpc
 from wan22.variants import VARIANTS
+from wan22_gateway import output_only
 from wan22_gateway.demand import pool_message, worker_message
 from wan22_gateway.discovery import Discovery
 from wan22_gateway.prompt_length import PromptLengths
 from wan22_gateway.store import pools
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.pools import PoolRow, WorkerRow
+from wan22_gateway.webhooks.addresses import is_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
+SPEC = frozenset(pool_pb2.Pool.DESCRIPTOR.fields_by_name) - {"workers", "demand"}
+"""What an operator may set of a pool."""
 MIN_INTERVAL = 1.0
 """Shortest time between two answers of WatchPools, seconds."""
 
@@ -109,6 +113,7 @@ class PoolServicer(pool_pb2_grpc.PoolServiceServicer):
 
 
 def _check(pool: pool_pb2.Pool) -> None:
+    output_only.check(pool, SPEC, "pool")
     names.check_pool(pool.name, "pool.name")
     names.VersionName.parse(pool.model_version, "pool.model_version")
     for version in pool.earlier_versions:
@@ -118,12 +123,11 @@ def _check(pool: pool_pb2.Pool) -> None:
         raise InvalidRequest(text, field="pool.variant")
     if pool.max_workers < 0:
         raise InvalidRequest(f"max_workers is {pool.max_workers}: use 0 or more.", field="pool.max_workers")
-    if pool.workers or pool.HasField("demand"):
-        raise InvalidRequest("workers and demand are output only: leave them out.", field="pool.workers")
     for target in pool.worker_targets:
         host, _, port = target.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise InvalidRequest(f"worker target {target!r} is not host:port.", field="pool.worker_targets")
+        if not host or not is_name(host) or not port.isdecimal() or not 0 < int(port) < 65536:
+            text = f"worker target {target!r} is not host:port, with a host that can be looked up."
+            raise InvalidRequest(text, field="pool.worker_targets")
 
 
 def _seconds(duration: Duration, given: bool, default: float, *, low: float, high: float, field: str) -> float:  # noqa: FBT001
