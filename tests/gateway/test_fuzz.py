@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,17 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from wan22.keda import externalscaler_pb2
-from wan22.v1 import admin_pb2, generation_pb2, pool_pb2, webhook_pb2
-from wan22_gateway import gateway
+from wan22.v1 import admin_pb2, generation_pb2, pool_pb2
 from wan22_testing import tiny_tokenizer
 from wan22_testing.service_process import ServiceProcess, free_port
 
 from . import rows
+from .any_rpc import SERVICES
+from .good_requests import GOOD, SLOTS, WANTED
 from .scripted_worker import T2V, ScriptedWorkerServicer, serve
 
-MODULES = (generation_pb2, pool_pb2, admin_pb2, webhook_pb2, externalscaler_pb2)
-METHODS = [
-    method
-    for module in MODULES
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-]
+METHODS = [method for service in SERVICES for method in service.methods]
 Code = grpc.StatusCode
 OURS = {Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.UNIMPLEMENTED, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED}
 """What would be the gateway's own fault; the last one is that of a call that hangs."""
@@ -47,8 +39,6 @@ AWAY = (REGISTRY, "the gateway still looks for its workers")
 """What an UNAVAILABLE says that is no fault: nobody listens at the registry's address, and pools are made by and by."""
 GROWTH_BYTES = 64 << 20
 """Of the process after the first tenth of the requests: caches fill, and fragments stay."""
-SLOTS = tuple(f"{number:08}-0000-4000-8000-000000000000" for number in range(4))
-"""Stand for generations that are there, in what is drawn: put in their places when it is sent."""
 KNOWN_TEXTS = (
     "",
     T2V,
@@ -72,60 +62,6 @@ KNOWN_TEXTS = (
     "x" * 20_000,
     "🦊" * 513,
 )
-
-
-def picture() -> bytes:
-    data = BytesIO()
-    Image.new("RGB", (64, 64), (1, 2, 3)).save(data, "PNG")
-    return data.getvalue()
-
-
-NAME = f"generations/{SLOTS[0]}"
-WANTED = generation_pb2.Generation(
-    variant=T2V,
-    labels={"k": "v"},
-    priority=generation_pb2.Generation.HIGH,
-    preview_interval=1,
-    parameters=generation_pb2.Parameters(prompt="a cat", width=64, height=64, num_frames=5, seed=7),
-)
-POOL = pool_pb2.Pool(
-    name="pools/test.other", variant=T2V, model_version=rows.VERSION, max_workers=2, worker_targets=["localhost:1"]
-)
-TENANT = admin_pb2.Tenant(
-    name="tenants/fuzz", weight=2, max_queued=9, max_running=9, gpu_seconds_per_day=1e6, max_media_bytes=1 << 30
-)
-WEBHOOK = webhook_pb2.Webhook(tenant="tenants/default", url="https://example.invalid/hook")
-SCALED = externalscaler_pb2.ScaledObjectRef(scalerMetadata={"pool": rows.POOL, "objectiveSeconds": "25"})
-GOOD: dict[str, Message] = {
-    "CreateGeneration": generation_pb2.CreateGenerationRequest(generation=WANTED, request_id="r", count=2),
-    "EstimateGeneration": generation_pb2.EstimateGenerationRequest(generation=WANTED),
-    "GetGeneration": generation_pb2.GetGenerationRequest(name=NAME),
-    "ListGenerations": generation_pb2.ListGenerationsRequest(page_size=2, labels={"k": "v"}),
-    "WatchGeneration": generation_pb2.WatchGenerationRequest(name=NAME),
-    "CancelGeneration": generation_pb2.CancelGenerationRequest(name=NAME),
-    "DeleteGeneration": generation_pb2.DeleteGenerationRequest(name=NAME, force=True),
-    "DownloadVideo": generation_pb2.DownloadVideoRequest(name=NAME, offset=1),
-    "CreateDownloadUrl": generation_pb2.CreateDownloadUrlRequest(name=NAME),
-    "GetRecipe": generation_pb2.GetRecipeRequest(name=NAME),
-    "UploadMedia": generation_pb2.UploadMediaRequest(data=picture()),
-    "ListUsage": generation_pb2.ListUsageRequest(days=1),
-    "ApplyPool": pool_pb2.ApplyPoolRequest(pool=POOL),
-    "DeletePool": pool_pb2.DeletePoolRequest(name=POOL.name, refuse_queued=True),
-    "GetPool": pool_pb2.GetPoolRequest(name=POOL.name),
-    "WatchPools": pool_pb2.WatchPoolsRequest(),
-    "DrainWorker": pool_pb2.DrainWorkerRequest(name="workers/w1", allow_claimed=True),
-    "UndrainWorker": pool_pb2.UndrainWorkerRequest(name="workers/w1"),
-    "ApplyTenant": admin_pb2.ApplyTenantRequest(tenant=TENANT),
-    "DeleteTenant": admin_pb2.DeleteTenantRequest(name=TENANT.name),
-    "CreateKey": admin_pb2.CreateKeyRequest(key=admin_pb2.Key(tenant=TENANT.name, roles=[admin_pb2.USER])),
-    "ApplyWebhook": admin_pb2.ApplyWebhookRequest(webhook=WEBHOOK, rotate_secret=True),
-    "ListDeliveries": webhook_pb2.ListDeliveriesRequest(page_size=2),
-    "IsActive": SCALED,
-    "StreamIsActive": SCALED,
-    "GetMetricSpec": SCALED,
-    "GetMetrics": externalscaler_pb2.GetMetricsRequest(scaledObjectRef=SCALED, metricName="wan22-workers"),
-}
-"""Requests that are in order, by method: what is wrong in one place alone gets far."""
 
 
 def fuzz(examples: int) -> settings:
@@ -425,10 +361,6 @@ def fuzz_bytes(target: Target, examples: int) -> None:
 
     run()
     target.check()
-
-
-def test_every_service_of_the_gateway_is_called() -> None:
-    assert {method.containing_service.full_name for method in METHODS} == set(gateway.SERVICES)
 
 
 def test_every_method_that_takes_anything_has_a_request_that_is_in_order() -> None:
