@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,6 +68,40 @@ async def test_an_issuer_that_is_away_lets_nobody_new_in_and_its_known_keys_coun
         await tokens.caller(token(OTHER_KEY, "k2"))
 
 
+@pytest.mark.parametrize("status", ["200 OK\r\nTransfer-Encoding: chunked", "OK"], ids=["no chunks", "no HTTP"])
+async def test_an_answer_that_is_no_http_counts_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    async with issuing(tmp_path, monkeypatch, key_set(tmp_path, {"k1": KEY}), status) as (server, tokens):
+        with pytest.raises(Unavailable, match="cannot be read from"):
+            await tokens.caller(token())
+        assert (await tokens.caller(token())).tenant == "alice"
+        monkeypatch.setattr(module, "LIFE_SECONDS", 0.0)
+        server.answers = [status]
+        assert (await tokens.caller(token())).tenant == "alice"
+        assert len(server.received) == 3
+
+
+async def test_an_issuer_that_does_not_answer_holds_up_nobody_whose_key_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with issuing(tmp_path, monkeypatch, key_set(tmp_path, {"k1": KEY})) as (server, tokens):
+        await tokens.caller(token())
+        monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+        server.go.clear()
+        server.body = key_set(tmp_path, {"k1": KEY, "k2": OTHER_KEY})
+        first = asyncio.create_task(tokens.caller(token(OTHER_KEY, "k2")))
+        await server.until(2)
+        monkeypatch.setattr(module, "LIFE_SECONDS", 0.0)
+        for _ in range(5):
+            assert (await tokens.caller(token())).tenant == "alice"
+        assert not first.done()
+        assert len(server.received) == 2
+        server.go.set()
+        assert (await first).tenant == "alice"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -75,9 +110,10 @@ async def test_an_issuer_that_is_away_lets_nobody_new_in_and_its_known_keys_coun
         (b"{}", "no JSON Web Key Set"),
         (b'{"keys": "k1"}', "no JSON Web Key Set"),
         (b"\x80abc", "decode"),
+        (b'{"keys": []}', "has no keys at"),
         (b" " * ((1 << 20) + 1), "more than 1048576 bytes"),
     ],
-    ids=["html", "list", "no keys", "keys of another kind", "not UTF-8", "too large"],
+    ids=["html", "list", "no keys", "keys of another kind", "not UTF-8", "none", "too large"],
 )
 async def test_an_answer_that_is_no_key_set_lets_nobody_in_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, said: str

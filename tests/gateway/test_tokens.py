@@ -48,7 +48,9 @@ async def test_a_good_token_is_its_tenants_user(tokens: Tokens) -> None:
     assert await tokens.caller(token()) == Caller("alice", frozenset({USER}))
     assert (await tokens.caller(token(roles=["admin", "cook"]))).roles == {ADMIN}
     assert (await tokens.caller(token(roles="user admin"))).roles == {USER, ADMIN}
-    assert (await tokens.caller(token(roles=[]))).roles == frozenset()
+    nothings: list[Any] = [[], "", {"admin": True}, 7]
+    for nothing in nothings:
+        assert (await tokens.caller(token(roles=nothing))).roles == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -95,5 +97,7 @@ async def test_a_new_key_of_the_issuer_is_found_but_not_looked_for_all_the_time(
 
 async def test_without_the_issuers_keys_nobody_is_let_in_and_the_file_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "none.json"
-    with pytest.raises(Unavailable, match=str(missing)):
-        await Tokens(Issuer(ISSUER, AUDIENCE, str(missing), "tenant", "roles")).caller(token())
+    tokens = Tokens(Issuer(ISSUER, AUDIENCE, str(missing), "tenant", "roles"))
+    for _ in range(2):  # the second time without looking again, and still it is not the token that is at fault
+        with pytest.raises(Unavailable, match=str(missing)):
+            await tokens.caller(token())

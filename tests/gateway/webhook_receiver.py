@@ -30,6 +30,11 @@ class Receiver:
     received: list[Received] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is not set, requests wait for their answers."""
+
+    def __post_init__(self) -> None:
+        self.go.set()
 
     async def until(self, count: int) -> list[Received]:
         """Waits until so many requests have come."""
@@ -48,6 +53,7 @@ class Receiver:
             body = await reader.readexactly(int(named.get("content-length", "0")))
             self.received.append(Received(head[0].split()[1], named, body))
             self.news.set()
+            await self.go.wait()
             status = self.answers.pop(0) if self.answers else "204 No Content" if not self.body else "200 OK"
             if status:
                 length = f"Content-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"

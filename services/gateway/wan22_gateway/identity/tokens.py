@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import jwt
@@ -52,6 +53,8 @@ class Tokens:
         self._keys: Mapping[str, jwt.PyJWK] = {}
         self._fetched = -LIFE_SECONDS
         self._tried = -PAUSE_SECONDS
+        self._failure = ""
+        """Why there are no keys, if there are none."""
         self._lock = asyncio.Lock()
 
     async def caller(self, token: str) -> Caller:
@@ -77,23 +80,30 @@ class Tokens:
         return Caller(tenant, _roles(claims.get(self._issuer.roles_claim)), "a token")
 
     async def _key(self, kid: str) -> jwt.PyJWK:
+        fresh = time.monotonic() - self._fetched <= LIFE_SECONDS
+        if kid in self._keys and (fresh or self._lock.locked()):  # an issuer that is slow holds up who found out alone
+            return self._keys[kid]
         async with self._lock:
-            stale = time.monotonic() - self._fetched > LIFE_SECONDS or kid not in self._keys
-            if stale and time.monotonic() - self._tried > PAUSE_SECONDS:
-                self._tried = time.monotonic()
-                try:
-                    async with asyncio.timeout(2 * FETCH_SECONDS):
-                        self._keys = await asyncio.to_thread(_fetch, self._issuer.jwks)
-                    self._fetched = time.monotonic()
-                except (OSError, ValueError) as error:
-                    text = f"The keys of {self._issuer.issuer} cannot be read from {self._issuer.jwks}: {error}."
-                    log.warning("%s", text)  # those that are here go on to count
-                    if not self._keys:
-                        raise Unavailable(text, retry_after=PAUSE_SECONDS) from error
+            if time.monotonic() - self._tried > PAUSE_SECONDS:
+                await self._fetch_keys()
+        if not self._keys:
+            raise Unavailable(self._failure, retry_after=PAUSE_SECONDS)
         if kid not in self._keys:
             text = f"The token is signed by key {kid!r}, which is none of {self._issuer.issuer}: get a new token."
             raise Unauthenticated(text, reason=Reason.BAD_CREDENTIALS)
         return self._keys[kid]
+
+    async def _fetch_keys(self) -> None:
+        """Takes the issuer's keys of now; where they are not to be had, those that are here go on to count."""
+        self._tried = time.monotonic()
+        try:
+            async with asyncio.timeout(2 * FETCH_SECONDS):
+                self._keys = await asyncio.to_thread(_fetch, self._issuer.jwks)
+            self._fetched = time.monotonic()
+            self._failure = f"{self._issuer.issuer} has no keys at {self._issuer.jwks}."
+        except (OSError, ValueError, HTTPException) as error:
+            self._failure = f"The keys of {self._issuer.issuer} cannot be read from {self._issuer.jwks}: {error}."
+            log.warning("%s", self._failure)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -104,7 +114,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _fetch(source: str) -> Mapping[str, jwt.PyJWK]:
-    """The signing keys of a set, by id. Raises OSError, ValueError."""
+    """The signing keys of a set, by id. Raises OSError, ValueError, HTTPException."""
     if source.startswith("https://"):
         opener = urllib.request.build_opener(_NoRedirect)
         with opener.open(source, timeout=FETCH_SECONDS) as answer:
@@ -127,7 +137,9 @@ def _fetch(source: str) -> Mapping[str, jwt.PyJWK]:
 
 
 def _roles(claim: object) -> frozenset[int]:
-    """The roles of a claim, a list or words in one text; a token without any is a user's."""
-    names = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else ["user"]
+    """The roles of a claim, a list or words in one text; a token without the claim is a user's."""
+    if claim is None:
+        return frozenset({admin_pb2.USER})
+    names = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
     known = {name.lower(): number for name, number in admin_pb2.Role.items() if number}
     return frozenset(known[str(name).lower()] for name in names if str(name).lower() in known)
