@@ -14,7 +14,7 @@ from wan22_testing.cluster.programs import Programs
 
 from .operated import Operated, operated_on, until
 
-POOLS = ("first", "second", "third", "fourth")
+POOLS = tuple(f"pool-{number}" for number in range(8))
 LATER = ("later", "last")
 RESYNC_SECONDS = 600
 SOON, AFTER_START = 1.0, 15.0

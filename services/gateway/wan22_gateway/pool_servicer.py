@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -27,8 +28,10 @@ from wan22_gateway.webhooks.addresses import is_name
 Context = grpc.aio.ServicerContext[Any, Any]
 SPEC = frozenset(pool_pb2.Pool.DESCRIPTOR.fields_by_name) - {"workers", "demand"}
 """What an operator may set of a pool."""
-MIN_INTERVAL = 1.0
-"""Shortest time between two answers of WatchPools, seconds."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 1.0
+"""Seconds between two answers of WatchPools: a queue that begins is to be decided on within one."""
+PAUSE_SHARE = 9.0
+"""How many times longer than its making the pause after an answer is, within these bounds: many pools take long."""
 
 
 class PoolServicer(pool_pb2_grpc.PoolServiceServicer):
@@ -72,10 +75,13 @@ class PoolServicer(pool_pb2_grpc.PoolServiceServicer):
         with self._database.listen("pools", "queue") as wake:
             while True:
                 wake.clear()
-                yield pool_pb2.WatchPoolsResponse(pools=await self._database.read(self._all))
-                await asyncio.sleep(MIN_INTERVAL)
+                began = time.monotonic()
+                answer = pool_pb2.WatchPoolsResponse(pools=await self._database.read(self._all))
+                pause = min(max(PAUSE_SHARE * (time.monotonic() - began), SHORTEST_PAUSE), LONGEST_PAUSE)
+                yield answer
+                await asyncio.sleep(pause)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(interval - MIN_INTERVAL):
+                    async with asyncio.timeout(interval - pause):
                         await wake.wait()
 
     async def DrainWorker(self, request: pool_pb2.DrainWorkerRequest, context: Context) -> pool_pb2.PoolWorker:
