@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from google.rpc import status_pb2
 from sqlalchemy import select, update
 
-from wan22.errors import InternalError
-from wan22.v1 import inference_pb2
+from wan22.errors import InternalError, Reason
+from wan22.status import from_status
+from wan22.v1 import generation_pb2, inference_pb2
 from wan22_gateway import generation_messages, lifecycle, outcome
 from wan22_gateway.lifecycle import Fence, State
 from wan22_gateway.store import checkpoints, claims, generations, objects, quarantine
@@ -163,3 +165,31 @@ async def test_a_death_after_a_checkpoint_does_not_count_towards_quarantine(data
     await database.write(outcome.lost, taken, DIED)
     assert len(await database.read(quarantine.deaths, taken.fence.generation)) == 3
     assert (await database.read(generations.get, "default", taken.fence.generation)).state == State.FAILED
+
+
+@pytest.mark.parametrize(("step", "state"), [(90, State.QUEUED), (50, State.FAILED)])
+async def test_a_deadline_is_held_against_what_is_left_to_do_from_the_checkpoint_on(
+    database: Database, step: int, state: State
+) -> None:
+    claimed = await database.write(begin)
+    await database.write(keep, claimed.fence, step)
+    await database.write(outcome.lost, claimed, DIED)
+
+    def hurry(tx: Transaction) -> None:
+        """Of 100 s of work, too late for more than 20 s."""
+        parameters = generation_pb2.Parameters(num_inference_steps=100).SerializeToString()
+        values = {"deadline": tx.now + 20_000_000, "start_by_time": tx.now - 80_000_000, "predicted_seconds": 100.0}
+        tx.execute(update(generation_table).values(parameters=parameters, **values))
+
+    await database.write(hurry)
+    await database.write(claims.fail_overdue)
+    row = await database.read(generations.get, "default", claimed.fence.generation)
+    assert row.state == state
+    if state == State.FAILED:
+        error = from_status(status_pb2.Status.FromString(row.error))
+        assert (error.reason, "predicted to take 50 s" in error.message) == (Reason.DEADLINE_MISSED, True)
+        assert await database.write(claim) is None
+    else:
+        again = await database.write(claim)
+        assert again is not None
+        assert again.fence.attempt == 2

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from google.rpc.status_pb2 import Status
 from sqlalchemy import select, update
 
-from wan22.errors import FailedPrecondition
+from wan22.errors import FailedPrecondition, Reason
+from wan22.status import from_status
 from wan22_gateway import lifecycle, outcome
 from wan22_gateway.demand import pool_message
 from wan22_gateway.generation_messages import waiting_for
@@ -211,6 +213,27 @@ async def test_each_claim_has_its_lease_and_is_taken_over(database: Database) ->
     assert taken.fence.owner_epoch == two.prepared.fence.owner_epoch + 1
     assert await database.read(claims.is_prepared, taken)
     assert not await database.read(claims.is_stale, two.prepared)  # the worker still has business with the attempt
+
+
+async def test_a_prepared_generation_that_can_no_longer_make_its_deadline_fails_before_it_starts(
+    database: Database,
+) -> None:
+    two = await database.write(two_claims)
+    of_prepared = update(generation_table).where(generation_table.c.id == two.prepared.fence.generation)
+
+    def set_times(tx: Transaction, start_by: int) -> None:
+        tx.execute(of_prepared.values(deadline=tx.now + 9_000_000, start_by_time=tx.now + start_by))
+
+    for start_by, late in ((1_000_000_000, False), (-1, True)):
+        await database.write(set_times, start_by)
+        queued = await database.read(row, two.prepared.fence.generation)
+        assert await database.read(outcome.is_late, queued) is late  # then its worker is told to let it go
+    await database.write(outcome.stopped, two.prepared)
+    failed = await database.read(row, two.prepared.fence.generation)
+    error = from_status(Status.FromString(failed.error))
+    assert (failed.state, error.reason, failed.attempt_count) == (State.FAILED, Reason.DEADLINE_MISSED, 0)
+    assert "it still waits, and is predicted to take 10 s" in error.message
+    assert places(await database.read(worker)) == (two.running.fence.generation, None)
 
 
 async def test_a_worker_with_a_prepared_generation_is_not_drained(database: Database) -> None:

@@ -19,7 +19,7 @@ from wan22_gateway import lifecycle
 from wan22_gateway.cost import work
 from wan22_gateway.lifecycle import UNFINISHED, Fence, State, StoredVideo
 from wan22_gateway.results import Results, recipe_key, video_key
-from wan22_gateway.store import checkpoints, objects, pools, quarantine
+from wan22_gateway.store import checkpoints, claims, objects, pools, quarantine
 from wan22_gateway.store.claims import Claim, Loss
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import GenerationRow
@@ -41,8 +41,10 @@ def worker_of(tx: Transaction, claim: Claim) -> WorkerRow:
 
 
 def is_late(tx: Transaction, row: GenerationRow) -> bool:
-    """Whether a generation's deadline is over."""
-    return row.deadline is not None and row.deadline <= tx.now
+    """Whether a generation's deadline is over, or cannot be made by one that a worker has not started yet."""
+    if row.deadline is None:
+        return False
+    return bool(row.deadline <= tx.now) or (row.state == State.QUEUED and claims.is_overdue(tx, row))
 
 
 def not_begun(tx: Transaction, claim: Claim) -> None:
@@ -148,10 +150,7 @@ def lost(tx: Transaction, claim: Claim, gone: Loss) -> None:
     if row.cancel_requested_time is not None:
         lifecycle.cancelled(tx, claim.fence)
     elif is_late(tx, row):
-        text = (
-            f"generations/{row.id} did not end by {lifecycle.timestamp(row.deadline).ToJsonString()}: it was stopped."
-        )
-        lifecycle.fail(tx, claim.fence, DeadlineExceeded(text, reason=Reason.DEADLINE_MISSED))
+        lifecycle.fail(tx, claim.fence, _deadline_missed(tx, row))
     elif row.state == State.QUEUED:
         lifecycle.release_claim(tx, claim.fence)
     else:
@@ -162,6 +161,13 @@ def lost(tx: Transaction, claim: Claim, gone: Loss) -> None:
             lifecycle.fail(tx, claim.fence, deadly)
         else:
             lifecycle.requeue(tx, claim.fence, gone.reason)
+
+
+def _deadline_missed(tx: Transaction, row: GenerationRow) -> DeadlineExceeded:
+    if row.state == State.QUEUED:
+        return claims.deadline_missed(tx, row)
+    text = f"generations/{row.id} did not end by {lifecycle.timestamp(row.deadline).ToJsonString()}: it was stopped."
+    return DeadlineExceeded(text, reason=Reason.DEADLINE_MISSED)
 
 
 def refused(tx: Transaction, claim: Claim, worker_state: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Row, and_, bindparam, func, or_, select, true, update
 
 from wan22.errors import DeadlineExceeded, Reason
+from wan22.v1.generation_pb2 import Parameters
 from wan22_gateway import lifecycle
 from wan22_gateway.lifecycle import UNFINISHED, Fence, State, timestamp
 from wan22_gateway.store import checkpoints, turns
@@ -151,7 +152,7 @@ def _fitting(tx: Transaction, row: Row[Any], idle: Sequence[Row[Any]], resume_wa
 
 def overdue(tx: Transaction) -> Sequence[Row[Any]]:
     """Unclaimed generations that can no longer make their deadline."""
-    return tx.execute(_OVERDUE, {"now": tx.now}).all()
+    return [row for row in tx.execute(_OVERDUE, {"now": tx.now}) if is_overdue(tx, row)]
 
 
 _OVERDUE = select(generations).where(
@@ -159,12 +160,33 @@ _OVERDUE = select(generations).where(
 )
 
 
+def is_overdue(tx: Transaction, row: Row[Any]) -> bool:
+    """Whether a generation that has not started, or would go on from a checkpoint, can no longer make its deadline."""
+    if row.start_by_time is None or row.start_by_time >= tx.now:
+        return False
+    return bool(row.deadline - (row.deadline - row.start_by_time) * _share_left(tx, row) < tx.now)
+
+
+def _share_left(tx: Transaction, row: Row[Any]) -> float:
+    """How much of a generation's work is still to be done: what its newest checkpoint has is not."""
+    made = checkpoints.newest(tx, row.id) if row.attempt_count else ()
+    if not made:
+        return 1.0
+    step: int = made[0].step
+    return 1.0 - step / Parameters.FromString(row.parameters).num_inference_steps
+
+
+def deadline_missed(tx: Transaction, row: Row[Any]) -> DeadlineExceeded:
+    """What is told of one that is overdue."""
+    text = f"generations/{row.id} can no longer end by {timestamp(row.deadline).ToJsonString()}: it still waits, "
+    text += f"and is predicted to take {row.predicted_seconds * _share_left(tx, row):.0f} s."
+    return DeadlineExceeded(text, reason=Reason.DEADLINE_MISSED)
+
+
 def fail_overdue(tx: Transaction) -> None:
     """Ends what can no longer make its deadline, before a worker spends time on it."""
     for row in overdue(tx):
-        text = f"generations/{row.id} can no longer end by {timestamp(row.deadline).ToJsonString()}: it still waits, "
-        error = f"{text}and is predicted to take {row.predicted_seconds:.0f} s."
-        lifecycle.fail_waiting(tx, row.id, DeadlineExceeded(error, reason=Reason.DEADLINE_MISSED))
+        lifecycle.fail_waiting(tx, row.id, deadline_missed(tx, row))
 
 
 def claim_next(tx: Transaction, owner: str, lease_seconds: float, resume_wait: float) -> Claim | None:
