@@ -23,6 +23,7 @@ from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_testing.random_weights import random_transformer_weights
+from wan22_testing.sizes import random_variant
 
 TIMESTEP = 900.0
 TEXT_TOKENS = 60
@@ -47,7 +48,7 @@ class Work:
     @property
     def config(self) -> dict[str, Any]:
         """Diffusers' config."""
-        variant = VARIANTS[self.variant]
+        variant = random_variant(self.variant)
         heads = max(2, variant.dim // 128)
         return {
             "num_attention_heads": heads,
@@ -144,7 +145,7 @@ def make_sides(work: Work, seed: int, device: torch.device) -> Sides:
         shapes = {
             name: tensor.shape for name, tensor in WanTransformer3DModel.from_config(work.config).state_dict().items()
         }
-    variant = VARIANTS[work.variant]
+    variant = random_variant(work.variant)
     generator = torch.Generator().manual_seed(seed)
     _, _, *size = latent_shape(variant, work.width, work.height, work.num_frames)
     text = torch.zeros(1, 512, 4096)
@@ -166,7 +167,7 @@ def random_transformer(
         config = read_transformer_config(work.config, str(work))
         module = Transformer(config, compute_dtype(device), fp8=fp8, attention8=attention8)
     shapes = {name: tensor.shape for name, tensor in theirs.items()}
-    weights = random_transformer_weights(shapes, dim=VARIANTS[work.variant].dim, seed=seed, device=device)
+    weights = random_transformer_weights(shapes, dim=random_variant(work.variant).dim, seed=seed, device=device)
     module.load_state_dict(our_state(module, weights), assign=True)
     module.requires_grad_(requires_grad=False).eval()
     return module

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wan22.variants import VARIANTS
+from wan22_testing.sizes import random_variant
 
 GAIN = 0.5
 """Size of what a product adds over the size of what the layer itself makes, about."""
@@ -40,7 +40,7 @@ class RandomLora:
 
     def products(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Down (rank, in) and up (out, rank) of each layer, by its official name."""
-        variant = VARIANTS[self.variant]
+        variant = random_variant(self.variant)
         dim, ffn = variant.dim, variant.ffn_dim
         shapes = {f"{kind}_attn.{part}": (dim, dim) for kind in ("self", "cross") for part in "qkvo"}
         shapes |= {"ffn.0": (ffn, dim), "ffn.2": (dim, ffn)}

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
-from wan22.variants import VARIANTS
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
@@ -17,6 +16,7 @@ from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing import tiny_tokenizer
 from wan22_testing.forwards import Work, free_memory, random_transformer
+from wan22_testing.sizes import random_variant
 
 
 def make_text_encoder(sizes: dict[str, int], device: torch.device) -> UMT5EncoderModel:
@@ -59,7 +59,7 @@ def make_model(
 ) -> Model:
     """A whole model, placed as load_model does it."""
     options = options or EngineOptions()
-    variant = VARIANTS[work.variant]
+    variant = random_variant(work.variant)
     encoder = make_text_encoder(text, device)
     if options.text_encoder is not TextEncoderPlace.DEVICE:
         encoder.to("cpu")

@@ -24,24 +24,22 @@ from transformers.utils.logging import disable_progress_bar
 from wan22.official_configs import LATENTS_MEAN_22, LATENTS_STD_22
 from wan22.variants import VARIANTS, Variant
 from wan22_testing import tiny_tokenizer
+from wan22_testing.sizes import random_variant
 
-TINY_VARIANTS = tuple(name for name in VARIANTS if name.endswith("-tiny"))
+TINY_VARIANTS = tuple(name for name, variant in VARIANTS.items() if variant.small)
 TEXT_DIM = 32
 
 
 def make(variant_name: str, folder: Path) -> None:
-    """Writes one variant's model into a new folder. Raises KeyError for a variant that is not tiny."""
-    variant = {name: VARIANTS[name] for name in TINY_VARIANTS}[variant_name]
+    """Writes one tiny variant's model into a new folder."""
+    variant = random_variant(variant_name)
     disable_progress_bar()
     write_frame(variant, folder)
     vocabulary = tiny_tokenizer.build().get_vocab_size()
     text_encoder = new_text_encoder(vocabulary, d_model=TEXT_DIM, d_kv=8, d_ff=64)
     _save(text_encoder, folder / "text_encoder", seed=f"{variant_name}/text_encoder")
     for component in ("transformer", "transformer_2")[: variant.experts]:
-        sizes = {"dim": variant.dim, "ffn_dim": variant.ffn_dim, "num_layers": variant.num_layers}
-        _save(
-            new_transformer(variant, text_dim=TEXT_DIM, **sizes), folder / component, seed=f"{variant_name}/{component}"
-        )
+        _save(new_transformer(variant, text_dim=TEXT_DIM), folder / component, seed=f"{variant_name}/{component}")
     _save(_vae(variant), folder / "vae", seed=f"{variant_name}/vae")
 
 
@@ -83,18 +81,16 @@ def new_text_encoder(vocab_size: int, **sizes: Any) -> UMT5EncoderModel:
     return UMT5EncoderModel(config)
 
 
-def new_transformer(
-    variant: Variant, *, text_dim: int, dim: int, ffn_dim: int, num_layers: int, heads: int = 2
-) -> WanTransformer3DModel:
-    """A DiT with the variant's channels, as torch initialises it."""
+def new_transformer(variant: Variant, *, text_dim: int, heads: int = 2) -> WanTransformer3DModel:
+    """A DiT of the variant's sizes, as torch initialises it."""
     return WanTransformer3DModel(
         num_attention_heads=heads,
-        attention_head_dim=dim // heads,
+        attention_head_dim=variant.dim // heads,
         in_channels=variant.in_channels,
         out_channels=variant.latent_channels,
         text_dim=text_dim,
-        ffn_dim=ffn_dim,
-        num_layers=num_layers,
+        ffn_dim=variant.ffn_dim,
+        num_layers=variant.num_layers,
     )
 
 

@@ -26,7 +26,7 @@ async def test_generate_leaves_an_mp4_and_prints_its_path(wan22: Wan22Command, g
     lines = result.err.splitlines()
     assert "attempt 1 on workers/memory-0" in lines
     assert "denoising, step 4 of 4" in lines
-    assert lines[-1].startswith(f"{record.generation.name}: 128x128, 17 frames at 16 fps, seed 7, 6 kB, ")
+    assert lines[-1].startswith(f"{record.generation.name}: 128x128, 17 frames at 8 fps, seed 7, 6 kB, ")
 
 
 async def test_every_option_reaches_its_parameter(wan22: Wan22Command, gateway: MemoryGateway) -> None:

@@ -70,7 +70,7 @@ async def test_create_sends_what_was_given_and_nothing_else(client: Client, gate
     ]
     assert generation.name == name
     assert generation.parameters.seed == 2**63 - 1
-    assert generation.parameters.num_inference_steps == 4
+    assert generation.parameters.num_inference_steps == 20
     assert dict(generation.labels) == {"team": "a"}
 
 

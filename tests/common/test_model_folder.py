@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from wan22.errors import InvalidRequest, Reason
 from wan22.model_folder import infer_variant, read_model_folder
 from wan22.variants import VARIANTS, Variant
+from wan22_testing.sizes import random_variant
+from wan22_testing.tiny_models import TINY_VARIANTS
 
 
 @pytest.fixture
@@ -93,8 +96,8 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def configure(folder: Path, variant: Variant, *, experts: int) -> None:
     config = {
-        "num_attention_heads": variant.dim // 12,
-        "attention_head_dim": 12,
+        "num_attention_heads": variant.dim // 16,
+        "attention_head_dim": 16,
         **{name: getattr(variant, name) for name in ("in_channels", "num_layers", "ffn_dim")},
     }
     for name in ("transformer", "transformer_2")[:experts]:
@@ -108,6 +111,15 @@ def test_the_variant_shows_in_the_transformers(folder: Path, name: str) -> None:
     assert infer_variant(folder) == name
 
 
+@pytest.mark.parametrize("name", TINY_VARIANTS)
+def test_a_small_variant_shows_whatever_its_sizes(folder: Path, name: str) -> None:
+    configure(folder, random_variant(name), experts=VARIANTS[name].experts)
+    assert infer_variant(folder) == name
+    configure(folder, replace(random_variant(name), dim=1024), experts=VARIANTS[name].experts)
+    with pytest.raises(InvalidRequest, match="which is no variant's"):
+        infer_variant(folder)
+
+
 @pytest.mark.parametrize(("name", "in_channels"), [("t2v-a14b", 16), ("i2v-a14b", 36)])
 def test_the_official_configurations_are_told_apart(folder: Path, name: str, in_channels: int) -> None:
     config = {"num_attention_heads": 40, "attention_head_dim": 128, "num_layers": 40, "ffn_dim": 13824}
@@ -119,7 +131,7 @@ def test_the_official_configurations_are_told_apart(folder: Path, name: str, in_
 
 def test_a_model_with_one_expert_of_two_is_no_variant(folder: Path) -> None:
     configure(folder, VARIANTS["t2v-a14b-tiny"], experts=1)
-    with pytest.raises(InvalidRequest, match=r"1 transformer.*num_layers 2.*Pass --variant, one of t2v-a14b"):
+    with pytest.raises(InvalidRequest, match=r"1 transformer.*num_layers 4.*Pass --variant, one of t2v-a14b"):
         infer_variant(folder)
 
 

@@ -19,6 +19,7 @@ from wan22.model_export import Export
 from wan22.model_packing import Packer
 from wan22.pack.safetensors_header import read_header
 from wan22.v1.model_pb2 import Version
+from wan22.variants import VARIANTS
 from wan22.weights_file import WeightsFile
 from wan22_testing.service_process import ServiceProcess
 
@@ -134,7 +135,7 @@ async def test_fp8_keeps_the_matrices_of_linear_layers_in_8_bits_and_nothing_els
     cached = await Cache(tmp_path / "cache").pull(versions[0], client)
     await Export(tmp_path / "out").write(cached, lambda _: None)
     cached.close()
-    other = torch.float32 if variant.endswith("-tiny") else torch.bfloat16
+    other = torch.float32 if VARIANTS[variant].small else torch.bfloat16
     found = load_file(tmp_path / "out" / "transformer" / "diffusion_pytorch_model.safetensors")
     assert {name: tensor.dtype for name, tensor in found.items()} == {
         "blocks.0.attn1.to_q.bias": other,

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from wan22.solvers import Solver
-from wan22.variants import VARIANTS
 from wan22_inference.engine.checkpoint import Checkpoint
 from wan22_inference.engine.checkpoint_writer import CheckpointWriter, Deliver
 from wan22_inference.engine.condition import FirstFrame, TextOnly
@@ -21,6 +20,7 @@ from wan22_inference.engine.rgb_projection import RgbProjection
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import make_schedule
 from wan22_testing.forwards import Work, random_transformer
+from wan22_testing.sizes import random_variant
 
 LAYERS = 2
 """Of the whole variants' 40 and 30."""
@@ -33,7 +33,7 @@ class Loop:
     """A denoise loop that can be run again and again from the same noise."""
 
     def __init__(self, work: Work, device: torch.device) -> None:
-        self.variant = VARIANTS[work.variant]
+        self.variant = random_variant(work.variant)
         self.device = device
         self.shape = latent_shape(self.variant, work.width, work.height, work.num_frames)
         transformers = [random_transformer(work, seed, device) for seed in range(self.variant.experts)]

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wan22.variants import VARIANTS
+from wan22_testing.sizes import random_variant
 from wan22_testing.tiny_models import TEXT_DIM, shared_folder
 
 TRANSFORMER_NAMES, TEXT_ENCODER_NAMES = "b1def63576ff5a82", "3032468396bd3099"
@@ -103,7 +103,7 @@ def _save(tensors: Mapping[str, Tensor], names: Mapping[str, str], path: Path, g
 
 def write(variant_name: str, folder: Path, *, pickles: bool = False) -> Path:
     """The tiny variant's own weights under official names, text encoder and VAE as safetensors or as pickles."""
-    variant, source = VARIANTS[variant_name], shared_folder(variant_name)
+    variant, source = random_variant(variant_name), shared_folder(variant_name)
     model_type = {"refused": "t2v", "required": "i2v", "optional": "ti2v"}[variant.image]
     experts = ["high_noise_model", "low_noise_model"] if variant.experts == 2 else ["."]
     for component, expert in zip(("transformer", "transformer_2"), experts, strict=False):

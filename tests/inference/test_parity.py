@@ -47,10 +47,11 @@ class OfficialDpmSigmas(DPMSolverMultistepScheduler):  # type: ignore[misc]  # d
 
     def set_timesteps(self, num_inference_steps: int, device: torch.device) -> None:
         super().set_timesteps(num_inference_steps, device=device)
-        plain = torch.linspace(1, 0, num_inference_steps + 1, dtype=torch.float64)
+        plain = np.linspace(1, 0, num_inference_steps + 1)  # torch's rounds otherwise, which boundaries can feel
         shift = self.config.flow_shift
-        self.sigmas = (shift * plain / (1 + (shift - 1) * plain)).float()
-        self.timesteps = (1000 * shift * plain / (1 + (shift - 1) * plain))[:-1].long()
+        sigmas = torch.from_numpy(shift * plain / (1 + (shift - 1) * plain))
+        self.sigmas = sigmas.float()
+        self.timesteps = (1000 * sigmas)[:-1].long()
 
 
 class EqualSteps(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffusers is untyped

@@ -128,7 +128,7 @@ def test_a_generation_with_shortcuts_is_reproducible_and_goes_on_from_every_chec
 ) -> None:
     plain = tiny_model("t2v-a14b-tiny")
     model = replace(plain, shortcuts=Shortcuts(mag_cache=0.5, guided_share=0.5))
-    chosen = parameters("t2v-a14b-tiny", num_inference_steps=STEPS)
+    chosen = parameters("t2v-a14b-tiny", num_inference_steps=STEPS, flow_shift=12.0)
     taken: dict[int, bytes] = {}
     with CheckpointWriter(CPU, 0, taken.__setitem__) as checkpoints:
         whole = run(model, chosen, tmp_path / "a.mp4", checkpoints=checkpoints)
@@ -147,7 +147,7 @@ def test_a_checkpoint_between_a_step_and_one_that_reuses_it_is_refused(
     tiny_model: Load, parameters: Make, tmp_path: Path
 ) -> None:
     plain = tiny_model("t2v-a14b-tiny")
-    chosen = parameters("t2v-a14b-tiny", num_inference_steps=STEPS)
+    chosen = parameters("t2v-a14b-tiny", num_inference_steps=STEPS, flow_shift=12.0)
     taken: dict[int, bytes] = {}
     with CheckpointWriter(CPU, 0, taken.__setitem__) as checkpoints:
         run(plain, chosen, tmp_path / "a.mp4", checkpoints=checkpoints)

@@ -8,7 +8,6 @@ so that neither needs the other to learn.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -28,14 +27,6 @@ from wan22_testing.shapes.judge import Judge
 from wan22_testing.shapes.world import Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
 
-SIZES: dict[str, dict[str, int]] = {
-    "t2v-a14b-tiny": {"dim": 160, "num_layers": 4, "ffn_dim": 192},
-    "i2v-a14b-tiny": {"dim": 128, "num_layers": 3, "ffn_dim": 256},
-    "ti2v-5b-tiny": {"dim": 192, "num_layers": 4, "ffn_dim": 384, "latent_channels": 32, "in_channels": 32},
-}
-"""A velocity holds all the noise of a token, 4 times the latent channels, and the picture: a DiT is wider than that."""
-GUIDANCE, SHIFT = 2.0, 3.0
-"""More guidance than this mars colours; a shift of 12 is for videos of more tokens."""
 HEAD = 32
 SKEW = 3.0
 """Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
@@ -65,7 +56,7 @@ class Family:
 
     def __init__(self, run: Run, variant: str) -> None:
         self.run = run
-        self.variant: Variant = replace(VARIANTS[variant], **SIZES[variant])  # type: ignore[arg-type]
+        self.variant = VARIANTS[variant]
         self.vae = vae.load(run.out / ("vae21" if self.variant.latent_channels == 16 else "vae22"), run.device)
         self.text = Text(run)
         self.text.encoder.requires_grad_(False)
@@ -86,10 +77,7 @@ class Family:
         if folder.exists():
             found = WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
         else:
-            dim, ffn_dim, num_layers = (SIZES[self.variant.name][name] for name in ("dim", "ffn_dim", "num_layers"))
-            found = new_transformer(
-                self.variant, text_dim=TEXT_DIM, dim=dim, ffn_dim=ffn_dim, num_layers=num_layers, heads=dim // HEAD
-            )
+            found = new_transformer(self.variant, text_dim=TEXT_DIM, heads=self.variant.dim // HEAD)
             turn_to_words(found)
         found.set_attn_processor(FoldedText())
         return found.to(self.run.device)
@@ -180,7 +168,7 @@ def follow(experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examp
         number = next(number for number, (low, _) in enumerate(family.spans) if sigma >= low)
         at = torch.full((len(x),), sigma, device=x.device)
         prompted, unprompted = (velocity(variant, experts[number], x, at, one) for one in both)
-        x = x + (following - sigma) * torch.lerp(unprompted, prompted, GUIDANCE)
+        x = x + (following - sigma) * torch.lerp(unprompted, prompted, variant.guidance_scale_high)
     return torch.lerp(x, given.latents.float(), given.image.float()) if variant.image == "optional" else x
 
 
@@ -209,7 +197,7 @@ def train(run: Run, variant: str, number: int) -> None:
         store(WanTransformer3DModel.from_config(expert.config), averages[0], family.folder / family.names[number])
         if family.there():
             stored = [family.expert(each) for each in range(len(family.names))]
-            sigmas = shifted(20, SHIFT)
+            sigmas = shifted(family.variant.num_inference_steps, family.variant.flow_shift)
             say_right(family, lambda x, given: follow(stored, family, x, given, sigmas))
 
     pools = [

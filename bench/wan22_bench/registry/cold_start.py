@@ -56,7 +56,7 @@ def main() -> None:
     folder, name, device, start = Path(sys.argv[1]), sys.argv[2], torch.device(sys.argv[3]), float(sys.argv[4])
     taken = {"its imports": IMPORTED - start}
     variant = VARIANTS[name]
-    width, height, num_frames = (64, 64, 5) if name.endswith("-tiny") else (832, 480, 81)
+    width, height, num_frames = (64, 64, 5) if variant.small else (832, 480, 81)
     requested = RequestedParameters(prompt="a cat on a beach", width=width, height=height, num_frames=num_frames)
     parameters = resolve(variant, requested, image_size=None, draw_seed=lambda: 1)
     paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}

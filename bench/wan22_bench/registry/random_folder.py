@@ -12,23 +12,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wan22.pack.writer import pack_file
-from wan22.variants import VARIANTS
 from wan22_bench.registry.model_weights import VAE_DIMS
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
 from wan22_testing import tiny_tokenizer
 from wan22_testing.forwards import Work, free_memory, random_transformer
 from wan22_testing.random_model import make_text_encoder, make_vae
-from wan22_testing.sizes import UMT5_TINY, UMT5_XXL
+from wan22_testing.sizes import UMT5_TINY, UMT5_XXL, random_variant
 
 
 def make_folder(folder: Path, variant_name: str, device: torch.device) -> dict[str, Path]:
     """Writes the model, one part at a time on the device, and returns its files by their paths in the model."""
-    variant = VARIANTS[variant_name]
+    variant = random_variant(variant_name)
     tokenizer = folder / "tokenizer" / "tokenizer.json"
     tokenizer.parent.mkdir()
     tiny_tokenizer.build().save(str(tokenizer))
-    encoder = make_text_encoder(UMT5_TINY if variant_name.endswith("-tiny") else UMT5_XXL, device)
+    encoder = make_text_encoder(UMT5_TINY if variant.small else UMT5_XXL, device)
     state = {name: tensor for name, tensor in encoder.state_dict().items() if name != "encoder.embed_tokens.weight"}
     _write(folder / "text_encoder", encoder.config.to_dict(), state)
     del encoder, state

@@ -11,7 +11,7 @@ from typing import Self
 from wan22.client import tls_from_environment
 from wan22.errors import FailedPrecondition, NotFound
 from wan22.model_client import ModelClient
-from wan22.variants import model_of
+from wan22.variants import VARIANTS, model_of
 from wan22_cli import packing
 from wan22_cli.local.child_process import bound_command
 from wan22_cli.local.plan import Plan
@@ -45,7 +45,7 @@ class Models:
 
     async def make(self, variant: str) -> str | None:
         """Makes and pushes a tiny variant's model; of another variant says how to import it and returns None."""
-        if not variant.endswith("-tiny"):
+        if not VARIANTS[variant].small:
             command = f"wan22 models import DIR --variant {variant} --registry {self._plan.registry_target}"
             text = f"{variant}: the registry has no {model_of(variant)}. Import it from a folder as diffusers has it:"
             self._screen.say("model_missing", f"{text}\n  {command}", variant=variant)

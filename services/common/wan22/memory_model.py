@@ -34,10 +34,10 @@ class VaeMemory:
 
 
 VAES: Mapping[int, VaeMemory] = {
-    16: VaeMemory(fixed=770 << 20, decode_a_pixel=7_160, encode_a_pixel=14_000, middle_channels=384),
-    48: VaeMemory(fixed=64 << 20, decode_a_pixel=7_260, encode_a_pixel=14_000, middle_channels=1024),
+    8: VaeMemory(fixed=770 << 20, decode_a_pixel=7_160, encode_a_pixel=14_000, middle_channels=384),
+    16: VaeMemory(fixed=64 << 20, decode_a_pixel=7_260, encode_a_pixel=14_000, middle_channels=1024),
 }
-"""By latent channels: 16 is VAE 2.1, 48 is VAE 2.2."""
+"""By pixels to a latent: 8 is VAE 2.1, 16 is VAE 2.2."""
 HALO = 3
 """Latents around a tile that it takes beside its own, over all levels: it reads 12, but only where pixels are few."""
 
@@ -95,7 +95,7 @@ def predict(variant: Variant, parameters: Parameters, holdings: Holdings, econom
         room = holdings.limit - SLACK - denoise - 2 * holdings.block  # two buffers
         resident = min(max(room // holdings.block, 0), variant.num_layers) if holdings.block else variant.num_layers
         blocks = min(resident + 2, variant.num_layers) * holdings.block
-    vae = VAES[variant.latent_channels]
+    vae = VAES[variant.spatial_stride]
     elsewhere = 0 if holdings.streamed else blocks  # streamed blocks are away while the others compute
     phases = {
         "text": always + visiting + TEXT_ACTIVATIONS + elsewhere,
@@ -129,7 +129,7 @@ def denoise_activations(variant: Variant, parameters: Parameters, element: int, 
 
 def vae_activations(variant: Variant, parameters: Parameters, a_pixel: int, tile: int | None) -> int:
     """Of the VAE on one latent frame, whole or tile by tile."""
-    vae, stride = VAES[variant.latent_channels], variant.spatial_stride
+    vae, stride = VAES[variant.spatial_stride], variant.spatial_stride
     width, height = parameters.width, parameters.height
     if tile is None:
         return vae.fixed + width * height * a_pixel

@@ -13,6 +13,9 @@ from wan22.errors import InvalidRequest
 from wan22.folder_files import read_folder
 from wan22.variants import VARIANTS, Variant
 
+MAX_SMALL_DIM = 512
+"""No published model's DiT is this narrow."""
+
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -51,6 +54,9 @@ def infer_variant(folder: Path) -> str:
     for variant in VARIANTS.values():
         if (experts, found) == (variant.experts, _dimensions_of(variant)):
             return variant.name
+    for variant in VARIANTS.values():
+        if variant.small and _is_of(variant, experts, found):
+            return variant.name
     text = ", ".join(f"{name} {value}" for name, value in found.items())
     raise _unknown(f"{folder} has {experts} transformer(s) with {text}, which is no variant's")
 
@@ -62,6 +68,15 @@ def _dimensions(config: dict[str, Any]) -> dict[str, object]:
         dim = heads * head_dim if isinstance(heads, int) and isinstance(head_dim, int) else None
         in_channels = config.get("in_channels")
     return {"dim": dim, "in_channels": in_channels, **{name: config.get(name) for name in ("num_layers", "ffn_dim")}}
+
+
+def _is_of(variant: Variant, experts: int, found: dict[str, object]) -> bool:
+    """Whether these can be the sizes of a model of a small variant, which are its own."""
+    dim, in_channels = found["dim"], found["in_channels"]
+    if experts != variant.experts or not isinstance(dim, int) or dim > MAX_SMALL_DIM:
+        return False
+    of_two = {other.in_channels for other in VARIANTS.values() if other.experts == 2}
+    return in_channels == variant.in_channels or (experts == 1 and in_channels not in of_two)
 
 
 def _dimensions_of(variant: Variant) -> dict[str, object]:

@@ -6,7 +6,7 @@ import re
 from typing import Literal, get_args
 
 from wan22.errors import InvalidRequest
-from wan22.variants import Variant
+from wan22.variants import VARIANTS, Variant
 
 Precision = Literal["bf16", "fp8"]
 """`bf16`: what the model runs in bfloat16 is kept so. `fp8`: the matrices of the linear layers of the transformers'
@@ -46,15 +46,15 @@ def default_tags(variant: str, precision: Precision) -> list[str]:
     """Tags of an import that names none: a precision's own, and `latest` for what no quantisation has touched."""
     if precision == "fp8":
         return ["fp8"]
-    return ["latest"] if variant.endswith("-tiny") else ["latest", "bf16"]  # tiny ones stay in float32
+    return ["latest"] if VARIANTS[variant].small else ["latest", "bf16"]  # small ones stay in float32
 
 
 def runs_in_bfloat16(variant: Variant, path: str, tensor: str) -> bool:
     """Whether a weight of a file of a model is used as bfloat16 and nothing more.
 
-    Tiny variants run on CPUs, in float32 throughout.
+    Small variants run on CPUs, in float32 throughout.
     """
-    if variant.name.endswith("-tiny") or not path.startswith(CAST_COMPONENTS):
+    if variant.small or not path.startswith(CAST_COMPONENTS):
         return False
     return path.startswith("text_encoder/") or not any(part in tensor for part in KEPT)
 

@@ -47,6 +47,8 @@ class Variant:
     dim: int
     num_layers: int
     ffn_dim: int
+    small: bool = False
+    """Made for CPUs: computed in float32, and its DiT's sizes and latent channels are its model's own, see `sized`."""
 
     @property
     def experts(self) -> int:
@@ -57,6 +59,19 @@ class Variant:
     def spatial_stride(self) -> int:
         """Pixels to one latent, in height and width; the DiT's patches are 2 x 2 latents."""
         return self.size_multiple // 2
+
+    def sized(self, *, dim: int, num_layers: int, ffn_dim: int, latent_channels: int) -> Variant:
+        """A small variant as one of its models has it: a published one has the sizes of the publication."""
+        more = latent_channels - self.latent_channels
+        reads = 2 if self.image == "required" else 1  # the condition's latents beside the video's
+        return replace(
+            self,
+            dim=dim,
+            num_layers=num_layers,
+            ffn_dim=ffn_dim,
+            latent_channels=latent_channels,
+            in_channels=self.in_channels + reads * more,
+        )
 
     def tokens(self, width: int, height: int, num_frames: int) -> int:
         """DiT tokens of one video: a patch covers 1 latent frame and `size_multiple` pixels a side."""
@@ -119,24 +134,30 @@ _TI2V = Variant(
 )
 
 
-def _tiny(variant: Variant) -> Variant:
-    """The same architecture and rules, small enough for a CPU."""
-    return replace(
+def _tiny(variant: Variant, *, dim: int, num_layers: int, ffn_dim: int, latent_channels: int = 16) -> Variant:
+    """The same architecture and rules, small enough for a CPU; with the sizes of the trained family."""
+    tiny = replace(
         variant,
         name=f"{variant.name}-tiny",
-        num_inference_steps=4,
+        num_inference_steps=20,
+        guidance_scale_high=2.0,
+        guidance_scale_low=None if variant.guidance_scale_low is None else 2.0,
+        flow_shift=3.0,
+        fps=8,
         num_frames=17,
         width=128,
         height=128,
-        dim=48,
-        num_layers=2,
-        ffn_dim=96,
+        small=True,
     )
+    return tiny.sized(dim=dim, num_layers=num_layers, ffn_dim=ffn_dim, latent_channels=latent_channels)
 
 
-VARIANTS: Mapping[str, Variant] = {
-    variant.name: variant for full in (_T2V, _I2V, _TI2V) for variant in (full, _tiny(full))
-}
+_TINY = (
+    _tiny(_T2V, dim=160, num_layers=4, ffn_dim=192),
+    _tiny(_I2V, dim=128, num_layers=3, ffn_dim=256),
+    _tiny(_TI2V, dim=192, num_layers=4, ffn_dim=384, latent_channels=32),
+)
+VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in (_T2V, _I2V, _TI2V, *_TINY)}
 
 
 def model_of(variant: str) -> str:

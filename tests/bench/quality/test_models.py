@@ -27,7 +27,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_model_of_other_sizes_is_not_measured(models_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / T2V
     shutil.copytree(models_folder / T2V, folder)
-    config = folder / "transformer" / "config.json"
+    config = folder / "transformer_2" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 7}))
     with pytest.raises(NotMeasured, match="num_layers is 7"):
         Models(tmp_path, CPU).model(T2V, EngineOptions())

@@ -90,7 +90,8 @@ class ModelLoad:
         """The model as soon as it can denoise; what is still missing is told by its arrivals. Raises as load_model."""
         files, device, options, loader = self._files, self._device, self._options, self._loader
         components = TRANSFORMERS[: self._variant.experts]
-        _check_configs(self._variant, files, components)
+        variant = _sized(self._variant, files) if self._variant.small else self._variant
+        _check_configs(variant, files, components)
         dtype = compute_dtype(device)
         tokenizer = load_tokenizer(files)
         limit = device_limit(device, options)
@@ -112,7 +113,7 @@ class ModelLoad:
             for name, module in zip(components, transformers, strict=True)
         ]
         decoder = (VAE, partial(fill_vae, vae, files, device, loader))
-        parts = [decoder, *experts] if self._variant.image == "required" else [*experts, decoder]
+        parts = [decoder, *experts] if variant.image == "required" else [*experts, decoder]
         first = len(parts) if streamed else parts.index(experts[0]) + 1
         fill_text_encoder(encoder, files, encoder_device, loader)
         for _, fill in parts[:first]:
@@ -122,7 +123,7 @@ class ModelLoad:
         self._rest = parts[first:]
         self._arrivals = Arrivals([name for name, _ in self._rest] + [VERIFIED])
         return Model(
-            variant=self._variant,
+            variant=variant,
             device=device,
             text_encoder=TextEncoder(tokenizer, encoder, device, options),
             transformers=transformers,
@@ -146,6 +147,13 @@ class ModelLoad:
         except BaseException as error:
             self._arrivals.fail(InternalError(f"Loading failed by a fault of ours ({type(error).__name__}: {error})."))
             raise
+
+
+def _sized(variant: Variant, files: ModelFiles) -> Variant:
+    """A small variant with the sizes of its first expert and its VAE."""
+    config = read_transformer_config(files.config(TRANSFORMERS[0]), TRANSFORMERS[0])
+    channels = read_vae_config(files.config(VAE)).latent_channels
+    return variant.sized(dim=config.dim, num_layers=config.num_layers, ffn_dim=config.ffn_dim, latent_channels=channels)
 
 
 def _check_configs(variant: Variant, files: ModelFiles, transformers: tuple[str, ...]) -> None:

@@ -94,7 +94,7 @@ def plan(shortcuts: Shortcuts, curve: Curve | None, steps: Sequence[int]) -> For
 
 
 def published_curve(variant: str, *, image: bool) -> Curve | None:
-    """The curve of a variant, tiny or not, with the authors' shares of steps that are always run."""
+    """The curve of a variant, small or not, with the authors' shares of steps that are always run."""
     name = variant.removesuffix("-tiny")
     if name == "t2v-a14b":
         return _curve(mag_curves.T2V, 26, (0.4, 0.4))
