@@ -5,18 +5,21 @@ from sqlalchemy import select, text, update
 
 from wan22.errors import Reason, ResourceExhausted
 from wan22.status import from_status
-from wan22.v1.generation_pb2 import Generation
+from wan22.v1.generation_pb2 import Generation, ListUsageRequest
 from wan22_gateway import lifecycle, outcome
 from wan22_gateway.demand import pool_message
 from wan22_gateway.generation_messages import generation_message
 from wan22_gateway.lifecycle import StoredVideo
 from wan22_gateway.scheduling.shares import Share
 from wan22_gateway.store import claims, generations, pools, tenants, turns
+from wan22_gateway.store import usage as usage_rows
 from wan22_gateway.store.claims import Claim
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.schema import attempts, usage
 from wan22_gateway.store.schema import generations as generation_table
 from wan22_gateway.store.sqlite import SqliteDatabase
+from wan22_gateway.store.usage import DAY
+from wan22_gateway.usage_messages import usage_message
 
 from . import rows
 
@@ -150,6 +153,35 @@ async def test_a_quota_refuses_the_third(database: Database, limit: dict[str, fl
     assert (caught.value.reason, caught.value.metadata) == (Reason.QUOTA_EXCEEDED, {"quota": quota})
     assert caught.value.retry_after is not None
     await database.write(take, "other", 1, 10.0)
+
+
+async def test_a_days_quota_is_free_again_at_midnight(database: Database) -> None:
+    await database.write(lambda tx: rows.set_limits(tx, "default", gpu_seconds_per_day=25.0))
+    await database.write(lambda tx: usage_rows.add(tx, "default", "t2v-a14b", gpu_seconds=20.0))
+    before = await database.read(lambda tx: tx.now)
+    with pytest.raises(ResourceExhausted) as caught:
+        await database.write(take, "default", 1, 10.0)
+    after = await database.read(lambda tx: tx.now)
+    assert caught.value.retry_after is not None
+    asked = (before // DAY + 1) * DAY - round(caught.value.retry_after * 1_000_000)
+    assert before - 1 <= asked <= after + 1  # to be asked again at midnight
+    await database.write(lambda tx: tx.execute(update(usage).values(day=usage.c.day - 1)))  # as a day later
+    await database.write(take, "default", 1, 10.0)
+    assert (await database.read(tenants.present, "default")).gpu_seconds_today == 0.0
+    days = (await database.read(usage_message, "default", ListUsageRequest(days=2))).usage
+    assert [(day.gpu_seconds, day.day.ToMicroseconds() % DAY) for day in days] == [(20.0, 0)]
+    assert (await database.read(usage_message, "default", ListUsageRequest(days=1))).usage == []
+
+
+async def test_what_began_before_midnight_counts_for_the_day_on_which_it_ends(database: Database) -> None:
+    await database.write(prepare)
+    await database.write(rows.add_generation)
+    await database.write(lambda tx: usage_rows.add(tx, "default", "t2v-a14b-tiny", gpu_seconds=5.0))
+    await database.write(lambda tx: tx.execute(update(usage).values(day=usage.c.day - 1)))
+    await served(database, 1)
+    days = (await database.read(usage_message, "default", ListUsageRequest(days=2))).usage
+    assert [round(day.gpu_seconds) for day in days] == [10, 5]
+    assert (await database.read(tenants.present, "default")).gpu_seconds_today == days[0].gpu_seconds
 
 
 async def test_a_deadline_that_cannot_be_made_any_more_fails_before_a_worker_is_given(database: Database) -> None:

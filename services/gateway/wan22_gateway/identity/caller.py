@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -11,14 +12,15 @@ from wan22.v1 import admin_pb2
 
 log = logging.getLogger("wan22_gateway.audit")
 USER, OPERATOR, ADMIN = admin_pb2.USER, admin_pb2.OPERATOR, admin_pb2.ADMIN
-SERVICE_ROLES = {
+SERVICE_ROLES: Mapping[str, admin_pb2.Role.ValueType | None] = {
     "wan22.v1.GenerationService": USER,
     "wan22.v1.PoolService": OPERATOR,
     "wan22.v1.AdminService": ADMIN,
     "wan22.v1.WebhookService": USER,
     "externalscaler.ExternalScaler": OPERATOR,
+    "grpc.reflection.v1alpha.ServerReflection": None,
 }
-"""Which role each service needs; one that is not listed needs no more than credentials: reflection."""
+"""Which role each service needs, None no more than credentials; one that is not listed is an administrator's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Caller:
 
     def check(self, method: str) -> None:
         """Raises PermissionDenied (ROLE_MISSING) unless the caller may call `/package.Service/Method`."""
-        needed = SERVICE_ROLES.get(method.rpartition("/")[0].removeprefix("/"))
+        needed = SERVICE_ROLES.get(method.rpartition("/")[0].removeprefix("/"), ADMIN)
         if needed is None or needed in self.roles or ADMIN in self.roles:
             return
         role = admin_pb2.Role.Name(needed)
