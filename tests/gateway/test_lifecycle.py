@@ -66,24 +66,6 @@ async def test_an_undisturbed_generation_has_numbered_events_without_gaps(databa
     assert final.claimed_worker is None
 
 
-async def test_an_older_epoch_or_attempt_writes_nothing(database: Database) -> None:
-    generation, claimed = await database.write(claim)
-    await database.write(start, claimed)
-    stale = [
-        Fence(generation, claimed.fence.attempt, claimed.fence.owner_epoch - 1),
-        Fence(generation, claimed.fence.attempt - 1, claimed.fence.owner_epoch),
-    ]
-    before = await database.read(row, generation)
-    for fence in stale:
-        assert not await database.write(lifecycle.succeed, fence, VIDEO)
-        assert not await database.write(lifecycle.fail, fence, InternalError("x"))
-        assert not await database.write(lifecycle.cancelled, fence)
-        assert not await database.write(lifecycle.requeue, fence, "x")
-        assert not await database.write(lifecycle.progress, fence, generation_pb2.Progress())
-        assert not await database.write(lifecycle.start, fence, "workers/w1", "uid")
-    assert await database.read(row, generation) == before
-
-
 async def test_the_first_final_state_wins(database: Database) -> None:
     generation, claimed = await database.write(claim)
     await database.write(start, claimed)

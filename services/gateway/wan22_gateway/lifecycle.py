@@ -297,6 +297,8 @@ def request_cancel(tx: Transaction, generation: str) -> None:
 
 def note_end(tx: Transaction, fence: Fence, outcome: str) -> None:
     """Records how an attempt that made no checkpoint lost its worker, and how far it had come, as evidence."""
+    if not is_newest(tx, fence):
+        return
     reached = select(generations.c.progress).where(fence.condition).scalar_subquery()
     values = {"outcome": outcome, "end_time": tx.now, "progress": reached}
     tx.execute(update(attempts).where(_attempt_row(fence)).values(values))
@@ -317,7 +319,9 @@ def release_claim(tx: Transaction, fence: Fence) -> None:
 
     What the worker has prepared beside it is next there.
     """
-    tx.execute(update(generations).where(fence.condition).values(claimed_worker=None, owner=None))
+    released = update(generations).where(fence.condition).values(claimed_worker=None, owner=None)
+    if tx.execute(released.returning(generations.c.id)).one_or_none() is None:
+        return
     free = and_(workers.c.state == "BUSY", workers.c.prepared.is_(None))
     state = case((free, "IDLE"), else_=workers.c.state)  # until the worker says so itself
     freed = update(workers).where(workers.c.generation == fence.generation)
