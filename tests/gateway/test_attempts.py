@@ -10,7 +10,7 @@ from PIL import Image
 
 from wan22.errors import FailedPrecondition, NotFound, Reason, Unavailable, Wan22Error
 from wan22.v1 import generation_pb2, inference_pb2
-from wan22.v1.generation_pb2 import Generation
+from wan22.v1.generation_pb2 import Generation, Progress
 from wan22.v1.inference_pb2 import GenerateEvent
 
 from .scripted_worker import (
@@ -49,6 +49,23 @@ async def test_a_worker_in_order_makes_one_attempt_that_is_released(tmp_path: Pa
     assert (done.state, done.attempt_count, done.video.size_bytes) == (Generation.SUCCEEDED, 1, len(VIDEO))
     assert [(a.generation, a.number, a.owner_epoch) for a in worker.released] == [(done.name, 1, 1)]
     assert list((tmp_path / "gateway" / "spool").iterdir()) == []
+
+
+async def test_steps_are_told_once_a_second_at_most_and_stages_always(tmp_path: Path) -> None:
+    def script(start: Start) -> list[GenerateEvent | Wan22Error]:
+        denoising = [Progress(stage=Progress.DENOISING, step=step, num_steps=300) for step in range(301)]
+        told = [Progress(stage=Progress.ENCODING_TEXT), *denoising, Progress(stage=Progress.DECODING)]
+        return [accepted(start), *(GenerateEvent(progress=each) for each in told), *whole(start)[1:]]
+
+    _, events, _ = await outcome(tmp_path, script)
+    told = [event for event in events if event.HasField("progress")]
+    stages = list(dict.fromkeys(event.progress.stage for event in told))
+    assert stages == [Progress.ENCODING_TEXT, Progress.DENOISING, Progress.DECODING, Progress.STORING]
+    denoising = [event for event in told if event.progress.stage == Progress.DENOISING]
+    steps = [event.progress.step for event in denoising]
+    assert (steps[0], steps[-1]) == (0, 300)  # the first and the last are the stage's own
+    took = (denoising[-1].event_time.ToMicroseconds() - denoising[0].event_time.ToMicroseconds()) / 1_000_000
+    assert 1 <= len(steps[1:-1]) <= took + 2
 
 
 async def test_a_failure_of_the_engine_is_final_and_says_why(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ LOOK_SECONDS = 2.0
 BUSY_SHARE, MOST_REST = 100.0, 0.05
 """A look that finds nothing is followed by a rest of so many times as long as it computed, since requests come by the
 hundred a second; and of at most so many seconds, for which a worker may be idle."""
+EARLY_SHARE = 0.05
+"""Of a lease, how long before its end its owner lets go: so much later a busy loop may come to it."""
 PAUSE_SECONDS = 1.0
 """How long claiming and taking over rest after the store has failed them; what runs goes on as long as its lease."""
 
@@ -32,8 +34,8 @@ class _Owned:
 
     task: asyncio.Task[None]
     until: float
-    """When its lease may have lapsed, by this process's own monotonic clock, which counts pauses too: a lease's length
-    after the last renewal was asked for, hence before it lapses in the store."""
+    """When it is let go of unless its lease is renewed, by this process's own monotonic clock, which counts pauses too:
+    before the lease lapses in the store."""
 
 
 class Dispatcher:
@@ -104,7 +106,7 @@ class Dispatcher:
                 for fence in set(mine) - kept:
                     await self._let_go(fence)
                 for fence in kept & self._owned.keys():
-                    self._owned[fence].until = began + self._lease_seconds
+                    self._owned[fence].until = self._end_of_lease(began)
             except (Wan22Error, TimeoutError) as error:
                 log.warning("Leases are not renewed: %s", error)
             now = time.monotonic()
@@ -112,7 +114,7 @@ class Dispatcher:
                 await self._let_go(fence)
 
     def _left(self) -> float:
-        """Seconds until the first of the leases may have lapsed."""
+        """Seconds until the first of the leases is over for us."""
         ends = [owned.until - time.monotonic() for owned in self._owned.values()]
         return max(0.0, min(ends, default=self._lease_seconds))
 
@@ -139,7 +141,11 @@ class Dispatcher:
             self._start(group, claim, began)
 
     def _start(self, group: asyncio.TaskGroup, claim: Claim, began: float) -> None:
-        self._owned[claim.fence] = _Owned(group.create_task(self._run(claim)), began + self._lease_seconds)
+        self._owned[claim.fence] = _Owned(group.create_task(self._run(claim)), self._end_of_lease(began))
+
+    def _end_of_lease(self, asked: float) -> float:
+        """When one that was asked for then is over for us; the store counts its whole length, and from later on."""
+        return asked + (1.0 - EARLY_SHARE) * self._lease_seconds
 
     async def _run(self, claim: Claim) -> None:
         began = time.monotonic()
