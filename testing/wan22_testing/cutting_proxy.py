@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from contextlib import suppress
 from typing import Self
@@ -14,13 +15,14 @@ class CuttingProxy:
     """Passes bytes on to a port of this machine; use as an async context manager.
 
     `cuts` has, for each of the next connections, after how many bytes from the client, or to it, it breaks; `cut`
-    breaks all that are open.
+    breaks all that are open; `silence` leaves some open, and passes nothing more on.
     """
 
     def __init__(self, target_port: int, cuts: list[int]) -> None:
         self._target_port = target_port
         self.cuts = deque(cuts)
         self._ends: set[asyncio.StreamWriter] = set()
+        self._lines: set[_Line] = set()
         self._served: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -39,6 +41,13 @@ class CuttingProxy:
         for end in list(self._ends):
             end.transport.abort()
 
+    def silence(self, quiet_seconds: float) -> int:
+        """Half-opens the connections whose clients have said nothing for so long; returns how many these are."""
+        quiet = [line for line in self._lines if time.monotonic() - line.heard >= quiet_seconds]
+        for line in quiet:
+            line.silent = True
+        return len(quiet)
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
         self._served.add(task)
@@ -56,22 +65,43 @@ class CuttingProxy:
             writer.transport.abort()
             return
         self._ends |= {writer, to_writer}
-        ways = [asyncio.create_task(_pass(*way, limit)) for way in ((reader, to_writer), (to_reader, writer))]
+        line = _Line()
+        self._lines.add(line)
+        ways = [
+            asyncio.create_task(_pass(reader, to_writer, limit, line, heard=True)),
+            asyncio.create_task(_pass(to_reader, writer, limit, line, heard=False)),
+        ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()
+            self._lines.discard(line)
             for end in (writer, to_writer):
                 end.transport.abort()
                 self._ends.discard(end)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
+class _Line:
+    """One connection."""
+
+    def __init__(self) -> None:
+        self.heard = time.monotonic()
+        """When its client said something last."""
+        self.silent = False
+
+
+async def _pass(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None, line: _Line, *, heard: bool
+) -> None:
     """Returns at the end of the bytes, or after the limit."""
     passed = 0
     with suppress(ConnectionError):
         while data := await reader.read(PIECE_BYTES if limit is None else min(PIECE_BYTES, limit - passed)):
+            if heard:
+                line.heard = time.monotonic()
+            if line.silent:
+                continue
             writer.write(data)
             await writer.drain()
             passed += len(data)
