@@ -20,6 +20,8 @@ from wan22_operator.watch_session import watch_session
 WATCH_SECONDS, WATCH_CLIENT_SECONDS = 60, 70
 """How long a watch lasts at the server, and here: one that has died silently is opened anew after that."""
 CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 1.0
+"""How long kopf keeps a task, and the last event, of an object of which nothing more comes."""
 LISTED_AT_ONCE = 200
 """Objects: thousands in one answer would be the most memory that the operator ever takes."""
 
@@ -84,6 +86,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = WATCH_CLIENT_SECONDS
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.watching.chunk_size = LISTED_AT_ONCE
+    settings.queueing.idle_timeout = IDLE_SECONDS
     settings.process.ultimate_exiting_timeout = 10.0
     for plural in ("pods", "services", "serviceaccounts"):
         settings.watching.label_selectors["", "v1", plural] = OURS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import kopf
@@ -11,8 +12,19 @@ from wan22_operator.resources import NETWORK_POLICY, POD, SERVICE, SERVICE_ACCOU
 
 NAMED = frozenset(kind.plural for kind in (WAN_POOL, WAN_MODEL, POD, SERVICE, SERVICE_ACCOUNT, NETWORK_POLICY))
 """Collections of which an event wakes a loop and says no more; a pod is five times as long as its metadata."""
+METADATA = "application/json;as={};g=meta.k8s.io;v=v1"
+ONE, MANY = "PartialObjectMetadata", "PartialObjectMetadataList"
 
-METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+class _Answer(aiohttp.ClientResponse):
+    async def json(self, **given: Any) -> Any:
+        """As kopf can take it: a list of metadata that is empty comes as none."""
+        answer = await super().json(**given)
+        if isinstance(answer, dict) and answer.get("kind") == MANY:
+            answer["items"] = answer.get("items") or []
+            for found in answer["items"]:
+                found["metadata"].pop("managedFields", None)  # most of it, and kopf keeps all of a list for a while
+        return answer
 
 
 def watch_session(info: kopf.ConnectionInfo) -> aiohttp.ClientSession:
@@ -22,6 +34,7 @@ def watch_session(info: kopf.ConnectionInfo) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
         headers=info.as_http_headers(),
+        response_class=_Answer,
         trace_configs=[tracing],
     )
 
@@ -29,5 +42,5 @@ def watch_session(info: kopf.ConnectionInfo) -> aiohttp.ClientSession:
 async def _ask_for_metadata(
     _session: aiohttp.ClientSession, _context: SimpleNamespace, asked: aiohttp.TraceRequestStartParams
 ) -> None:
-    if asked.url.name in NAMED and "watch" in asked.url.query:  # an empty list of metadata is none, which kopf minds
-        asked.headers["Accept"] = METADATA
+    if asked.url.name in NAMED:
+        asked.headers["Accept"] = METADATA.format(ONE if "watch" in asked.url.query else MANY)

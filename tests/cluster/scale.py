@@ -74,6 +74,8 @@ class Followed:
         self.pods = Reflector(api, f"/api/v1/{inside}/pods", seen=self._see_pod)
         self.statuses: dict[str, dict[str, Any]] = {}
         """By pool."""
+        self.settled: set[str] = set()
+        """Pods that their kubelet calls ready."""
         self.created: dict[str, float] = {}
         """When each pod was first seen."""
         self.decided: dict[tuple[str, int], float] = {}
@@ -87,7 +89,11 @@ class Followed:
         self.changed.set()
 
     def _see_pod(self, pod: dict[str, Any]) -> None:
-        self.created.setdefault(pod["metadata"]["name"], time.monotonic())
+        name = pod["metadata"]["name"]
+        self.created.setdefault(name, time.monotonic())
+        conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", [])}
+        if conditions.get("Ready") == "True":
+            self.settled.add(name)
         self.changed.set()
 
     @property
@@ -130,6 +136,7 @@ class Scene:
         began = time.monotonic()
         await self.followed.until(lambda: self.followed.ready == each * self.count, seconds)
         took = time.monotonic() - began
+        await self.followed.until(lambda: len(self.followed.settled) == each * self.count, seconds)
         said(f"{each * self.count} workers ready after {took:.1f} s more, {megabytes(self.operator):.0f} MB")
 
     async def at_rest(self) -> None:
@@ -177,14 +184,14 @@ class Scene:
         said(figures)
         assert created[p95] <= FOLLOW_SECONDS, figures
         expected = self.count * before + number * (after - before)
-        await self.followed.until(lambda: self.followed.ready == expected, 300.0)
+        await self.followed.until(lambda: self.followed.ready == len(self.followed.settled) == expected, 300.0)
 
     async def anew(self) -> None:
         """The operator is killed and started anew, with all workers there: it reads them all at once."""
         self.operator.kill()
+        began = time.monotonic()
         self.operator.start()
         await self.operator.until()
-        began = time.monotonic()
         await until(lambda: self.figures["wan22_operator_pools"], lambda found: found == self.count, 600.0)
         took = time.monotonic() - began
         said(f"started anew: all were looked at after {took:.1f} s, {megabytes(self.operator):.0f} MB")
