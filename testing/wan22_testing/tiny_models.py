@@ -1,7 +1,4 @@
-"""Makes the tiny variants' weights: seeded, the same bytes in each process, as diffusers-format folders.
-
-`python -m wan22_testing.tiny_models OUT [VARIANT...]` writes one folder a variant, ready for `wan22 models push`.
-"""
+"""Makes random models of the tiny variants, for tests: seeded, the same bytes in each process, in diffusers' format."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -184,24 +180,3 @@ def shared_folder(variant_name: str) -> Path:
                 raise
         shutil.rmtree(unfinished)
     return folder
-
-
-def main() -> None:
-    """The command line."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        sys.exit(f"usage: python -m wan22_testing.tiny_models OUT [VARIANT...], of {', '.join(TINY_VARIANTS)}")
-    out, names = Path(sys.argv[1]), sys.argv[2:] or list(TINY_VARIANTS)
-    unknown = [name for name in names if name not in TINY_VARIANTS]
-    if unknown:
-        sys.exit(f"Unknown: {', '.join(unknown)}. Use {', '.join(TINY_VARIANTS)}.")
-    for name in names:
-        folder = out / name
-        if folder.exists():
-            sys.exit(f"{folder} exists already: remove it, or give another folder.")
-        make(name, folder)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        sys.stdout.write(f"{folder}  {size / 1e6:.1f} MB\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,8 @@ up weights of its own that it finds; on one GPU a stage needs 10 minutes, and th
     judge     text      vae21     vae22
     t2v-high  t2v-low   i2v-high  i2v-low   ti2v
     turbo
-    assemble                                       (whole model folders, of what there is)
+
+`wan22 bench quality --models DIR` judges what is there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tools.train_tiny import assemble, denoiser, judging, text, turbo, vae
+from tools.train_tiny import denoiser, judging, text, turbo, vae
 from tools.train_tiny.run import Run
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -32,7 +33,6 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "i2v-low": partial(denoiser.train, variant="i2v-a14b-tiny", number=1),
     "ti2v": partial(denoiser.train, variant="ti2v-5b-tiny", number=0),
     "turbo": turbo.train,
-    "assemble": assemble.assemble,
 }
 
 

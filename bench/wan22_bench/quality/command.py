@@ -19,7 +19,7 @@ from wan22_bench.quality.shooting import Shooting
 from wan22_bench.quality.studio import Sampling
 from wan22_bench.report import Report, Row, versions_of
 from wan22_inference.engine.devices import choose_device, compute_dtype
-from wan22_testing.trained import FOLDER
+from wan22_testing.trained import FOLDER, whole
 
 VERSIONS = ("torch", "triton", "transformers")
 PROMPTS, CLIPS = 200, 1000
@@ -54,8 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
         type=Path,
         default=FOLDER,
         metavar="FOLDER",
-        help="models in diffusers' format in folders named by variant, or vae21 and vae22 alone; judge.safetensors; "
-        "turbo/high and turbo/low; wan22's own by default",
+        help="models in diffusers' format in folders named by variant, or their parts as training leaves them; "
+        "judge.safetensors; turbo/high and turbo/low; wan22's own by default",
     )
     parser.add_argument("--rows", help=f"only these, separated by commas, of {','.join(ROWS)}")
     parser.add_argument("--prompts", type=_number, default=PROMPTS, help=f"to make videos of; {PROMPTS} by default")
@@ -79,9 +79,14 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"no such rows: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     if not options.models.is_dir():
         parser.error(f"{options.models} is no folder")
+    with whole(options.models) as folder:
+        _measure(options, names, folder)
+
+
+def _measure(options: argparse.Namespace, names: list[str], folder: Path) -> None:
     device = choose_device(options.device)
     sampling = Sampling(steps=options.steps, guidance=options.guidance, side=options.side)
-    shooting = Shooting(Models(options.models, device), sampling, options.prompts, Teller())
+    shooting = Shooting(Models(folder, device), sampling, options.prompts, Teller())
     measurement = Measurement(shooting, options.clips)
     rows = list[Row]()
     for row in measurement.rows(names, options.processes):

@@ -53,7 +53,7 @@ class Models:
         self._screen.say("making_model", f"{variant}: making its model, once; this takes seconds.", variant=variant)
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="tiny-", dir=self._plan.home.path))
         try:
-            await self._run_tiny_models(folder, variant)
+            await self._run_trained(folder, variant)
             version = await self._client.push_folder(
                 folder / variant,
                 model=model_of(variant),
@@ -73,11 +73,11 @@ class Models:
                 return version
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _run_tiny_models(self, folder: Path, variant: str) -> None:
+    async def _run_trained(self, folder: Path, variant: str) -> None:
         """Runs as a process of its own: torch stays out of this one."""
         log = self._plan.home.logs / "tiny-models.log"
         with log.open("ab") as output:
-            command = bound_command("wan22_testing.tiny_models", [str(folder), variant])
+            command = bound_command("wan22_testing.trained", [str(folder), variant])
             process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
         try:
             code = await process.wait()

@@ -8,6 +8,8 @@ import pytest
 from safetensors import safe_open
 
 from wan22.adapter import ADAPTER_FILE, WEIGHTS_FILE, Adapter
+from wan22.model_folder import infer_variant
+from wan22_testing.trained import make
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,8 +30,9 @@ def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path)
     for stage in ("judge", "text", "vae21", "vae22", "t2v-high", "t2v-low", "i2v-high", "i2v-low", "ti2v", "turbo"):
         assert f"{stage}: done" in train(stage, tmp_path)
     assert train("t2v-high", tmp_path).count("read right") == 2  # goes on with what it had
-    train("assemble", tmp_path)
     for variant, experts in (("t2v-a14b-tiny", 2), ("i2v-a14b-tiny", 2), ("ti2v-5b-tiny", 1)):
+        make(variant, tmp_path / "models" / variant, tmp_path)
+        assert infer_variant(tmp_path / "models" / variant) == variant
         weights = sorted((tmp_path / "models" / variant).glob("transformer*/*.safetensors"))
         assert len(weights) == experts
         with safe_open(weights[0], "pt") as file:
