@@ -67,14 +67,17 @@ def images(own_cluster: NodeCluster | None) -> Images:
     return Images.of_archives(archives)
 
 
-@pytest.fixture(scope="session")
-def release(
-    own_cluster: NodeCluster | None, kubectl: Kubectl, images: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Release]:
-    """wan22 as Helm installs it, with two tiny models in its registry."""
-    made = Release(kubectl, images, tmp_path_factory.mktemp("release"))
+@pytest.fixture(scope="module", autouse=True)
+def _free_volumes(own_cluster: NodeCluster | None, kubectl: Kubectl) -> None:
+    """Offers the local volumes anew that a module before has left: nothing else does, and there are few."""
     if own_cluster is not None:
         recycle(own_cluster.layout, kubectl)
+
+
+@pytest.fixture(scope="session")
+def release(kubectl: Kubectl, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """wan22 as Helm installs it, with two tiny models in its registry."""
+    made = Release(kubectl, images, tmp_path_factory.mktemp("release"))
     made.create_namespace()
     made.helm("install")
     asyncio.run(made.push(T2V, TI2V))
