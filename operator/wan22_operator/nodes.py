@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from wan22_operator.cluster import Cluster
 from wan22_operator.resources import NODE
 
 FRESH_SECONDS = 10.0
+AGAIN_SECONDS = 1.0
+"""How soon they are listed anew for a pod whose node is not among them: one that has just come is not lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,11 @@ class Nodes:
         """Has the next one who asks list them anew."""
         self._time = -FRESH_SECONDS
 
-    async def all(self) -> Mapping[str, Node]:
-        """By name. Raises ApiFailure."""
+    async def all(self, needed: Collection[str] = ()) -> Mapping[str, Node]:
+        """By name; listed anew where one that is `needed` was not there. Raises ApiFailure."""
         async with self._lock:
-            if time.monotonic() - self._time > FRESH_SECONDS:
+            known = all(name in self._listed for name in needed)
+            if time.monotonic() - self._time > (FRESH_SECONDS if known else AGAIN_SECONDS):
                 nodes = [Node.parse(manifest) for manifest in await self._cluster.list(NODE)]
                 self._listed, self._time = {node.name: node for node in nodes}, time.monotonic()
             return self._listed

@@ -90,7 +90,7 @@ class Sources:
             status=status,
             record=record,
             pods=pods,
-            nodes=await self.nodes.all(),
+            nodes=await self.nodes.all({node for pod in pods if (node := pod["spec"].get("nodeName"))}),
             view=view,
             told=view is not None and view.pool.demand.complete and now - view.time < stale,
             caches=caches,

@@ -124,7 +124,7 @@ async def test_two_hundred_pools_have_a_worker_each_at_little_cost(programs: Pro
 @pytest.mark.parametrize(
     ("count", "changes", "resync_seconds"),
     [
-        (10, 5, 3),
+        (10, 5, 2),
         pytest.param(200, 50, 15, marks=pytest.mark.long),
         pytest.param(1000, 100, 15, marks=pytest.mark.long),
     ],
