@@ -43,7 +43,7 @@ class Sleepers(Protocol):
 
 
 def registry_of(sleepers: Sleepers, configuration: Configuration) -> kopf.OperatorRegistry:
-    """Handlers that wake, and nothing else."""
+    """Handlers that wake, and nothing else; kopf would call those that are not asynchronous in threads of their own."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -51,25 +51,25 @@ def registry_of(sleepers: Sleepers, configuration: Configuration) -> kopf.Operat
         return await _connection(configuration)
 
     @kopf.on.event(GROUP, VERSION, "wanpools", registry=registry)
-    def pool(body: Mapping[str, Any], **_: Any) -> None:
+    async def pool(body: Mapping[str, Any], **_: Any) -> None:
         sleepers.pool_event(PoolKey.of(body))
 
     @kopf.on.event(GROUP, VERSION, "wanmodels", registry=registry)
-    def model(body: Mapping[str, Any], **_: Any) -> None:
+    async def model(body: Mapping[str, Any], **_: Any) -> None:
         sleepers.model_event(PoolKey.of(body))
 
     @kopf.on.event("", "v1", "pods", labels={POOL: kopf.PRESENT}, registry=registry)
-    def pod(body: Mapping[str, Any], **_: Any) -> None:
+    async def pod(body: Mapping[str, Any], **_: Any) -> None:
         sleepers.pool_event(PoolKey.of_part(body))
 
-    def child(body: Mapping[str, Any], **_: Any) -> None:
+    async def child(body: Mapping[str, Any], **_: Any) -> None:
         sleepers.children_event(PoolKey.of_part(body))
 
     for group, plural in (("", "services"), ("", "serviceaccounts"), ("networking.k8s.io", "networkpolicies")):
         kopf.on.event(group, "v1", plural, labels={POOL: kopf.PRESENT}, registry=registry)(child)
 
     @kopf.on.event("", "v1", "nodes", registry=registry)
-    def node(body: Mapping[str, Any], **_: Any) -> None:
+    async def node(body: Mapping[str, Any], **_: Any) -> None:
         sleepers.node_event(body)
 
     return registry
