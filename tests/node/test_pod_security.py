@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from wan22_testing.cluster.kubectl import Refused
 
-from .release import Release
+from .release import Release, until
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 
@@ -19,5 +21,4 @@ def test_a_pod_that_asks_for_more_is_refused_where_wan22_runs(release: Release) 
             {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
         )
     for component, count in {"gateway": 1, "registry": 1, "node-cache": 2, "operator": 1}.items():
-        ready = [pod for pod in release.pods(component) if pod["status"]["containerStatuses"][0]["ready"]]
-        assert len(ready) == count
+        until(partial(release.ready, component), count.__eq__)
