@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import struct
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvloop
 from PIL import Image
 
 from wan22.errors import InvalidRequest, Reason
@@ -144,6 +146,15 @@ async def test_a_broken_decoder_is_told_from_a_bad_file_and_tells_nothing(progra
     text = await refusal(b"x" * (4 << 20), LIMITS, [sys.executable, "-c", program])
     assert why in text
     assert "secret" not in text
+
+
+def test_a_decoder_that_ends_at_once_is_a_broken_one_whatever_the_loop() -> None:
+    async def run() -> list[str]:
+        return [await refusal(bytes(size << 17), LIMITS, ["/bin/false"]) for size in range(40)]
+
+    for make_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            assert all(BROKEN in text for text in runner.run(run()))
 
 
 async def test_the_decoder_is_told_no_secret_of_the_gateways_environment(monkeypatch: pytest.MonkeyPatch) -> None:

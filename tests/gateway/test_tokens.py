@@ -64,6 +64,7 @@ async def test_a_good_token_is_its_tenants_user(tokens: Tokens) -> None:
         {"nbf": time.time() + 3600},
         {"tenant": None},
         {"tenant": ["alice"]},
+        {"tenant": "alice\0"},
         {"key": OTHER_KEY},
         {"kid": "k2"},
     ],

@@ -70,8 +70,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         tenant = check_tenant(key.tenant, "key.tenant")
         if not key.roles or not set(key.roles) <= {admin_pb2.USER, admin_pb2.OPERATOR, admin_pb2.ADMIN}:
             raise InvalidRequest("roles: give at least one of USER, OPERATOR and ADMIN.", field="key.roles")
-        if len(key.description) > MAX_DESCRIPTION:
-            text = f"description has {len(key.description)} characters: use at most {MAX_DESCRIPTION}."
+        if len(key.description) > MAX_DESCRIPTION or "\0" in key.description:
+            text = f"description has {len(key.description)} characters: use at most {MAX_DESCRIPTION}, none NUL."
             raise InvalidRequest(text, field="key.description")
         secret = new_secret()
         expire = microseconds(key.expire_time, "key.expire_time") if key.HasField("expire_time") else None

@@ -225,7 +225,7 @@ class Admission:
         size = None
         for field, name in (("last_image", requested.last_image), ("image", requested.image)):
             media_id = (name or "").removeprefix("media/")
-            if len(media_id) != 64:  # absent, or malformed, which `resolve` refuses with the other fields
+            if len(media_id) != 64 or "\0" in media_id:  # absent, or malformed: `resolve` refuses it with the others
                 continue
             try:
                 row = await self._database.read(media.get, tenant, media_id)

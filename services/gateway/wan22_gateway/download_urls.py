@@ -64,6 +64,8 @@ class DownloadUrls:
 
 
 def _open(tx: Transaction, generation: str, expires: str, signature: str) -> GenerationRow:
+    if "\0" in generation:  # PostgreSQL takes no such text
+        raise NotFound(REFUSED)
     row = tx.execute(select(generations).where(generations.c.id == generation)).one_or_none()
     end = int(expires) if expires.isascii() and expires.isdigit() and len(expires) < 20 else 0
     if row is None or row.video_key is None or videos.is_expired(tx, row) or end <= tx.now:

@@ -73,6 +73,8 @@ async def decode(data: bytes, limits: DecoderLimits, command: Sequence[str]) -> 
 
 
 async def _feed(pipe: asyncio.StreamWriter, data: bytes) -> None:
+    if pipe.is_closing():
+        return  # it has ended already, which uvloop has a RuntimeError for
     try:
         pipe.write(data)
         await pipe.drain()

@@ -130,7 +130,10 @@ async def test_metrics_count_requests_by_declared_route(http: httpx.AsyncClient)
     await http.get("/models")
     await http.get("/no/such/1")
     await http.get("/no/such/2")
+    for word in ("PURGE", "MAKE", "X" * 50):  # any is allowed, by anybody
+        assert (await http.request(word, "/models")).status_code == 405
     found = await scrape(http)
+    assert found["http_requests_total", "405", "none", "other"] >= 3
     assert found["http_requests_total", "/models", "200", "GET"] >= 1
     assert found["http_requests_total", "404", "GET", "none"] >= 2
     assert found["generations", "QUEUED", rows.POOL, "ti2v-5b-tiny"] == 0

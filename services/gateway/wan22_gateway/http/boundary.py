@@ -27,6 +27,8 @@ READ_OUT_BYTES, READ_OUT_SECONDS = 1 << 16, 1.0
 """Most of a body that is read, and waited for, after its request was refused."""
 REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 OPENAI_PREFIX = "/v1/"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that figures are kept of; a caller may send any word, of which there is no end."""
 
 Observe = Callable[[str, str, int, float], None]
 """Is told the route, the method, the status and the seconds until the answer began."""
@@ -55,7 +57,8 @@ class Boundary:
             else:
                 await self._refuse(known, exchange, scope)
         finally:
-            self._observe(exchange.route, scope["method"], exchange.status, exchange.seconds)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._observe(exchange.route, method, exchange.status, exchange.seconds)
             if not exchange.quiet:
                 log.info("%s", exchange)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Literal
 
 from wan22.errors import Code, InvalidRequest
@@ -93,7 +93,7 @@ def frames_of(seconds: str | float, fps: int) -> int:
     """
     try:
         spans = Decimal(str(seconds)) * fps
-    except InvalidOperation:
+    except ArithmeticError:  # it is no number, or has more digits than any
         spans = Decimal("NaN")
     if not spans.is_finite() or not 0 <= spans < 1_000_000:
         raise InvalidRequest(f"seconds is {str(seconds)[:40]!r}: use a number, such as '5'.", field="seconds")

@@ -74,7 +74,7 @@ class Tokens:
             text = f"The token is refused: {error}. Get a new one from {self._issuer.issuer}."
             raise Unauthenticated(text, reason=Reason.BAD_CREDENTIALS) from None
         tenant = claims.get(self._issuer.tenant_claim)
-        if not isinstance(tenant, str) or not tenant:
+        if not isinstance(tenant, str) or not tenant or "\0" in tenant:
             text = f"The token names no tenant: the issuer must set its claim {self._issuer.tenant_claim!r}."
             raise Unauthenticated(text, reason=Reason.BAD_CREDENTIALS)
         return Caller(tenant, _roles(claims.get(self._issuer.roles_claim)), "a token")

@@ -186,6 +186,8 @@ def _row(new: NewGeneration, now: int) -> dict[str, Any]:
 
 def get(tx: Transaction, tenant: str, generation: str) -> GenerationRow:
     """One row. Raises NotFound, also when it is another tenant's."""
+    if "\0" in generation:
+        raise missing(generation)  # PostgreSQL takes no such text
     mine = and_(generations.c.id == generation, generations.c.tenant == tenant)
     row = tx.execute(select(generations).where(mine)).one_or_none()
     if row is None:
