@@ -154,7 +154,7 @@ async def test_the_same_again_is_answered_at_once_by_the_same_object_and_costs_n
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 3}, {"prompt": "q"}, {"negative_prompt": ""}, {"fps": 8}, {"omit_prompt": True}]
+    "change", [{"seed": 3}, {"prompt": "q"}, {"negative_prompt": ""}, {"fps": 9}, {"omit_prompt": True}]
 )
 async def test_anything_else_is_made_anew(place: Place, change: dict[str, Any]) -> None:
     await place.make(seed=2)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, Violation, Wan22Error
+from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, Wan22Error
 from wan22.loras import MAX_LORAS
 from wan22.memory_model import Holdings
-from wan22.names import check_pool
 from wan22.parameter_messages import from_message, to_message
 from wan22.parameters import MAX_SEED, Parameters, RequestedParameters, Size, resolve
-from wan22.previews import MAX_INTERVAL
-from wan22.profiles import Profile
 from wan22.v1 import generation_pb2
-from wan22.variants import MAX_PROMPT_TOKENS, VARIANTS, Variant
-from wan22_gateway import lifecycle, output_only, reuse
+from wan22.variants import VARIANTS, Variant
+from wan22_gateway import lifecycle, request_rules, reuse
 from wan22_gateway.adapters import Adapters
 from wan22_gateway.cost import CostModel, work
 from wan22_gateway.generation_messages import generation_message
@@ -36,11 +33,7 @@ from wan22_gateway.store.pools import PoolRow
 from wan22_gateway.store.recall import Recall
 from wan22_gateway.webhooks.addresses import check_url
 
-MAX_LABELS = 32
-MAX_COUNT = 4
-MAX_FINISH_SECONDS = 366 * 24 * 3600
 REMEMBERED_PLACES, REMEMBERED_SECONDS = 256, 5.0
-REQUEST_FIELDS = frozenset({"variant", "pool", "parameters", "labels", "priority", "deadline", "preview_interval"})
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ class Admission:
     async def _new(
         self, tenant: str, request: generation_pb2.CreateGenerationRequest, digest: str
     ) -> Sequence[NewGeneration]:
-        _check_request(request)
+        request_rules.check_call(request)
         wanted = generation_pb2.Generation()
         wanted.CopyFrom(request.generation)
         if request.HasField("finish_within"):
@@ -142,39 +135,7 @@ class Admission:
         asked = None if self._hook is None else await self._hook.ask(tenant, wanted)
         if asked is not None:
             admitted = await self.check(tenant, wanted)
-        count = request.count or 1
-        if admitted.parameters.seed + count - 1 > MAX_SEED:
-            text = f"seed is {admitted.parameters.seed}: with count {count} use at most {MAX_SEED - count + 1}."
-            raise InvalidRequest(text, field="generation.parameters.seed")
-        ids = [str(uuid.uuid4()) for _ in range(count)]
-        first = admitted.parameters
-        seeded = [first, *(replace(first, seed=first.seed + index) for index in range(1, count))]
-        new = [
-            NewGeneration(
-                id=generation,
-                tenant=tenant,
-                request_id="" if index else request.request_id,
-                request_digest=digest,
-                variant=admitted.variant.name,
-                pool=admitted.pool.name,
-                model_version=admitted.pool.model_version,
-                parameters=to_message(parameters).SerializeToString(),
-                labels=dict(request.generation.labels),
-                cut_texts=admitted.cut_texts,
-                siblings=ids if count > 1 else [],
-                predicted_seconds=admitted.predicted_seconds,
-                priority=admitted.priority,
-                deadline=admitted.deadline,
-                start_by_time=admitted.start_by_time,
-                keep_for=keep_for,
-                inputs_digest=reuse.inputs_digest(admitted.variant.name, admitted.pool.model_version, parameters),
-                webhook_url=request.webhook_url or None,
-                asked_texts=None if asked is None else asked.SerializeToString(),
-                preview_interval=request.generation.preview_interval or None,
-                media=_media_ids(parameters),
-            )
-            for index, (generation, parameters) in enumerate(zip(ids, seeded, strict=True))
-        ]
+        new = _generations(tenant, request, digest, admitted, keep_for=keep_for, asked=asked)
         if not request.reuse or None in await self._database.read(reuse.answers, new):
             if admitted.deadline is not None:
                 _check_deadline(admitted, await self.turn(tenant, admitted))
@@ -184,7 +145,7 @@ class Admission:
 
     async def check(self, tenant: str, generation: generation_pb2.Generation) -> Admitted:
         """Resolves a request without queueing it. Raises InvalidRequest, NotFound or FailedPrecondition."""
-        _check_fields(generation)
+        request_rules.check_generation(generation)
         place = await self._place(generation.pool, generation.variant)
         pool = place.pool
         variant = VARIANTS[pool.variant]
@@ -202,8 +163,8 @@ class Admission:
         texts = {"prompt": parameters.prompt, "negative_prompt": parameters.negative_prompt}
         too_long = await self._prompts.too_long(pool.model_version, texts)
         if too_long and not parameters.cut_prompt:
-            raise _refuse_texts(too_long)
-        _check_profile(pool, variant, parameters, found.distilled)
+            raise request_rules.too_long_texts(too_long)
+        request_rules.check_profile(pool, variant, parameters, found.distilled)
         wanted = work(variant, parameters)
         seconds = place.cost.seconds(wanted)
         fitting = None if place.roomiest is None else fit(place.roomiest, variant, parameters, found.device_bytes)
@@ -235,6 +196,51 @@ class Admission:
         return size if requested.image else None
 
 
+def _generations(
+    tenant: str,
+    request: generation_pb2.CreateGenerationRequest,
+    digest: str,
+    admitted: Admitted,
+    *,
+    keep_for: int | None,
+    asked: generation_pb2.AskedTexts | None,
+) -> list[NewGeneration]:
+    """As many as the request asks for, with the seeds that follow. Raises InvalidRequest for one beyond all seeds."""
+    count = request.count or 1
+    if admitted.parameters.seed + count - 1 > MAX_SEED:
+        text = f"seed is {admitted.parameters.seed}: with count {count} use at most {MAX_SEED - count + 1}."
+        raise InvalidRequest(text, field="generation.parameters.seed")
+    ids = [str(uuid.uuid4()) for _ in range(count)]
+    first = admitted.parameters
+    seeded = [first, *(replace(first, seed=first.seed + index) for index in range(1, count))]
+    return [
+        NewGeneration(
+            id=generation,
+            tenant=tenant,
+            request_id="" if index else request.request_id,
+            request_digest=digest,
+            variant=admitted.variant.name,
+            pool=admitted.pool.name,
+            model_version=admitted.pool.model_version,
+            parameters=to_message(parameters).SerializeToString(),
+            labels=dict(request.generation.labels),
+            cut_texts=admitted.cut_texts,
+            siblings=ids if count > 1 else [],
+            predicted_seconds=admitted.predicted_seconds,
+            priority=admitted.priority,
+            deadline=admitted.deadline,
+            start_by_time=admitted.start_by_time,
+            keep_for=keep_for,
+            inputs_digest=reuse.inputs_digest(admitted.variant.name, admitted.pool.model_version, parameters),
+            webhook_url=request.webhook_url or None,
+            asked_texts=None if asked is None else asked.SerializeToString(),
+            preview_interval=request.generation.preview_interval or None,
+            media=_media_ids(parameters),
+        )
+        for index, (generation, parameters) in enumerate(zip(ids, seeded, strict=True))
+    ]
+
+
 def _known(tx: Transaction, tenant: str, request_id: str, digest: str) -> generation_pb2.Generation | None:
     """What an earlier call with this request id has made."""
     known = generations.find_request(tx, tenant, request_id, digest) if request_id else None
@@ -244,26 +250,6 @@ def _known(tx: Transaction, tenant: str, request_id: str, digest: str) -> genera
 def _media_ids(parameters: Parameters) -> tuple[str, ...]:
     names = {parameters.image, parameters.last_image} - {None}
     return tuple(sorted(name.removeprefix("media/") for name in names if name))
-
-
-def _check_request(request: generation_pb2.CreateGenerationRequest) -> None:
-    if len(request.request_id) > 128 or "\0" in request.request_id:
-        text = f"request_id has {len(request.request_id)} characters: use 1 to 128, none of them NUL."
-        raise InvalidRequest(text, field="request_id")
-    if request.reuse and not request.generation.parameters.HasField("seed"):
-        text = "reuse is set, but no seed is given: a drawn one has no earlier video. Give the seed of that video."
-        raise InvalidRequest(text, field="reuse")
-    if not 0 <= request.count <= MAX_COUNT:
-        raise InvalidRequest(f"count is {request.count}: use 1 to {MAX_COUNT}, or 0 for 1.", field="count")
-    if not request.HasField("finish_within"):
-        return
-    if request.generation.HasField("deadline"):
-        text = "finish_within and generation.deadline are both given: use one of them."
-        raise InvalidRequest(text, field="finish_within")
-    seconds = request.finish_within.ToMilliseconds() / 1000
-    if not 0 < seconds <= MAX_FINISH_SECONDS:
-        text = f"finish_within is {seconds:g} s: use more than 0, and at most {MAX_FINISH_SECONDS} s."
-        raise InvalidRequest(text, field="finish_within")
 
 
 def _turn(tx: Transaction, pool: PoolRow, tenant: str, priority: Priority) -> Turn:
@@ -289,68 +275,10 @@ def _check_deadline(admitted: Admitted, turn: Turn) -> None:
         raise FailedPrecondition(text, reason=Reason.DEADLINE_MISSED, metadata={"predicted_start_time": at})
 
 
-def _refuse_texts(too_long: dict[str, int]) -> InvalidRequest:
-    what_to_do = f"use at most {MAX_PROMPT_TOKENS}, or let it be cut by cut_prompt"
-    violations = [
-        Violation(f"parameters.{field}", f"{field} has {count} tokens, the end token counted: {what_to_do}.")
-        for field, count in too_long.items()
-    ]
-    return InvalidRequest(" ".join(v.description for v in violations), violations=violations)
-
-
 def _does_not_fit(pool: PoolRow, found: Fit) -> FailedPrecondition:
     needed, limit = found.peak_bytes >> 20, found.limit >> 20
     text = f"It would take about {needed} MiB of device memory, and no worker of {pool.name} has more than {limit} MiB"
     return FailedPrecondition(f"{text}: {found.advice}.", reason=Reason.OUT_OF_MEMORY)
-
-
-def _check_profile(pool: PoolRow, variant: Variant, parameters: Parameters, distilled: frozenset[int]) -> None:
-    """Turbo is for weights that are distilled, by themselves or by adapters, and these are for turbo."""
-    turbo = parameters.profile is Profile.TURBO
-    if pool.distilled and distilled:
-        text = f"loras has an adapter for profile TURBO, but the weights of {pool.name} are distilled already"
-        raise FailedPrecondition(f"{text}: leave it out.", reason=Reason.PROFILE_NOT_SERVED)
-    if turbo and not pool.distilled and len(distilled) < variant.experts:
-        what = f"the weights of {pool.name} are not distilled: four steps would give noise"
-        if distilled:
-            expert = "low-noise" if 0 in distilled else "high-noise"
-            what = f"loras distils one expert alone, not the {expert} one"
-        text = (
-            f"profile is TURBO, but {what}. Name a pool with distilled weights, add adapters for TURBO for all experts"
-        )
-        raise FailedPrecondition(f"{text}, or use QUALITY.", reason=Reason.PROFILE_NOT_SERVED)
-    if not turbo and (pool.distilled or distilled):
-        what = f"the weights of {pool.name} are distilled" if pool.distilled else "loras has an adapter for TURBO"
-        what_to_do = "name another pool" if pool.distilled else "leave it out"
-        text = f"profile is QUALITY, but {what}: guidance blurs with it. Use TURBO, or {what_to_do}."
-        raise FailedPrecondition(text, reason=Reason.PROFILE_NOT_SERVED)
-
-
-def _check_fields(generation: generation_pb2.Generation) -> None:
-    problems = list(output_only.violations(generation, REQUEST_FIELDS, "generation"))
-    if not generation.variant:
-        problems.append(Violation("generation.variant", "variant is missing: name one, such as t2v-a14b."))
-    if len(generation.labels) > MAX_LABELS:
-        text = f"labels has {len(generation.labels)} entries: use at most {MAX_LABELS}."
-        problems.append(Violation("generation.labels", text))
-    for key, value in generation.labels.items():
-        if not 1 <= len(key) <= 63 or len(value) > 255 or "\0" in key + value:  # which PostgreSQL does not take
-            text = f"label {key!r} is refused: keys have 1 to 63 characters, values at most 255, none NUL."
-            problems.append(Violation("generation.labels", text))
-    problems += _wrong_terms(generation)
-    if problems:
-        raise InvalidRequest(" ".join(p.description for p in problems), violations=problems)
-    if generation.pool:
-        check_pool(generation.pool, "generation.pool")
-
-
-def _wrong_terms(generation: generation_pb2.Generation) -> Iterator[Violation]:
-    if generation.priority not in {0, *Priority}:
-        text = f"priority is {generation.priority}: use LOW (1), NORMAL (2) or HIGH (3)."
-        yield Violation("generation.priority", text)
-    if not 0 <= generation.preview_interval <= MAX_INTERVAL:
-        text = f"preview_interval is {generation.preview_interval}: use 1 to {MAX_INTERVAL} steps, or 0 for none."
-        yield Violation("generation.preview_interval", text)
 
 
 def _find_place(tx: Transaction, pool: str, variant: str) -> _Place:

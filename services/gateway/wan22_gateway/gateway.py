@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +113,10 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
     guard = _guard(settings, database)
     metrics = GatewayMetrics(process_metrics())
     database.observe = metrics.stored
-    server = Server(
+    server = _grpc_server(
+        settings,
+        guard,
+        metrics,
         [
             partial(generation_pb2_grpc.add_GenerationServiceServicer_to_server, generations),
             partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, PoolServicer(database, prompts, discovery)),
@@ -121,15 +124,6 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
             partial(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, keda_servicer),
             partial(webhook_pb2_grpc.add_WebhookServiceServicer_to_server, WebhookServicer(database)),
         ],
-        host=settings.host,
-        port=settings.port,
-        health_port=settings.health_port,
-        strict=True,
-        reflected=SERVICES if settings.reflection else (),
-        stop_grace=STOP_GRACE,
-        tls=settings.tls,
-        guard=guard,
-        observe=metrics.rpc,
     )
     try:
         # A fault in the work ends the group, hence the process: a gateway that only seems to serve is worse than none.
@@ -168,6 +162,24 @@ async def serve(settings: GatewaySettings) -> AsyncIterator[Serving]:
         await channels.close()
         await database.close()
         folder.close()
+
+
+def _grpc_server(
+    settings: GatewaySettings, guard: Guard, metrics: GatewayMetrics, register: Sequence[Callable[..., None]]
+) -> Server:
+    """All services on the port that clients, operators and administrators call."""
+    return Server(
+        register,
+        host=settings.host,
+        port=settings.port,
+        health_port=settings.health_port,
+        strict=True,
+        reflected=SERVICES if settings.reflection else (),
+        stop_grace=STOP_GRACE,
+        tls=settings.tls,
+        guard=guard,
+        observe=metrics.rpc,
+    )
 
 
 def keda_server(settings: GatewaySettings, servicer: KedaServicer) -> Server:

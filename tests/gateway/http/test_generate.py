@@ -17,6 +17,7 @@ from PIL import Image
 from tests.gateway.scripted_worker import DIGEST, VIDEO, Place, place_at, serve
 
 from wan22.v1.generation_pb2 import Generation
+from wan22.variants import VARIANTS
 from wan22_gateway.http import event_stream
 
 from .paced_worker import PacedWorkerServicer
@@ -59,7 +60,7 @@ async def test_a_request_waits_and_returns_the_mp4_with_its_digest(http: httpx.A
     assert answer.headers["etag"] == f'"{hashlib.sha256(VIDEO).hexdigest()}"'
     assert answer.headers["repr-digest"] == f"sha-256=:{base64.b64encode(hashlib.sha256(VIDEO).digest()).decode()}:"
     made = await place.client.get(answer.headers["wan22-generation"])
-    assert (made.parameters.num_frames, made.parameters.seed, made.parameters.fps) == (5, 7, 24)
+    assert (made.parameters.num_frames, made.parameters.seed, made.parameters.fps) == (5, 7, VARIANTS[VARIANT].fps)
     assert (made.priority, dict(made.labels)) == (Generation.HIGH, {"k": "v"})
     assert made.deadline.ToMicroseconds() - made.create_time.ToMicroseconds() == pytest.approx(600e6, abs=2e6)
 

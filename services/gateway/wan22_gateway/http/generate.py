@@ -16,7 +16,6 @@ from wan22.errors import Cancelled, Unavailable
 from wan22.status import from_status
 from wan22.v1 import generation_pb2
 from wan22.v1.generation_pb2 import Generation
-from wan22_gateway.admission import REQUEST_FIELDS
 from wan22_gateway.generation_servicer import GenerationServicer
 from wan22_gateway.http.endpoint import Answer, Call, Endpoint, json_answer, rpc
 from wan22_gateway.http.event_stream import EventStream, SentEvent
@@ -25,6 +24,7 @@ from wan22_gateway.http.images import media_of
 from wan22_gateway.http.message_model import answer_model, from_json, request_fields, request_model, to_json
 from wan22_gateway.http.model import Model
 from wan22_gateway.http.video_content import HEADERS, MP4, video_response
+from wan22_gateway.request_rules import REQUEST_FIELDS
 
 EVENTS = "text/event-stream"
 IMAGES = ("image", "last_image")
