@@ -91,6 +91,8 @@ class Machine:
             command = Path(f"/proc/{pid}/cmdline").read_text()
         except (OSError, ValueError):
             return None
+        if not command:  # it has ended, or is just becoming another program
+            return pid if _lives(pid) else None
         return pid if self._module in command.split("\0") else None  # another's since
 
     def _first(self, pid: int) -> int | None:
