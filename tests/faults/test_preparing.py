@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from wan22.channels import open_channel
-from wan22.client import Client, ParameterOptions
+from wan22.client import Client
 from wan22.v1 import pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation, GenerationEvent
 from wan22_testing.installation import Installation
-from wan22_testing.tiny_models import shared_folder
 
-T2V = "t2v-a14b-tiny"
-WORK: ParameterOptions = {"num_inference_steps": 100, "num_frames": 33, "seed": 7}
-
-
-@pytest.fixture
-async def installation(tmp_path: Path) -> AsyncIterator[Installation]:
-    async with Installation(tmp_path, lease_seconds=3, worker_lease_seconds=3) as running:
-        await running.push(T2V, shared_folder(T2V))
-        await running.serve(T2V, "w1", "w2")
-        yield running
-
-
-@pytest.fixture
-async def client(installation: Installation) -> AsyncIterator[Client]:
-    async with installation.client() as opened:
-        yield opened
+from .conftest import T2V, WORK
 
 
 async def running_and_prepared(client: Client) -> tuple[str, str]:

@@ -5,36 +5,19 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from wan22.channels import open_channel
-from wan22.client import Client, ParameterOptions
+from wan22.client import Client
 from wan22.errors import ResourceExhausted
 from wan22.v1 import generation_pb2, inference_pb2, inference_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
 from wan22_testing.installation import Installation
 from wan22_testing.tiny_models import shared_folder
 
-T2V = "t2v-a14b-tiny"
-WORK: ParameterOptions = {"num_inference_steps": 100, "num_frames": 33, "seed": 7}
-LEASE = 3
-
-
-@pytest.fixture
-async def installation(tmp_path: Path) -> AsyncIterator[Installation]:
-    async with Installation(tmp_path, lease_seconds=LEASE, worker_lease_seconds=LEASE, queue_limit=6) as running:
-        await running.push(T2V, shared_folder(T2V))
-        await running.serve(T2V, "w1", "w2")
-        yield running
-
-
-@pytest.fixture
-async def client(installation: Installation) -> AsyncIterator[Client]:
-    async with installation.client() as opened:
-        yield opened
+from .conftest import LEASE, T2V, WORK
 
 
 async def queue_work(client: Client) -> Generation:

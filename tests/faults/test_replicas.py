@@ -30,11 +30,10 @@ from wan22_testing.postgres import PostgresServer
 from wan22_testing.service_process import ServiceProcess
 from wan22_testing.tiny_models import shared_folder
 
+from .conftest import LEASE, T2V, WORK
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-T2V = "t2v-a14b-tiny"
-WORK: ParameterOptions = {"num_inference_steps": 100, "num_frames": 33, "seed": 7}
 SHORT: ParameterOptions = {"num_inference_steps": 2, "num_frames": 5, "seed": 7}
-LEASE = 3
 REPLICAS = 3
 
 

@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 
-from wan22.client import Client, ParameterOptions
+from wan22.client import Client
 from wan22.v1.generation_pb2 import AttemptStart, Generation, Progress
 from wan22_testing.installation import Installation
 from wan22_testing.postgres import PostgresServer
 from wan22_testing.tiny_models import shared_folder
 
-T2V = "t2v-a14b-tiny"
-STEPS = 100
-WORK: ParameterOptions = {"num_inference_steps": STEPS, "num_frames": 33, "seed": 7}
+from .conftest import STEPS, T2V, WORK
 
 
 @pytest.fixture(params=["alone", pytest.param("three replicas", marks=pytest.mark.long)])
@@ -30,12 +28,6 @@ async def installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
     async with Installation(tmp_path, **flags) as running:
         await running.push(T2V, shared_folder(T2V))
         yield running
-
-
-@pytest.fixture
-async def client(installation: Installation) -> AsyncIterator[Client]:
-    async with installation.client() as opened:
-        yield opened
 
 
 async def undisturbed_digest(client: Client) -> str:
