@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from wan22.errors import FailedPrecondition
+from wan22_testing import previous_release
 from wan22_testing.postgres import PostgresServer, programs
 from wan22_testing.s3_server import S3Server
 
@@ -60,6 +62,15 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip("PostgreSQL is not installed")
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def old() -> Path:
+    """The packages of the release before."""
+    try:
+        return previous_release.packages()
+    except FailedPrecondition as error:
+        pytest.skip(error.message)
 
 
 @pytest.fixture(scope="session")

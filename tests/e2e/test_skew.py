@@ -15,12 +15,11 @@ import pytest_asyncio
 
 from wan22.channels import open_channel
 from wan22.client import Client
-from wan22.errors import FailedPrecondition, InvalidRequest
+from wan22.errors import InvalidRequest
 from wan22.model_client import ModelClient
 from wan22.status import from_rpc_error
 from wan22.v1 import generation_pb2, generation_pb2_grpc, pool_pb2, pool_pb2_grpc
 from wan22.v1.generation_pb2 import Generation
-from wan22_testing import previous_release
 from wan22_testing.installation import SIMULATED_WORKER, Installation, pool_name
 from wan22_testing.service_process import environment_of
 from wan22_testing.tiny_models import shared_folder
@@ -43,15 +42,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def old() -> Path:
-    """The packages of the release before."""
-    try:
-        return previous_release.packages()
-    except FailedPrecondition as error:
-        pytest.skip(error.message)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -10,13 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from wan22.client import Client, ParameterOptions
-from wan22.errors import FailedPrecondition
 from wan22.v1.generation_pb2 import Generation
 from wan22_gateway.store.migrate import newest
-from wan22_testing import previous_release
 from wan22_testing.installation import SIMULATED_WORKER, Installation
 from wan22_testing.postgres import PostgresServer
 from wan22_testing.service_process import ServiceProcess, environment_of
@@ -30,15 +26,6 @@ PATIENCE = 240.0
 """Seconds for which a caller tries a gateway that is being replaced."""
 FILLED = 8
 """Generations that are there before anything is migrated, some still queued."""
-
-
-@pytest.fixture(scope="module")
-def old() -> Path:
-    """The packages of the release before."""
-    try:
-        return previous_release.packages()
-    except FailedPrecondition as error:
-        pytest.skip(error.message)
 
 
 async def job(url: str, code: Path | None) -> str:

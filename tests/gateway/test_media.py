@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from wan22.errors import DataLoss, NotFound, Reason, ResourceExhausted
-from wan22_gateway.media import MediaLibrary
+from wan22.errors import DataLoss, DeadlineExceeded, InvalidRequest, NotFound, Reason, ResourceExhausted
+from wan22_gateway.media import LARGE_AT_ONCE, SMALL_BYTES, MediaLibrary
 from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
 from wan22_gateway.store import media, tenants
@@ -95,3 +96,42 @@ async def test_of_two_images_at_once_for_which_there_is_room_for_one_the_other_l
     assert 100 < await database.read(media.kept_bytes, "alice") <= 200
     states = await database.read(lambda tx: list(tx.execute(select(object_table.c.state)).scalars()))
     assert sorted(states) in (["garbage", "live"], ["live"])
+
+
+async def test_large_images_are_read_a_few_at_a_time_and_small_ones_pass_them(
+    database: Database, tmp_path: Path
+) -> None:
+    library = MediaLibrary(database, Results(open_place(str(tmp_path))))
+    read, go = asyncio.Semaphore(0), asyncio.Event()
+    seen = 0
+
+    async def slow() -> AsyncIterator[bytes]:
+        nonlocal seen
+        yield bytes(SMALL_BYTES + 1)
+        seen += 1  # it was asked for more
+        read.release()
+        await go.wait()
+
+    async with asyncio.timeout(60):
+        uploads = [asyncio.create_task(library.add("alice", slow())) for _ in range(LARGE_AT_ONCE + 3)]
+        for _ in range(LARGE_AT_ONCE):
+            await read.acquire()
+        assert (await library.add("alice", chunks(picture()))).width == 64  # beside them
+        assert seen == LARGE_AT_ONCE
+        go.set()
+        outcomes = await asyncio.gather(*uploads, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [InvalidRequest] * len(uploads)  # zeros are no image
+    assert seen == len(uploads)
+
+
+async def test_an_upload_that_pauses_is_given_up(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wan22_gateway.media.PIECE_SECONDS", 0.05)
+
+    async def pausing() -> AsyncIterator[bytes]:
+        yield picture()[:20]
+        await asyncio.Event().wait()
+
+    with pytest.raises(DeadlineExceeded, match=r"or paused for 0\.05 s"):
+        await MediaLibrary(database, Results(open_place(str(tmp_path)))).add("alice", pausing())
