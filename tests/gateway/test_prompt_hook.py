@@ -87,13 +87,20 @@ async def test_a_hook_refuses_with_its_own_words_and_nothing_is_queued(tmp_path:
 
 
 @pytest.mark.parametrize("fail_open", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "secret"), [("what", SECRET), ("allow", "é"), ("allow", "whsec_x"), ("allow", None)]
+)
 async def test_a_hook_that_fails_refuses_all_or_lets_all_pass_as_the_setting_says(
-    tmp_path: Path, fail_open: bool
+    tmp_path: Path, fail_open: bool, answer: str, secret: str | None
 ) -> None:
     request = generation_pb2.CreateGenerationRequest()
     request.generation.variant, request.generation.parameters.prompt = T2V, "A cat"
-    failing = hooked(tmp_path, {"action": "what"}, prompt_hook_open=fail_open)
+    failing = hooked(tmp_path, {"action": answer}, prompt_hook_open=fail_open)
     async with failing as (client, _), open_channel(client.endpoint) as channel:
+        if secret is None:
+            (tmp_path / "secret").unlink()
+        else:
+            (tmp_path / "secret").write_text(secret)
         create = GenerationServiceStub(channel).CreateGeneration
         if fail_open:
             assert (await create(request)).parameters.prompt == "A cat"

@@ -88,9 +88,11 @@ class PromptHook:
         body = json.dumps({"type": "prompt.check", "data": data}, ensure_ascii=False).encode()
         try:
             secret = self._secret_file.read_text().strip()
+            headers = signed_headers(f"msg_{uuid.uuid4().hex}", int(time.time()), body, [secret])
         except OSError as error:
             raise Unavailable(f"{self._secret_file} cannot be read: {error.strerror}.") from error
-        headers = signed_headers(f"msg_{uuid.uuid4().hex}", int(time.time()), body, [secret])
+        except ValueError as error:
+            raise Unavailable(f"{self._secret_file} has no secret, `whsec_` and base64.") from error
         answer = await self._poster.post(self._url, headers, body, seconds=self._seconds, most=MAX_ANSWER)
         if answer.status != 200:
             raise Unavailable(f"The prompt hook answered {answer.status}: it should 200.")
