@@ -22,6 +22,7 @@ from wan22_gateway.store import generations
 from wan22_gateway.store.database import Database, Transaction
 from wan22_gateway.store.generations import NewGeneration
 from wan22_gateway.store.schema import generations as table
+from wan22_testing.postgres import PostgresServer
 
 from . import rows
 from .scripted_worker import T2V, ScriptedWorkerServicer, gateway_with
@@ -45,9 +46,15 @@ NEW = NewGeneration(
 )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    async with gateway_with(tmp_path_factory.mktemp("listing"), ScriptedWorkerServicer()) as opened:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgres"])
+async def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    folder = tmp_path_factory.mktemp("listing")
+    terms: dict[str, Any] = {}
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        store = server.url(server.create(request.getfixturevalue("migrated")))
+        terms = {"store": store, "scratch": folder / "gateway"}
+    async with gateway_with(folder, ScriptedWorkerServicer(), **terms) as opened:
         yield opened
 
 
@@ -123,9 +130,11 @@ async def test_a_page_token_is_good_for_its_tenant_and_its_filters_alone(
         ({"labels": {"k": "\0"}}, "generation.labels"),
         ({"request_id": "r\0"}, "request_id"),
         ({"request_id": "r" * 129}, "request_id"),
+        ({"request_id": "\0", "seed": -1}, "request_id"),
+        ({"image": "media/" + 64 * "\0"}, "parameters.image"),
     ],
 )
 async def test_what_no_store_could_find_again_is_refused(client: Client, asked: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await client.create(variant=T2V, prompt="p", **asked)
-    assert [violation.field for violation in caught.value.violations] == [field]
+    assert {violation.field for violation in caught.value.violations} == {field}

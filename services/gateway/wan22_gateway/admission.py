@@ -100,6 +100,7 @@ class Admission:
         Raises InvalidRequest, NotFound (VARIANT_NOT_SERVED), AlreadyExists, ResourceExhausted (QUEUE_FULL),
         FailedPrecondition (QUARANTINED and others).
         """
+        request_rules.check_request_id(request.request_id)
         asked = generation_pb2.CreateGenerationRequest()
         asked.CopyFrom(request)
         asked.ClearField("request_id")

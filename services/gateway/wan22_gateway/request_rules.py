@@ -50,11 +50,15 @@ def _wrong_terms(generation: generation_pb2.Generation) -> Iterator[Violation]:
         yield Violation("generation.preview_interval", text)
 
 
-def check_call(request: generation_pb2.CreateGenerationRequest) -> None:
-    """Raises InvalidRequest for what a call says beside the generation that it wants."""
-    if len(request.request_id) > 128 or "\0" in request.request_id:
-        text = f"request_id has {len(request.request_id)} characters: use 1 to 128, none of them NUL."
+def check_request_id(request_id: str) -> None:
+    """Raises InvalidRequest for one that no store could find again."""
+    if len(request_id) > 128 or "\0" in request_id:
+        text = f"request_id has {len(request_id)} characters: use 1 to 128, none of them NUL."
         raise InvalidRequest(text, field="request_id")
+
+
+def check_call(request: generation_pb2.CreateGenerationRequest) -> None:
+    """Raises InvalidRequest for what a call says beside its request id and the generation that it wants."""
     if request.reuse and not request.generation.parameters.HasField("seed"):
         text = "reuse is set, but no seed is given: a drawn one has no earlier video. Give the seed of that video."
         raise InvalidRequest(text, field="reuse")
