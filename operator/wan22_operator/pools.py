@@ -19,6 +19,9 @@ from wan22_operator.names import PoolKey
 log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """After a round that failed, seconds; doubled each time."""
+LONGEST_BREAK = 2.0
+"""Seconds: after a round its loop rests for as long as that took, so that events of many pods are looked at together, and
+an API server that is slow is asked less."""
 
 Round = Callable[[PoolKey, Memory], Awaitable[bool]]
 """One round; False ends the loop."""
@@ -101,13 +104,14 @@ class Pools:
                 loop.memory.children_due = True
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads pools
                 continue
-            pause = 0.0
-            self._metrics.round_ended(self._kind, key, self.last_round - began)
+            pause, took = 0.0, self.last_round - began
+            self._metrics.round_ended(self._kind, key, took)
             if not goes_on and not loop.wake.is_set():
                 del self._loops[key]
                 self._metrics.forget(self._kind, key)
                 log.info("%s is gone.", key)
                 return
+            await asyncio.sleep(min(took, LONGEST_BREAK))
             with suppress(TimeoutError):
                 pause_until_next = loop.memory.next_round or self._resync_seconds
                 async with asyncio.timeout(pause_until_next * random.uniform(0.8, 1.0)):  # noqa: S311  # spreads

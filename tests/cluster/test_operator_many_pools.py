@@ -21,6 +21,8 @@ from .operated import CRDS, Operated, operated_on
 from .scale import Scene, said
 
 CACHE = "crowd"
+AT_ONCE = 100
+"""Pools of one call of kubectl, which has a minute."""
 PROMPT: dict[str, object] = {"kube-api-qps": 500, "kube-api-burst": 1000}
 """Else the controllers and the scheduler have themselves wait: 20 and 50 calls a second are their defaults."""
 
@@ -86,7 +88,9 @@ async def many(
             await operator.until()
             began = time.monotonic()
             names = [f"pool-{number:04}" for number in range(count)]
-            await asyncio.to_thread(operated.apply, *names, cache={"claimName": CACHE}, **pools)
+            for first in range(0, count, AT_ONCE):
+                some = names[first : first + AT_ONCE]
+                await asyncio.to_thread(operated.apply, *some, cache={"claimName": CACHE}, **pools)
             await scene.followed.until(lambda: scene.followed.declared == count, 900.0)
             said(f"{count} pools declared in {time.monotonic() - began:.1f} s")
             yield scene

@@ -94,3 +94,20 @@ async def test_a_loop_ends_with_its_pool_and_begins_anew_when_it_comes_back() ->
         pools.wake(KEY)
         await rounds.begun.get()
         assert pools.keys == {KEY}
+
+
+async def test_a_loop_rests_for_as_long_as_its_round_took_so_that_many_events_are_one_round() -> None:
+    rounds = Rounds()
+    async with asyncio.timeout(60), Pools("WanPool", rounds, LONG, Metrics()) as pools:
+        pools.wake(KEY)
+        await rounds.begun.get()
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.2)
+        rounds.results.put_nowait(True)
+        await asyncio.sleep(0)
+        for _ in range(20):
+            pools.wake(KEY)
+            await asyncio.sleep(0.005)
+        await rounds.begun.get()
+        assert asyncio.get_running_loop().time() - began >= 0.39
+        assert rounds.begun.empty()
