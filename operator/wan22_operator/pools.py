@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """After a round that failed, seconds; doubled each time."""
 LONGEST_BREAK = 2.0
-"""Seconds: after a round its loop rests for as long as that took, so that events of many pods are looked at together, and
-an API server that is slow is asked less."""
+"""Seconds: after a round its loop rests for as long as that took, so that events of many pods are looked at together,
+and an API server that is slow is asked less."""
 
 Round = Callable[[PoolKey, Memory], Awaitable[bool]]
 """One round; False ends the loop."""

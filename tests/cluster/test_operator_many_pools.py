@@ -26,6 +26,9 @@ AT_ONCE = 100
 PROMPT: dict[str, object] = {"kube-api-qps": 500, "kube-api-burst": 1000}
 """Else the controllers and the scheduler have themselves wait: 20 and 50 calls a second are their defaults."""
 
+NOT_NEEDED = {"controllers": "*,-endpoints-controller,-endpointslice-controller"}
+"""Each change of a pod is two writes of theirs, and nobody here looks for a Service's addresses."""
+
 
 @contextmanager
 def plane_of(folder: Path, programs: Programs) -> Iterator[ControlPlane]:
@@ -34,7 +37,7 @@ def plane_of(folder: Path, programs: Programs) -> Iterator[ControlPlane]:
         programs.require(*CONTROLLERS)
     except FailedPrecondition as error:
         pytest.skip(error.message)
-    flags: Any = {"controller_manager": PROMPT, "scheduler": PROMPT}
+    flags: Any = {"controller_manager": PROMPT | NOT_NEEDED, "scheduler": PROMPT}
     with ControlPlane(folder / "plane", programs, **flags) as plane:
         kubectl = plane.kubectl()
         kubectl("apply", "--server-side", "--filename", str(CRDS))
@@ -73,7 +76,7 @@ def put_cache(operated: Operated, folder: Path) -> None:
 async def many(
     plane: ControlPlane, programs: Programs, folder: Path, count: int, pools: dict[str, Any], **settings: Any
 ) -> AsyncIterator[Scene]:
-    """An operator with these settings, and so many pools that its gateway knows."""
+    """So many pools, and an operator with these settings that is started then and has told its gateway of all."""
     given: Any = {"resync_seconds": 15, "lease_seconds": 60, "http_port": free_port(), **settings}
     async with (
         operated_on(plane, programs, folder, "operator-many", worker_lease_seconds=60) as operated,
@@ -83,14 +86,13 @@ async def many(
         operator = operated.operator(**given)
         scene = Scene(operated, operator, api, count)
         following = [asyncio.create_task(part.run()) for part in (scene.followed.pools, scene.followed.pods)]
+        names = [f"pool-{number:04}" for number in range(count)]
+        for first in range(0, count, AT_ONCE):
+            some = names[first : first + AT_ONCE]
+            await asyncio.to_thread(operated.apply, *some, cache={"claimName": CACHE}, **pools)
+        began = time.monotonic()
         operator.start()
         try:
-            await operator.until()
-            began = time.monotonic()
-            names = [f"pool-{number:04}" for number in range(count)]
-            for first in range(0, count, AT_ONCE):
-                some = names[first : first + AT_ONCE]
-                await asyncio.to_thread(operated.apply, *some, cache={"claimName": CACHE}, **pools)
             await scene.followed.until(lambda: scene.followed.declared == count, 900.0)
             said(f"{count} pools declared in {time.monotonic() - began:.1f} s")
             yield scene
