@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +14,8 @@ import httpx
 
 Object = dict[str, Any]
 ANSWER_SECONDS = 20.0
+MOST_CALLS = 50
+"""At once: each call goes through all that are under way, so that a thousand would take a second each."""
 WATCH_SECONDS = 60
 """How long one watch lasts at the server; it may be silent for as long."""
 MERGE = "application/merge-patch+json"
@@ -41,6 +44,7 @@ class Api:
         else:
             tls.load_cert_chain(user["client-certificate"], user["client-key"])
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+        self._slots = asyncio.Semaphore(MOST_CALLS)
         self._client = httpx.AsyncClient(
             base_url=cluster["server"], headers=headers, verify=tls, timeout=ANSWER_SECONDS, limits=limits
         )
@@ -96,13 +100,14 @@ class Api:
         content_type: str = "application/json",
     ) -> Object:
         try:
-            answer = await self._client.request(
-                method,
-                path,
-                params=parameters,
-                content=None if content is None else json.dumps(content),
-                headers={} if content is None else {"Content-Type": content_type},
-            )
+            async with self._slots:
+                answer = await self._client.request(
+                    method,
+                    path,
+                    params=parameters,
+                    content=None if content is None else json.dumps(content),
+                    headers={} if content is None else {"Content-Type": content_type},
+                )
         except httpx.HTTPError as error:
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
         if not answer.is_success:

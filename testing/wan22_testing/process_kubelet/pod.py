@@ -68,9 +68,14 @@ class Pod:
 
     def observe(self, pod: Object, *, gone: bool = False) -> None:
         """Takes a newer state of its object; `gone` once there is none."""
-        self.object = pod
+        self._take(pod)
         self._gone = self._gone or gone
         self._notify()
+
+    def _take(self, pod: Object) -> None:
+        """What is older than what was written last would have it written again, and again where watches are late."""
+        if int(pod["metadata"]["resourceVersion"]) >= int(self.object["metadata"]["resourceVersion"]):
+            self.object = pod
 
     def kill(self) -> None:
         """SIGKILL to all its processes at once."""
@@ -247,7 +252,7 @@ class Pod:
 
     async def _write(self, status: Object) -> None:
         change = {"metadata": {"uid": self.object["metadata"]["uid"]}, "status": status}
-        await self._around.api.patch(f"{self._path}/status", change, STRATEGIC)
+        self._take(await self._around.api.patch(f"{self._path}/status", change, STRATEGIC))
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
