@@ -44,6 +44,7 @@ class Node:
         spec: NodeSpec,
         *,
         api: Api,
+        pods: Api,
         images: Images,
         folder: Path,
         addresses: Addresses,
@@ -62,7 +63,7 @@ class Node:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._address = addresses.take()
         folder.mkdir(parents=True, exist_ok=True)
-        self._around = Surroundings(api, images, folder, self._address, backoff_seconds, self._online.wait)
+        self._around = Surroundings(pods, images, folder, self._address, backoff_seconds, self._online.wait)
 
     async def run(self) -> None:
         """Registers it and beats for ever, while it is online."""

@@ -42,11 +42,12 @@ class Nodes:
     async def run(self, registered: asyncio.Event, stopped: asyncio.Event) -> None:
         """Keeps them going until it is `stopped`, which ends all that runs on them; says when they are `registered`."""
         addresses = Addresses()
-        async with Api(self._kubeconfig) as api:
+        async with Api(self._kubeconfig) as api, Api(self._kubeconfig) as pods:
             for spec in self._specs:
                 self.by_name[spec.name] = Node(
                     spec,
                     api=api,
+                    pods=pods,  # a heartbeat does not wait for a thousand statuses
                     images=self._images,
                     folder=self._folder / spec.name,
                     addresses=addresses,
