@@ -3,27 +3,24 @@
 Each stage reads from DIR what earlier ones have left there, writes its weights every minute and at the end, and takes
 up weights of its own that it finds; on one GPU a stage needs 10 minutes, and those in one row may run at once:
 
-    judge     text      vae21     vae22
+    text      vae21     vae22
     t2v-high  t2v-low   i2v-high  i2v-low   ti2v
     turbo
 
-`wan22 bench quality --models DIR` judges what is there.
+Stages with DiTs want the judge in DIR (`python -m tools.train_judge`), and say what it reads; `wan22 bench quality
+--models DIR` has it read the prompts that are held back.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import torch
-from tools.train_tiny import denoiser, judging, text, turbo, vae
-from tools.train_tiny.run import Run
+from tools.train_tiny import denoiser, text, turbo, vae
+from tools.train_tiny.run import Run, add_options, start
 
 STAGES: dict[str, Callable[[Run], None]] = {
-    "judge": judging.train,
     "text": text.train,
     "vae21": partial(vae.train, config=vae.CONFIG_21),
     "vae22": partial(vae.train, config=vae.CONFIG_22),
@@ -40,16 +37,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.train_tiny", description=__doc__.partition("\n")[0])
     parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--out", type=Path, required=True, help="the folder of all stages' weights")
-    parser.add_argument("--seconds", type=float, default=500.0, help="how long to train")
-    parser.add_argument("--batch", type=int, default=None, help="clips a step, where the stage's own are too many")
-    parser.add_argument("--clips", type=int, default=None, help="clips to learn from, likewise")
+    add_options(parser)
     given = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
-    run = Run(given.stage, given.out, device, given.seconds, given.batch, given.clips)
-    STAGES[given.stage](run)
-    sys.stdout.write(f"{given.stage}: done, {run.out}\n")
+    STAGES[given.stage](start(given.stage, given))
 
 
 if __name__ == "__main__":

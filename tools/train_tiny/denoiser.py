@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import WanTransformer3DModel
 from tools.train_tiny import vae
-from tools.train_tiny.judging import FILE as JUDGE
 from tools.train_tiny.run import Pool, Run, store
 from tools.train_tiny.text import DIM as TEXT_DIM
 from tools.train_tiny.text import FoldedText, Text, folded
@@ -26,6 +25,7 @@ from wan22_testing.shapes.captions import caption, plain_caption
 from wan22_testing.shapes.judge import Judge
 from wan22_testing.shapes.world import Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
+from wan22_testing.trained import JUDGE
 
 HEAD = 32
 SKEW = 3.0
@@ -216,7 +216,7 @@ Make = Callable[[Tensor, Examples], Tensor]
 @torch.no_grad()
 def say_right(family: Family, make: Make) -> None:
     """Says of how many new prompts the judge reads back right what is made of them."""
-    run, judge = family.run, Judge.load(family.run.out / JUDGE).to(family.run.device)
+    run, judge = family.run, Judge.load(family.run.out / JUDGE.name).to(family.run.device)
     count = run.clips(128)
     for side in (64, 128):
         scenes = [random_scene(run.rng) for _ in range(count)]

@@ -6,12 +6,14 @@ recorded once as a CUDA graph, on tensors that stay where they are, and then onl
 
 from __future__ import annotations
 
+import argparse
 import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,21 @@ class Pool:
                 column[at : at + self._new] = rows
         drawn = torch.randint(have, (self._batch,), device=self._columns[0].device)
         return tuple(column[drawn] for column in self._columns)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of every stage."""
+    parser.add_argument("--out", type=Path, required=True, help="the folder of all stages' weights")
+    parser.add_argument("--seconds", type=float, default=500.0, help="how long to train")
+    parser.add_argument("--batch", type=int, default=None, help="clips a step, where the stage's own are too many")
+    parser.add_argument("--clips", type=int, default=None, help="clips to learn from, likewise")
+
+
+def start(stage: str, given: argparse.Namespace) -> Run:
+    """A stage's run, as the command line has it."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    return Run(stage, given.out, device, given.seconds, given.batch, given.clips)
 
 
 @dataclass
@@ -125,11 +142,14 @@ class Run:
             optimizer.step()
             return value.detach()
 
-        each = {kind: (recorded(learn, *kind) if graphs else played(learn, *kind)) for kind in dict.fromkeys(kinds)}
+        prepare = recorded if graphs else lambda learn, pool, loss: lambda: learn(loss, pool.batch())
+        each = {kind: prepare(learn, *kind) for kind in dict.fromkeys(kinds)}
         self.say(f"{len(each)} kinds of steps")
         averages = [AveragedModel(module, multi_avg_fn=remember) for module in modules]
-        saved = said = time.monotonic()
-        for step, passed in self._steps():
+        begin = saved = said = time.monotonic()
+        for step in count():
+            if (passed := (time.monotonic() - begin) / max(1.0, self._deadline - begin)) >= 1:
+                break
             learning.fill_(rate * min(1.0, passed * 100) * 0.5 * (1 + math.cos(math.pi * passed)))
             value = each[kinds[step % len(kinds)]]()
             if step % AVERAGE_EVERY == 0:
@@ -142,20 +162,10 @@ class Run:
                 save([average.module for average in averages])
                 saved = time.monotonic()
         save([average.module for average in averages])
-
-    def _steps(self) -> Iterator[tuple[int, float]]:
-        begin, step = time.monotonic(), 0
-        while (passed := (time.monotonic() - begin) / max(1.0, self._deadline - begin)) < 1:
-            yield step, passed
-            step += 1
+        self.say(f"done, {self.out}")
 
 
 Learn = Callable[[Callable[..., Tensor], tuple[Tensor, ...]], Tensor]
-
-
-def played(learn: Learn, pool: Pool, loss: Callable[..., Tensor]) -> Callable[[], Tensor]:
-    """One kind of step, as it is."""
-    return lambda: learn(loss, pool.batch())
 
 
 def recorded(learn: Learn, pool: Pool, loss: Callable[..., Tensor]) -> Callable[[], Tensor]:

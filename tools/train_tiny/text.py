@@ -34,12 +34,9 @@ class Text:
         self._tokenizer = tiny_tokenizer.build()
         self._device = run.device
         folder = run.out / FOLDER
-        found = UMT5EncoderModel.from_pretrained(folder) if folder.exists() else self._new()
+        new = new_text_encoder(self._tokenizer.get_vocab_size(), d_model=DIM, d_kv=16, d_ff=128, dropout_rate=0.0)
+        found = UMT5EncoderModel.from_pretrained(folder) if folder.exists() else new
         self.encoder = found.float().to(run.device)
-
-    def _new(self) -> UMT5EncoderModel:
-        vocabulary = self._tokenizer.get_vocab_size()
-        return new_text_encoder(vocabulary, d_model=DIM, d_kv=16, d_ff=128, dropout_rate=0.0)
 
     def tokens(self, captions: Sequence[str], width: int = LONGEST) -> Tensor:
         """(captions, width), zero where there is nothing."""

@@ -20,18 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from wan22_testing.shapes.world import random_scene, render
+from wan22_testing.sizes import VAE_22
 
 CONFIG_21: dict[str, Any] = {"base_dim": 8, "z_dim": 16}
-CONFIG_22: dict[str, Any] = {
-    "base_dim": 8,
-    "decoder_base_dim": 8,
-    "z_dim": 32,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-}
+CONFIG_22: dict[str, Any] = {**VAE_22, "base_dim": 8, "decoder_base_dim": 8, "z_dim": 32}
 SIDES = ((64, 16, 8192), (128, 4, 2048))
 """Sides of the clips, clips a step, and clips to learn from at a time."""
 KL = 1e-6
@@ -97,7 +89,7 @@ def train(run: Run, config: dict[str, Any]) -> None:
     """Into DIR/STAGE."""
     folder = run.out / run.stage
     unit = {"latents_mean": [0.0] * config["z_dim"], "latents_std": [1.0] * config["z_dim"]}
-    vae = for_whole_clips(AutoencoderKLWan(**config, **unit).to(run.device))
+    vae = for_whole_clips(AutoencoderKLWan(**(config | unit)).to(run.device))
     if folder.exists():
         vae.load_state_dict(load(folder, run.device).state_dict())
 

@@ -1,23 +1,26 @@
-"""Trains the judge, on the generator's clips alone, roughened so that it does not mind what a VAE does to a picture."""
+"""Trains the judge of the tiny family: `python -m tools.train_judge --out DIR --seconds 300`.
+
+It learns from the generator's clips alone, roughened so that it does not mind what a VAE does to a picture.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import torch
-from tools.train_tiny.run import Pool, Run
+from tools.train_tiny.run import Pool, Run, add_options, start
 from torch import Tensor
 from torch.nn import functional
 
 from wan22_testing.shapes.judge import Judge, Reading, truth
 from wan22_testing.shapes.world import Scene, random_scene, render
-
-FILE = "judge.safetensors"
+from wan22_testing.trained import JUDGE
 
 
 def train(run: Run) -> None:
     """Into DIR/judge.safetensors."""
-    file = run.out / FILE
+    file = run.out / JUDGE.name
     judge = (Judge.load(file) if file.exists() else Judge()).to(run.device).train()
 
     def rows(count: int) -> tuple[Tensor, Tensor]:
@@ -56,3 +59,14 @@ def _roughened(clips: Tensor) -> Tensor:
     blurred = functional.avg_pool3d(clips, (1, 3, 3), 1, (0, 1, 1), count_include_pad=False)
     clips = torch.lerp(clips, blurred, draw())
     return clips * (0.85 + 0.2 * draw()) + 0.1 * (draw() - 0.5) + 0.15 * draw() ** 2 * torch.randn_like(clips)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.train_judge", description=__doc__.partition("\n")[0])
+    add_options(parser)
+    train(start("judge", parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
