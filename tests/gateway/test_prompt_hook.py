@@ -88,7 +88,8 @@ async def test_a_hook_refuses_with_its_own_words_and_nothing_is_queued(tmp_path:
 
 @pytest.mark.parametrize("fail_open", [False, True])
 @pytest.mark.parametrize(
-    ("answer", "secret"), [("what", SECRET), ("allow", "é"), ("allow", "whsec_x"), ("allow", None)]
+    ("answer", "secret"),
+    [pytest.param("what", SECRET, id="unknown"), ("allow", "é"), ("allow", "whsec_x"), ("allow", None)],
 )
 async def test_a_hook_that_fails_refuses_all_or_lets_all_pass_as_the_setting_says(
     tmp_path: Path, fail_open: bool, answer: str, secret: str | None
