@@ -82,15 +82,16 @@ class Gateway:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def apply(self, pool: pool_pb2.Pool) -> None:
-        """Declares a pool; to a gateway of the release before, which refuses them, without its earlier versions."""
+        """Declares a pool; to a gateway of the release before, which refuses these, without versions and obstacle."""
         try:
             await self._call(self._stub.ApplyPool, pool_pb2.ApplyPoolRequest(pool=pool))
         except InvalidRequest as error:
-            if error.reason is not Reason.UNKNOWN_FIELD or not pool.earlier_versions:
+            if error.reason is not Reason.UNKNOWN_FIELD or not (pool.earlier_versions or pool.obstacle):
                 raise
             plain = pool_pb2.Pool()
             plain.CopyFrom(pool)
             plain.ClearField("earlier_versions")
+            plain.ClearField("obstacle")
             await self._call(self._stub.ApplyPool, pool_pb2.ApplyPoolRequest(pool=plain))
 
     async def delete(self, name: str, *, refuse_queued: bool) -> None:

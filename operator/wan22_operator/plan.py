@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from wan22.v1 import pool_pb2
 from wan22_operator import versions
 from wan22_operator.avoiding import avoiding, loads_left, obstacle_of
+from wan22_operator.builders.pod import GPU
 from wan22_operator.caches import NodeCache
 from wan22_operator.deciding import decision_of
 from wan22_operator.memory import Memory
@@ -24,6 +25,9 @@ from wan22_operator.snapshot import snapshot_of
 from wan22_operator.spec import PoolSpec
 from wan22_operator.trial import first_of, proven, sentence
 from wan22_operator.workers import Seen, see
+
+LONGEST_OBSTACLE = 1000
+"""Characters that the gateway takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,15 +127,15 @@ def plan(
         history=decision.history,
     )
     record = _waiting(observed, record)
+    blocked = obstacle if decision.start or memory.refused else ""
+    blocked = blocked or shortage or (decision.reason if decision.held_back else "")
     kept = tuple(seen for seen in workers if seen.name not in dropped)
     return Plan(
         record=record,
         workers=kept,
-        declared=declared,
+        declared=_with_obstacle(declared, blocked, workers),
         decision=decision,
-        blocked=(obstacle if decision.start or memory.refused else "")
-        or shortage
-        or (decision.reason if decision.held_back else ""),
+        blocked=blocked,
         awaited=awaited,
         events=(("Normal", _verb(observed.record.desired, wanted), decision.reason),)
         if wanted != (observed.record.desired or 0)
@@ -242,6 +246,17 @@ def _declared(
         distilled=spec.distilled,
         worker_targets=targets,
     )
+
+
+def _with_obstacle(declared: pool_pb2.Pool | None, blocked: str, workers: Sequence[Seen]) -> pool_pb2.Pool | None:
+    """The pool with what keeps a wanted worker from coming, for those whose generations wait."""
+    waiting = [seen for seen in workers if seen.state is State.UNSCHEDULABLE]
+    reason = blocked or (waiting[0].record.reason if waiting else "")
+    if f"Insufficient {GPU}" in reason:
+        reason = f"no GPU is free: {reason}"
+    if declared is not None:
+        declared.obstacle = reason[:LONGEST_OBSTACLE]
+    return declared
 
 
 def _still_leaving(spec: PoolSpec, record: Record, workers: Sequence[Seen]) -> list[str]:

@@ -107,8 +107,8 @@ class Reconciler:
         """Tells the gateway of the pool; True when it knows it, or has known it and does not answer now."""
         if planned.declared is None:
             return False
-        view = observed.view
-        if view is not None and same_declaration(view.pool, planned.declared):
+        has, wanted = None if observed.view is None else observed.view.pool, planned.declared
+        if has is not None and same_declaration(has, wanted) and has.obstacle == wanted.obstacle:
             return True
         try:
             await self._gateway.apply(planned.declared)

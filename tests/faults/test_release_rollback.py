@@ -19,7 +19,16 @@ from wan22_testing.service_process import ServiceProcess, environment_of
 from wan22_testing.tiny_models import shared_folder
 
 T2V = "t2v-a14b-tiny"
-WORK: ParameterOptions = {"num_inference_steps": 2, "num_frames": 5, "seed": 7}
+WORK: ParameterOptions = {
+    "num_inference_steps": 2,
+    "num_frames": 5,
+    "seed": 7,
+    "fps": 16,
+    "flow_shift": 12.0,
+    "guidance_scale_high": 4.0,
+    "guidance_scale_low": 3.0,
+}
+"""All that the releases have other defaults of."""
 LEASE = 3
 CALLERS = 2
 PATIENCE = 240.0

@@ -18,7 +18,12 @@ VERSION = "models/tiny/versions/sha256:" + "0" * 64
 
 
 def add_pool(
-    tx: Transaction, name: str = POOL, max_workers: int = 4, version: str = VERSION, earlier: tuple[str, ...] = ()
+    tx: Transaction,
+    name: str = POOL,
+    max_workers: int = 4,
+    version: str = VERSION,
+    earlier: tuple[str, ...] = (),
+    obstacle: str = "",
 ) -> None:
     pool = pool_pb2.Pool(
         name=name,
@@ -27,6 +32,7 @@ def add_pool(
         max_workers=max_workers,
         default_for_variant=True,
         earlier_versions=earlier,
+        obstacle=obstacle,
     )
     pools.apply(tx, pool)
 

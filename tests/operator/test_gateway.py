@@ -28,7 +28,7 @@ class OlderGateway(pool_pb2_grpc.PoolServiceServicer):
 
     async def ApplyPool(self, request: pool_pb2.ApplyPoolRequest, context: Context) -> pool_pb2.Pool:
         """Takes a pool as it was in that release."""
-        if request.pool.earlier_versions:
+        if request.pool.earlier_versions or request.pool.obstacle:
             raise InvalidRequest("The request has field number 13 in pool.", reason=Reason.UNKNOWN_FIELD)
         if not request.pool.variant:
             raise InvalidRequest("variant is missing.", field="pool.variant")
@@ -36,10 +36,11 @@ class OlderGateway(pool_pb2_grpc.PoolServiceServicer):
         return request.pool
 
 
-async def test_a_gateway_of_the_release_before_is_told_without_the_earlier_versions() -> None:
+@pytest.mark.parametrize("newer", [{"earlier_versions": [VERSION]}, {"obstacle": "no GPU is free"}])
+async def test_a_gateway_of_the_release_before_is_told_without_what_it_does_not_know(newer: dict[str, Any]) -> None:
     older = OlderGateway()  # type: ignore[abstract]  # what else there is answers UNIMPLEMENTED
     add = partial(pool_pb2_grpc.add_PoolServiceServicer_to_server, older)
-    pool = pool_pb2.Pool(name=KEY.pool, variant="t2v-a14b", model_version=OTHER_VERSION, earlier_versions=[VERSION])
+    pool = pool_pb2.Pool(name=KEY.pool, variant="t2v-a14b", model_version=OTHER_VERSION, **newer)
     async with (
         Server([add], host="127.0.0.1", port=0) as server,
         Gateway(f"127.0.0.1:{server.port}", None, "") as gateway,
@@ -47,7 +48,7 @@ async def test_a_gateway_of_the_release_before_is_told_without_the_earlier_versi
         await gateway.apply(pool)
         with pytest.raises(InvalidRequest, match="variant is missing"):
             await gateway.apply(pool_pb2.Pool(name=KEY.pool))
-    assert [(told.model_version, list(told.earlier_versions)) for told in older.applied] == [(OTHER_VERSION, [])]
+    assert older.applied == [pool_pb2.Pool(name=KEY.pool, variant="t2v-a14b", model_version=OTHER_VERSION)]
 
 
 class CrowdedGateway(pool_pb2_grpc.PoolServiceServicer):

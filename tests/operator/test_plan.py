@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from wan22.v1 import pool_pb2
 from wan22_operator.memory import Memory
+from wan22_operator.plan import Plan, plan
 from wan22_operator.record import Record, State, WorkerRecord
 from wan22_operator.replacing import patient
 from wan22_operator.scaling.history import History
@@ -198,6 +200,36 @@ def test_no_second_worker_is_made_while_the_first_cannot_start() -> None:
         "Blocked",
         "t2v-0 is broken: ImagePullBackOff: no such image",
     )
+
+
+def declared(made: Plan) -> pool_pb2.Pool:
+    assert made.declared is not None
+    return made.declared
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.", "no GPU is free: 0/2 nodes are available"),
+        ("0/2 nodes are available: 2 node(s) had untolerated taint {a: b}.", "0/2 nodes are available: 2 node(s)"),
+        ("x" * 5000, "x" * 1000),
+    ],
+)
+def test_the_gateway_is_told_why_no_worker_comes(reason: str, told: str) -> None:
+    record = running("t2v-0")
+    waiting = pod("t2v-0", node=None, revision=record.revision)
+    waiting["status"]["conditions"][0]["message"] = reason
+    made = planned(observed(record=record, pods=[waiting], seen=view(asked=demand(queued=1))))
+    assert declared(made).obstacle.startswith(told)
+    assert len(declared(made).obstacle) <= 1000
+    made = planned(observed(record=record, pods=pods_of(record), seen=view(asked=demand(queued=1))))
+    assert declared(made).obstacle == ""
+
+
+def test_a_pool_that_the_gpu_budget_leaves_nothing_says_so_to_the_gateway() -> None:
+    seen = observed(seen=view(asked=demand(queued=1)))
+    made = plan(seen, SETTINGS, Memory(), budget=0, shortage="The GPU budget of 2 leaves it 0 of the 1 workers wanted.")
+    assert declared(made).obstacle == "The GPU budget of 2 leaves it 0 of the 1 workers wanted."
 
 
 def test_a_missing_tag_is_a_condition_in_words() -> None:

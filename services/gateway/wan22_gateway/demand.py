@@ -33,6 +33,7 @@ def pool_message(tx: Transaction, row: PoolRow, *, complete: bool) -> pool_pb2.P
         distilled=row.distilled,
         worker_targets=json.loads(row.worker_targets),
         earlier_versions=sorted(pools.versions_of(row) - {row.model_version}),
+        obstacle=row.obstacle,
         workers=[worker_message(tx, worker) for worker in workers],
         demand=_demand(tx, row, complete=complete),
     )

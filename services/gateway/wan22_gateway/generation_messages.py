@@ -112,7 +112,8 @@ def _missing_worker(tx: Transaction, row: GenerationRow) -> str:
     """Which worker a generation waits for; empty when one that fits only has to be free."""
     answering = [worker for worker in _workers(tx, row.pool) if worker.lease_expire_time > tx.now]
     if not answering:
-        return f"a worker: none of {row.pool} answers yet"
+        obstacle = tx.once(("obstacle", row.pool), lambda: pools.get(tx, row.pool).obstacle)
+        return f"a worker: {obstacle}" if obstacle else f"a worker: none of {row.pool} answers yet"
     alive = [worker for worker in answering if worker.model_version in {None, row.model_version}]
     if not alive:
         return f"a worker that holds {row.model_version}: those of {row.pool} hold another version now"

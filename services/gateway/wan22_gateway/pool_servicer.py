@@ -26,6 +26,8 @@ from wan22_gateway.store.pools import PoolRow, WorkerRow
 from wan22_gateway.webhooks.addresses import is_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
+MAX_OBSTACLE = 1000
+"""Characters."""
 SPEC = frozenset(pool_pb2.Pool.DESCRIPTOR.fields_by_name) - {"workers", "demand"}
 """What an operator may set of a pool."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 1.0
@@ -129,6 +131,9 @@ def _check(pool: pool_pb2.Pool) -> None:
         raise InvalidRequest(text, field="pool.variant")
     if pool.max_workers < 0:
         raise InvalidRequest(f"max_workers is {pool.max_workers}: use 0 or more.", field="pool.max_workers")
+    if len(pool.obstacle) > MAX_OBSTACLE or "\0" in pool.obstacle:
+        text = f"obstacle has {len(pool.obstacle)} characters: use at most {MAX_OBSTACLE}, none NUL."
+        raise InvalidRequest(text, field="pool.obstacle")
     for target in pool.worker_targets:
         host, _, port = target.rpartition(":")
         if not host or not is_name(host) or not port.isdecimal() or not 0 < int(port) < 65536:

@@ -29,6 +29,7 @@ def apply(tx: Transaction, pool: pool_pb2.Pool) -> None:
         "distilled": pool.distilled,
         "worker_targets": json.dumps(list(pool.worker_targets)),
         "earlier_versions": json.dumps(sorted({*pool.earlier_versions} - {pool.model_version})),
+        "obstacle": pool.obstacle or None,
     }
     same = and_(pools.c.name == pool.name, *(pools.c[column] == value for column, value in spec.items()))
     if tx.execute(select(pools.c.name).where(same)).one_or_none() is not None:

@@ -207,6 +207,7 @@ pools = Table(
     Column("cost_model", Text),  # JSON, see cost.py; null before the first generation
     Column("virtual_time", Float, nullable=False, default=0.0),  # of fair shares, see scheduling/shares.py
     Column("earlier_versions", Text),  # a JSON list, of some workers still; null from an older gateway
+    Column("obstacle", Text),  # why no worker comes; null when nothing is in its way
 )
 
 tenants = Table(

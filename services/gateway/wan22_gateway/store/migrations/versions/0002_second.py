@@ -9,6 +9,7 @@ down_revision = "0001"
 
 def upgrade() -> None:
     op.add_column("pools", sa.Column("earlier_versions", sa.Text(), nullable=True))
+    op.add_column("pools", sa.Column("obstacle", sa.Text(), nullable=True))
     op.add_column("workers", sa.Column("model_version", sa.Text(), nullable=True))
     op.add_column("generations", sa.Column("asked_texts", sa.LargeBinary(), nullable=True))
     op.add_column("generations", sa.Column("preview_interval", sa.Integer(), nullable=True))
