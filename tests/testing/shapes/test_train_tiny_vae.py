@@ -13,7 +13,7 @@ from tools.train_tiny.vae import CONFIG_21, CONFIG_22, for_whole_clips, pixels, 
 def test_a_whole_clip_at_once_gives_what_frame_by_frame_does(config: dict[str, Any]) -> None:
     torch.manual_seed(0)
     unit = {"latents_mean": [0.0] * config["z_dim"], "latents_std": [1.0] * config["z_dim"]}
-    by_frame = AutoencoderKLWan(**config, **unit).eval().requires_grad_(False)
+    by_frame = AutoencoderKLWan(**(config | unit)).eval().requires_grad_(False)
     whole = for_whole_clips(copy.deepcopy(by_frame))
     clips = torch.rand(1, 3, 9, 32, 32) * 2 - 1
     latents = by_frame.encode(clips).latent_dist.mode()
