@@ -89,9 +89,8 @@ class Caches:
             await channel.close()
 
     async def _ask(self, cache: NodeCache) -> NodeCache:
-        silent = self._silent.pop(cache.address, None)
+        silent = self._silent.get(cache.address)
         if silent is not None and time.monotonic() - silent[0] < SILENT_SECONDS:
-            self._silent[cache.address] = silent
             return silent[1]
         try:
             said: cache_pb2.Cache = await self._call(cache, "GetCache", cache_pb2.GetCacheRequest())
@@ -100,6 +99,7 @@ class Caches:
             seen = NodeCache(cache.node, cache.claim, cache.address, error=text)
             self._silent[cache.address] = (time.monotonic(), seen)
             return seen
+        self._silent.pop(cache.address, None)
         versions = {one.version or one.reference: one for one in said.versions}
         quota = said.quota_bytes if said.HasField("quota_bytes") else None
         return NodeCache(

@@ -56,10 +56,10 @@ class Sweep:
 
     async def _sweep(self) -> None:
         claims = await self._budget.read()
-        keys = {*await self._keys(WAN_POOL)}
+        keys = await self._keys(WAN_POOL)
         for key in keys - self._pools.keys:
             self._pools.wake(key)
-        models = {*await self._keys(WAN_MODEL)}
+        models = await self._keys(WAN_MODEL)
         for key in models - self._models.keys:
             self._models.wake(key)
         await self._undeclare(keys)
@@ -68,15 +68,10 @@ class Sweep:
         if ended:
             await self._budget.free(claims, ended)
 
-    async def _keys(self, resource: Resource) -> list[PoolKey]:
+    async def _keys(self, resource: Resource) -> set[PoolKey]:
         """Those of all namespaces that are looked after, as they are and not as they were: what is not there goes."""
-        if not self._settings.namespaces:
-            return [PoolKey.of(found) for found in await self._cluster.names(resource)]
-        return [
-            PoolKey.of(found)
-            for namespace in self._settings.namespaces
-            for found in await self._cluster.names(resource, namespace)
-        ]
+        namespaces = self._settings.namespaces or (None,)
+        return {PoolKey.of(found) for each in namespaces for found in await self._cluster.names(resource, each)}
 
     async def _undeclare(self, keys: Iterable[PoolKey]) -> None:
         """Takes from the gateway what was deleted here.

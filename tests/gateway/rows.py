@@ -37,6 +37,18 @@ def add_pool(
     pools.apply(tx, pool)
 
 
+def served_pool(target: str, variant: str) -> pool_pb2.Pool:
+    """The pool of a gateway in front of one worker."""
+    return pool_pb2.Pool(
+        name=POOL,
+        variant=variant,
+        model_version=VERSION,
+        max_workers=1,
+        default_for_variant=True,
+        worker_targets=[target],
+    )
+
+
 def add_worker(
     tx: Transaction,
     name: str = "workers/w1",

@@ -192,17 +192,9 @@ async def place_at(
     )
     async with serve_gateway(settings) as serving:
         target = f"127.0.0.1:{serving.port}"
-        pool = pool_pb2.Pool(
-            name=rows.POOL,
-            variant=variant,
-            model_version=rows.VERSION,
-            max_workers=1,
-            default_for_variant=True,
-            worker_targets=[address],
-        )
         metadata = [("authorization", f"Bearer {api_key}")] if api_key else []
         async with open_channel(target, settings.tls) as channel:
-            request = pool_pb2.ApplyPoolRequest(pool=pool)
+            request = pool_pb2.ApplyPoolRequest(pool=rows.served_pool(address, variant))
             await pool_pb2_grpc.PoolServiceStub(channel).ApplyPool(request, metadata=metadata)
         async with Client(target, api_key, settings.tls) as client:
             yield Place(client, serving)

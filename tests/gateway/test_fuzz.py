@@ -147,15 +147,7 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     process.start()
     try:
         with working() as worker, grpc.insecure_channel(process.address) as channel:
-            pool = pool_pb2.Pool(
-                name=rows.POOL,
-                variant=T2V,
-                model_version=rows.VERSION,
-                max_workers=1,
-                default_for_variant=True,
-                worker_targets=[worker],
-            )
-            reached = Target(process, channel, http_port, pool)
+            reached = Target(process, channel, http_port, rows.served_pool(worker, T2V))
             reached.fill()
             yield reached
     finally:
