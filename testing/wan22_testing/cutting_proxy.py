@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -15,12 +16,14 @@ class CuttingProxy:
     """Passes bytes on to a port of this machine; use as an async context manager.
 
     `cuts` has, for each of the next connections, after how many bytes from the client, or to it, it breaks; `cut`
-    breaks all that are open; `silence` leaves some open, and passes nothing more on.
+    breaks all that are open; `silence` leaves some open, and passes nothing more on. `heard` is told the size in bytes
+    of each piece that a client has sent.
     """
 
-    def __init__(self, target_port: int, cuts: list[int]) -> None:
+    def __init__(self, target_port: int, cuts: list[int], heard: Callable[[int], None] = lambda _: None) -> None:
         self._target_port = target_port
         self.cuts = deque(cuts)
+        self._heard = heard
         self._ends: set[asyncio.StreamWriter] = set()
         self._lines: set[_Line] = set()
         self._served: set[asyncio.Task[None]] = set()
@@ -65,7 +68,7 @@ class CuttingProxy:
             writer.transport.abort()
             return
         self._ends |= {writer, to_writer}
-        line = _Line()
+        line = _Line(self._heard)
         self._lines.add(line)
         ways = [
             asyncio.create_task(_pass(reader, to_writer, limit, line, heard=True)),
@@ -85,10 +88,15 @@ class CuttingProxy:
 class _Line:
     """One connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[int], None]) -> None:
+        self._told = told
         self.heard = time.monotonic()
         """When its client said something last."""
         self.silent = False
+
+    def hear(self, size: int) -> None:
+        self.heard = time.monotonic()
+        self._told(size)
 
 
 async def _pass(
@@ -99,7 +107,7 @@ async def _pass(
     with suppress(ConnectionError):
         while data := await reader.read(PIECE_BYTES if limit is None else min(PIECE_BYTES, limit - passed)):
             if heard:
-                line.heard = time.monotonic()
+                line.hear(len(data))
             if line.silent:
                 continue
             writer.write(data)

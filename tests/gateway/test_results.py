@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 from wan22.errors import DataLoss, FailedPrecondition, Reason, ResourceExhausted, Unavailable
 from wan22_gateway.result_places import PART_BYTES, WHOLE_BYTES, open_place
 from wan22_gateway.results import Results
+from wan22_testing.cutting_proxy import CuttingProxy
 from wan22_testing.s3_server import BUCKET, S3Server
 
 KEY = "videos/one/1-1.mp4"
@@ -145,40 +145,23 @@ async def test_an_upload_that_a_kill_cuts_off_leaves_nothing_unless_it_is_too_la
     with content.open("wb") as file:
         file.truncate(size)
     key, before = f"videos/cut/{size}.mp4", s3_server.unfinished_uploads()
-    passed, port = 0, int(s3_server.endpoint.rpartition(":")[2])
+    passed = 0
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Passes requests on, and kills their sender when a part and a half of its object has passed."""
+    def hear(size: int) -> None:
+        """Kills the sender when a part and a half of its object has passed."""
         nonlocal passed
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
-        answers = asyncio.create_task(copy(to_reader, writer))
-        with suppress(ConnectionError):  # a killed sender may reset it
-            while data := await reader.read(1 << 16):
-                passed += len(data)
-                if passed > PART_BYTES * 3 // 2 and process.returncode is None:
-                    process.kill()
-                to_writer.write(data)
-                await to_writer.drain()
-        for end in (writer, to_writer):
-            end.close()
-        await asyncio.wait([answers])
+        passed += size
+        if passed > PART_BYTES * 3 // 2 and process.returncode is None:
+            process.kill()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
-        endpoint = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
-        environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint}
+    async with CuttingProxy(int(s3_server.endpoint.rpartition(":")[2]), [], hear) as proxy:
+        environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
         command = [sys.executable, "-c", UPLOAD, elsewhere, key, str(content)]
         process = await asyncio.create_subprocess_exec(*command, env=environment)
         assert await process.wait() == -signal.SIGKILL
     assert s3_server.unfinished_uploads() - before == left
     with pytest.raises(DataLoss, match="is gone"):
         await Results(open_place(elsewhere)).size(key)
-
-
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
 
 
 async def test_a_folder_has_no_urls_of_its_own(tmp_path: Path) -> None:
