@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,23 +16,12 @@ from wan22.errors import DataLoss, NotFound, Reason, ResourceExhausted, Unavaila
 from wan22.model_client import ModelClient
 from wan22.v1.model_pb2 import Version
 
-from .model_service import Watched, blob_path, serve
+from .model_service import Watched, blob_path
 
 T2V = "t2v-a14b-tiny"
 WEIGHTS = bytes(range(256)) * 12_000
 """3,072,000 bytes: three chunks."""
 FILE = "vae/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Watched:
-    return Watched(tmp_path / "registry")
-
-
-@pytest.fixture
-async def client(registry: Watched) -> AsyncIterator[ModelClient]:
-    async with serve(registry) as address, ModelClient(address, patience=5) as opened:
-        yield opened
 
 
 @pytest.fixture

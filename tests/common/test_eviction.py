@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,10 @@ from wan22.errors import ResourceExhausted
 from wan22.model_client import ModelClient
 from wan22.v1.model_pb2 import Version
 
-from .model_service import Watched, serve
+from .model_service import Watched
 
 MEGABYTE = 1_000_000
 FILE = "vae/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Watched:
-    return Watched(tmp_path / "registry")
-
-
-@pytest.fixture
-async def client(registry: Watched) -> AsyncIterator[ModelClient]:
-    async with serve(registry) as address, ModelClient(address, patience=5) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,6 @@ T2V = "t2v-a14b-tiny"
 WEIGHTS = bytes(range(256)) * 20_000
 """5,120,000 bytes: five chunks."""
 FILE = "vae/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Watched:
-    return Watched(tmp_path / "registry")
-
-
-@pytest.fixture
-async def client(registry: Watched) -> AsyncIterator[ModelClient]:
-    async with serve(registry) as address, ModelClient(address, patience=5) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -23,23 +22,12 @@ from wan22.variants import VARIANTS
 from wan22.weights_file import WeightsFile
 from wan22_testing.service_process import ServiceProcess
 
-from .model_service import Watched, serve
+from .model_service import Watched
 
 T2V = "t2v-a14b-tiny"
 FILE = "vae/diffusion_pytorch_model.safetensors"
 WEIGHTS = safetensors({"w": ("BF16", bf16(6_000_000)), "noise": ("BF16", random.Random(3).randbytes(2_000_000))})
 """14 MB, 10 packed: three extents of weights and the header."""
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Watched:
-    return Watched(tmp_path / "registry")
-
-
-@pytest.fixture
-async def client(registry: Watched) -> AsyncIterator[ModelClient]:
-    async with serve(registry) as address, ModelClient(address, patience=5) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import asyncio
-import urllib.request
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from tests.common.pack import files
 
 from wan22.model_client import ModelClient
@@ -15,24 +12,9 @@ from wan22_registry.settings import RegistrySettings
 from wan22_testing.service_process import free_port
 
 from . import model_folder
+from .scraping import scrape
 
 T2V = "t2v-a14b-tiny"
-
-
-async def scrape(port: int) -> dict[tuple[str, ...], float]:
-    """Name and label values of each sample of the registry -> value."""
-
-    def read() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text: str = answer.read().decode()
-            return text
-
-    return {
-        (sample.name.removeprefix("wan22_registry_"), *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(await asyncio.to_thread(read))
-        for sample in family.samples
-        if sample.name.startswith("wan22_registry_")
-    }
 
 
 async def test_metrics_tell_bytes_and_ratio_by_version_and_what_was_done(
@@ -52,7 +34,7 @@ async def test_metrics_tell_bytes_and_ratio_by_version_and_what_was_done(
         (pack,) = [file for file in version.files if file.path.endswith(".pack")]
         async for _ in client.read_blob(pack.digest):
             pass
-        found = await scrape(port)
+        found = await scrape(port, "wan22_registry_")
         assert found["version_stored_bytes", "m", digest] == version.size_bytes
         assert found["version_source_bytes", "m", digest] == plain
         assert found["version_ratio", "m", digest] == version.size_bytes / plain < 0.8
@@ -69,7 +51,7 @@ async def test_metrics_tell_bytes_and_ratio_by_version_and_what_was_done(
         blob.write_bytes(b"\0" * pack.size_bytes)
         assert (await client.verify(version.name)).damaged
         await client.delete(other.name)
-        found = await scrape(port)
+        found = await scrape(port, "wan22_registry_")
         assert (found["damaged_blobs",], found["versions",], found["collected_blobs_total",]) == (1, 1, 2)
         assert ("version_ratio", "n", other.name.rpartition("/")[2]) not in found
 
@@ -85,7 +67,7 @@ async def test_a_version_that_cannot_be_read_has_no_metrics_and_hides_no_other(
             await client.push_folder(folder, model=model, variant=T2V, tags=[])
         broken = (await client.list_models())[0].versions[0].name
         (root / "blobs" / "sha256" / broken.rpartition(":")[2]).write_bytes(b"{}")
-        found = await scrape(port)
+        found = await scrape(port, "wan22_registry_")
     assert found["versions",] == 2
     assert {labels[1] for labels in found if labels[0] == "version_ratio"} == {"n"}
     assert f"No metrics of {broken}" in caplog.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from tests.common.model_service import Watched, blob_path
 from tests.common.model_service import serve as serve_registry
 from tests.registry import model_folder
+from tests.registry.scraping import scrape
 
 from wan22.cache import Cache
 from wan22.channels import open_channel
@@ -171,7 +170,7 @@ async def test_what_is_kept_stays_under_the_quota_and_the_rest_goes(
         await node.unprefetch("c")
         await node.until_present("b")
         assert not blob_path(root, weights["c"]).exists()
-        metrics = await scrape(port)
+        metrics = await scrape(port, "wan22_cache_")
         assert metrics["versions", "present"] == 2
         assert metrics["versions", "failed"] == 0
         assert metrics["version_bytes", versions["a"].name] == versions["a"].size_bytes
@@ -199,7 +198,7 @@ async def test_damage_is_found_by_reading_again_and_repaired(
             while path.read_bytes() != whole if path.exists() else True:  # noqa: ASYNC110  # a file has no event
                 await asyncio.sleep(0.01)
         await node.until_present("a")
-        metrics = await scrape(port)
+        metrics = await scrape(port, "wan22_cache_")
     assert metrics["damage_found_total",] >= 1
     assert metrics["verified_bytes_total",] >= version.size_bytes
     assert f"The cached copy of {FILE} of {version.name} has digest" in caplog.text
@@ -239,17 +238,3 @@ async def test_the_process_keeps_its_list_over_kill_9(client: ModelClient, root:
     finally:
         if process.running:
             process.kill()
-
-
-async def scrape(port: int) -> dict[tuple[str, ...], float]:
-    def read() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text: str = answer.read().decode()
-            return text
-
-    return {
-        (sample.name.removeprefix("wan22_cache_"), *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(await asyncio.to_thread(read))
-        for sample in family.samples
-        if sample.name.startswith("wan22_cache_")
-    }
