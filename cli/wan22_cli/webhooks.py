@@ -58,24 +58,31 @@ def show(endpoint: options.Endpoint = None) -> None:
 @app.command("list")
 def list_deliveries(
     state: Annotated[StateName | None, typer.Option(help="dead: those that nobody took. Default: all.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 20,
     endpoint: options.Endpoint = None,
     json: options.Json = False,
 ) -> None:
     """Lists deliveries, newest first."""
-    request = webhook_pb2.ListDeliveriesRequest(page_size=limit)
+    request = webhook_pb2.ListDeliveriesRequest(page_size=min(limit, 1000))
     if state is not None:
         request.state = webhook_pb2.Delivery.State.Value(state.name)
 
     async def command() -> None:
+        found: list[webhook_pb2.Delivery] = []
         async with _connect(endpoint) as (stub, calls):
-            answer = await calls.unary(stub.ListDeliveries, request, deadline=DEADLINE)
+            while len(found) < limit:
+                answer = await calls.unary(stub.ListDeliveries, request, deadline=DEADLINE)
+                found += answer.deliveries
+                request.page_token = answer.next_page_token
+                if not request.page_token:
+                    break
+        del found[limit:]
         if json:
-            for delivery in answer.deliveries:
+            for delivery in found:
                 print_json(delivery)
             return
         columns = ["NAME", "STATE", "GENERATION", "TYPE", "TRIES", "NEXT", "LAST ERROR"]
-        print_table(columns, [_row(delivery) for delivery in answer.deliveries])
+        print_table(columns, [_row(delivery) for delivery in found])
 
     failures.run(command())
 

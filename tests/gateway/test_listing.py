@@ -16,6 +16,7 @@ from sqlalchemy import delete
 from wan22.client import Client
 from wan22.errors import InvalidRequest
 from wan22.v1.generation_pb2 import Generation, ListGenerationsRequest
+from wan22.v1.webhook_pb2 import ListDeliveriesRequest
 from wan22_gateway import page_token
 from wan22_gateway.lifecycle import State
 from wan22_gateway.store import generations
@@ -108,15 +109,26 @@ async def test_a_page_token_is_good_for_its_tenant_and_its_filters_alone(
     key = b"k" * 32
     token = page_token.encode(key, tenant, position, filters)
     filters.page_token = others.page_token = token
-    assert page_token.decode(key, tenant, filters) == position
+    assert page_token.decode(key, tenant, filters, int) == position
     same = (filters.states, filters.variant, filters.labels) == (others.states, others.variant, others.labels)
     if tenant == other and same:
-        assert page_token.decode(key, other, others) == position
+        assert page_token.decode(key, other, others, int) == position
     else:
         with pytest.raises(InvalidRequest, match="page_token is not one that these filters gave"):
-            page_token.decode(key, other, others)
+            page_token.decode(key, other, others, int)
     with pytest.raises(InvalidRequest):
-        page_token.decode(b"l" * 32, tenant, filters)
+        page_token.decode(b"l" * 32, tenant, filters, int)
+
+
+def test_a_page_token_of_another_method_is_refused() -> None:
+    """Without filters both requests are the same bytes."""
+    key, mine, others = b"k" * 32, ListGenerationsRequest(), ListDeliveriesRequest()
+    mine.page_token = page_token.encode(key, "a", "5 x", others)
+    others.page_token = page_token.encode(key, "a", 5, mine)
+    with pytest.raises(InvalidRequest):
+        page_token.decode(key, "a", mine, int)
+    with pytest.raises(InvalidRequest):
+        page_token.decode(key, "a", others, str)
 
 
 @pytest.mark.asyncio(loop_scope="module")

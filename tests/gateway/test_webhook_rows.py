@@ -81,6 +81,25 @@ async def test_a_tenant_without_a_webhook_is_told_nothing_and_another_ones_is_no
     assert await database.read(webhooks.page, "other", "", 10) == []
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+async def test_deliveries_of_one_moment_come_once_each_page_by_page(database: Database, size: int) -> None:
+    await database.write(apply)
+    made = [await database.write(end) for _ in range(7)]
+    times = {generation: number // 3 for number, generation in enumerate(made)}
+
+    def date(tx: Transaction) -> None:
+        for generation, time in times.items():
+            tx.execute(update(deliveries).where(deliveries.c.generation == generation).values(create_time=time))
+
+    await database.write(date)
+    seen, after = list[Any](), None
+    while page := await database.read(webhooks.page, "default", "PENDING", size, after):
+        seen += page
+        after = webhooks.place(page[-1])
+    assert sorted(row.generation for row in seen) == sorted(made)
+    assert [row.create_time for row in seen] == sorted(times.values(), reverse=True)
+
+
 async def test_prompts_are_sent_only_where_that_is_wanted(database: Database) -> None:
     await database.write(lambda tx: apply(tx, prompt=True))
     await database.write(end)

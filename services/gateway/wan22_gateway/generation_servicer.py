@@ -123,7 +123,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 states=states,
                 variant=request.variant,
                 wanted_labels=dict(request.labels),
-                before=page_token.decode(key, tenant, request),
+                before=page_token.decode(key, tenant, request, int),
                 limit=size + 1,
             )
             response = generation_pb2.ListGenerationsResponse()

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from sqlalchemy import select
 
 from wan22.errors import InvalidRequest
 from wan22.names import check_delivery
 from wan22.v1 import webhook_pb2, webhook_pb2_grpc
+from wan22_gateway import page_token
 from wan22_gateway.identity.caller import caller
 from wan22_gateway.lifecycle import timestamp
 from wan22_gateway.store import webhooks
-from wan22_gateway.store.database import Database
+from wan22_gateway.store.database import Database, Transaction
+from wan22_gateway.store.schema import identity
 from wan22_gateway.store.webhooks import DeliveryRow, WebhookRow
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,8 +44,18 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
             raise InvalidRequest(f"state is {request.state}: use PENDING, DELIVERED or DEAD.", field="state")
         state = states.Name(request.state) if request.state else ""
         size = request.page_size or DEFAULT_PAGE
-        rows = await self._database.read(webhooks.page, caller().tenant, state, size)
-        return webhook_pb2.ListDeliveriesResponse(deliveries=[_delivery(row) for row in rows])
+        tenant = caller().tenant
+
+        def read(tx: Transaction) -> webhook_pb2.ListDeliveriesResponse:
+            key = tx.execute(select(identity.c.page_key)).scalar_one()
+            after = page_token.decode(key, tenant, request, str)
+            rows = webhooks.page(tx, tenant, state, size + 1, after)
+            response = webhook_pb2.ListDeliveriesResponse(deliveries=[_delivery(row) for row in rows[:size]])
+            if len(rows) > size:
+                response.next_page_token = page_token.encode(key, tenant, webhooks.place(rows[size - 1]), request)
+            return response
+
+        return await self._database.read(read)
 
     async def Redeliver(self, request: webhook_pb2.RedeliverRequest, context: Context) -> webhook_pb2.Delivery:
         """Makes it due now."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
-from sqlalchemy import Row, and_, delete, func, insert, select, update
+from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 
 from wan22.errors import FailedPrecondition, NotFound, Reason
 from wan22.status import from_status
@@ -215,12 +215,21 @@ def _current(done: Try) -> Any:
     return and_(mine, deliveries.c.state == "PENDING")
 
 
-def page(tx: Transaction, tenant: str, state: str, limit: int) -> Sequence[DeliveryRow]:
-    """A tenant's deliveries, newest first, of one state or of any."""
+def page(tx: Transaction, tenant: str, state: str, limit: int, after: str | None = None) -> Sequence[DeliveryRow]:
+    """Up to `limit` of a tenant's deliveries of one state or of any, newest first, that come after a place in it."""
     query = select(deliveries).where(deliveries.c.tenant == tenant)
     if state:
         query = query.where(deliveries.c.state == state)
+    if after is not None:
+        time, _, identity = after.partition(" ")
+        same = and_(deliveries.c.create_time == int(time), deliveries.c.id > identity)
+        query = query.where(or_(deliveries.c.create_time < int(time), same))
     return tx.execute(query.order_by(deliveries.c.create_time.desc(), deliveries.c.id).limit(limit)).all()
+
+
+def place(row: DeliveryRow) -> str:
+    """Where a delivery stands among a tenant's, as `page` takes it."""
+    return f"{row.create_time} {row.id}"
 
 
 def redeliver(tx: Transaction, tenant: str, delivery: str) -> DeliveryRow:
