@@ -10,7 +10,8 @@ from PIL import Image
 from sqlalchemy import select
 
 from wan22.errors import DataLoss, DeadlineExceeded, InvalidRequest, NotFound, Reason, ResourceExhausted
-from wan22_gateway.media import LARGE_AT_ONCE, SMALL_BYTES, MediaLibrary
+from wan22_gateway.arriving import LARGE_AT_ONCE, SMALL_BYTES
+from wan22_gateway.media import MediaLibrary
 from wan22_gateway.result_places import open_place
 from wan22_gateway.results import Results
 from wan22_gateway.store import media, tenants
@@ -127,7 +128,7 @@ async def test_large_images_are_read_a_few_at_a_time_and_small_ones_pass_them(
 async def test_an_upload_that_pauses_is_given_up(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wan22_gateway.media.PIECE_SECONDS", 0.05)
+    monkeypatch.setattr("wan22_gateway.arriving.PIECE_SECONDS", 0.05)
 
     async def pausing() -> AsyncIterator[bytes]:
         yield picture()[:20]

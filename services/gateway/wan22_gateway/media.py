@@ -10,10 +10,10 @@ import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from wan22.errors import DataLoss, DeadlineExceeded, InvalidRequest, ResourceExhausted
+from wan22_gateway.arriving import Arrivals, TooLarge, TooSlow
 from wan22_gateway.media_decoder import DecoderLimits, decode, decoder
 from wan22_gateway.results import Results, media_key
 from wan22_gateway.store import media, objects
@@ -21,12 +21,6 @@ from wan22_gateway.store.database import Database
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 32 << 20
-SMALL_BYTES = 1 << 20
-"""An image that is not counted among the large ones."""
-LARGE_AT_ONCE = 4
-"""Large images that are held at once; others wait unread. Bounds the memory: 4 x 32 MiB."""
-PIECE_SECONDS, UPLOAD_SECONDS = 15.0, 300.0
-"""How long an upload may pause, and how long it may take: 32 MiB at 1 Mbit/s. Who is slow holds a place of few."""
 LIMITS = DecoderLimits()
 
 
@@ -46,7 +40,7 @@ class MediaLibrary:
         self._database = database
         self._results = results
         self._one_at_a_time = asyncio.Semaphore(2)  # decoding is CPU work beside the gateway's own
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._arrivals = Arrivals(MAX_BYTES)
 
     async def add(self, tenant: str, chunks: AsyncIterator[bytes]) -> StoredMedia:
         """Stores an image durably.
@@ -54,10 +48,15 @@ class MediaLibrary:
         Raises InvalidRequest (MEDIA_UNREADABLE) saying what is wrong with it, DeadlineExceeded when it does not arrive,
         ResourceExhausted (QUOTA_EXCEEDED) when the tenant may have no more.
         """
-        async with AsyncExitStack() as held:
-            data = await self._gather(chunks, held)
-            async with self._one_at_a_time:
+        try:
+            async with self._arrivals.whole(chunks) as data, self._one_at_a_time:
                 png, width, height = await decode(data, LIMITS, decoder(LIMITS))
+        except TooLarge:
+            raise InvalidRequest(
+                f"The image has more than {MAX_BYTES} bytes: send a smaller file.", field="data"
+            ) from None
+        except TooSlow as error:
+            raise DeadlineExceeded(f"The image did not arrive {error}: send it anew.") from None
         media_id = await asyncio.to_thread(lambda: hashlib.sha256(png).hexdigest())
         known = await self._database.write(media.touch, tenant, media_id)
         if known is None:
@@ -71,25 +70,6 @@ class MediaLibrary:
             else:
                 await self._database.write(media.replace, tenant, media_id, len(png), key)
         return StoredMedia(media_id, width, height)
-
-    async def _gather(self, chunks: AsyncIterator[bytes], held: AsyncExitStack) -> bytes:
-        """All that comes; a large one holds a place for as long as `held` is open, and waits for it unread."""
-        data = bytearray()
-        large = False
-        try:
-            async with asyncio.timeout(UPLOAD_SECONDS):
-                while (chunk := await _next(chunks)) is not None:
-                    data += chunk
-                    if len(data) > MAX_BYTES:
-                        text = f"The image has more than {MAX_BYTES} bytes: send a smaller file."
-                        raise InvalidRequest(text, field="data")
-                    if len(data) > SMALL_BYTES and not large:
-                        large = True
-                        await held.enter_async_context(self._large)
-        except TimeoutError:
-            text = f"The image did not arrive within {UPLOAD_SECONDS:g} s, or paused for {PIECE_SECONDS:g} s"
-            raise DeadlineExceeded(f"{text}: send it anew.") from None
-        return bytes(data)
 
     async def read(self, tenant: str, media_id: str) -> AsyncIterator[bytes]:
         """Yields a tenant's image, a PNG, in chunks of at most 1 MiB. Raises NotFound, DataLoss, Unavailable."""
@@ -111,8 +91,3 @@ class MediaLibrary:
             log.warning("An image is stored anew: %s", error.message)
             return False
         return True
-
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
-    async with asyncio.timeout(PIECE_SECONDS):
-        return await anext(chunks, None)

@@ -22,8 +22,9 @@ from tests.gateway.scripted_worker import T2V, Place, ScriptedWorkerServicer, St
 
 from wan22.errors import FailedPrecondition, NotFound, Reason, Wan22Error
 from wan22.v1.inference_pb2 import GenerateEvent
+from wan22_gateway import arriving
 from wan22_gateway.gateway import serve
-from wan22_gateway.http import connection, intake, server
+from wan22_gateway.http import connection, server
 from wan22_gateway.identity.keys import new_secret
 from wan22_gateway.settings import GatewaySettings
 from wan22_testing.authority import Authority
@@ -220,7 +221,7 @@ async def test_a_caller_that_does_not_finish_its_head_is_cut_off(
 
 
 async def test_a_body_that_stops_coming_is_not_waited_for(place_alone: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "PIECE_SECONDS", 0.1)
+    monkeypatch.setattr(arriving, "PIECE_SECONDS", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", place_alone.serving.http_port)
     writer.write(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
     async with asyncio.timeout(60):
@@ -232,8 +233,8 @@ async def test_a_body_that_stops_coming_is_not_waited_for(place_alone: Place, mo
 
 
 async def test_large_bodies_are_read_a_few_at_a_time(place_alone: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "SMALL_BYTES", 10)
-    monkeypatch.setattr(intake, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(arriving, "SMALL_BYTES", 10)
+    monkeypatch.setattr(arriving, "WHOLE_SECONDS", 0.5)
     head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
     held = [await asyncio.open_connection("127.0.0.1", place_alone.serving.http_port) for _ in range(6)]
     for _, writer in held:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -16,18 +15,11 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from wan22.errors import InvalidRequest, Violation
+from wan22_gateway.arriving import SMALL_BYTES, Arrivals, TooLarge, TooSlow
 from wan22_gateway.http.failure import HttpRefusal
 
-SMALL_BYTES = 1 << 20
-"""A body that is not counted among the large ones."""
 MAX_BYTES = 64 << 20
 """Most bytes of a body: one image of 32 MiB in base64, or two as parts of a form."""
-LARGE_AT_ONCE = 4
-"""Large bodies that are held at once; others wait unread. Bounds the memory: 4 x 64 MiB."""
-PIECE_SECONDS = 15.0
-"""How long a body may pause."""
-BODY_SECONDS = 300.0
-"""How long a body may take: 64 MiB at 2 Mbit/s."""
 INPUT_CHARACTERS = 80
 INSIDE = re.compile(r"(\w+)\[(\w+)\]", re.ASCII)
 
@@ -36,7 +28,7 @@ class Intake:
     """Reads bodies, a few large ones at a time."""
 
     def __init__(self) -> None:
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._arrivals = Arrivals(MAX_BYTES)
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
@@ -44,27 +36,13 @@ class Intake:
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > MAX_BYTES:
             raise _too_large()
-        async with AsyncExitStack() as held:
-            try:
-                async with asyncio.timeout(BODY_SECONDS):
-                    data = await self._read(request.receive, held)
-            except TimeoutError:
-                text = f"The body did not arrive within {BODY_SECONDS:g} s, or paused for {PIECE_SECONDS:g} s."
-                raise HttpRefusal(408, f"{text} Send it anew.") from None
-            yield data
-
-    async def _read(self, receive: Receive, held: AsyncExitStack) -> bytes:
-        pieces = bytearray()
-        more, large = True, False
-        while more:
-            if len(pieces) > SMALL_BYTES and not large:
-                large = True
-                await held.enter_async_context(self._large)
-            piece, more = await _piece(receive)
-            pieces += piece
-            if len(pieces) > MAX_BYTES:
-                raise _too_large()
-        return bytes(pieces)
+        try:
+            async with self._arrivals.whole(_pieces(request.receive)) as data:
+                yield data
+        except TooLarge:
+            raise _too_large() from None
+        except TooSlow as error:
+            raise HttpRefusal(408, f"The body did not arrive {error}. Send it anew.") from None
 
 
 def check_query(request: Request, model: type[BaseModel]) -> BaseModel:
@@ -155,12 +133,14 @@ def _is_text(schema: Mapping[str, Any]) -> bool:
     return any(option.get("type") == "string" for option in options) or not schema
 
 
-async def _piece(receive: Receive) -> tuple[bytes, bool]:
-    async with asyncio.timeout(PIECE_SECONDS):
+async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
         message = await receive()
-    if message["type"] == "http.disconnect":
-        raise HttpRefusal(408, "The caller hung up before the body was whole.")
-    return message.get("body", b""), message.get("more_body", False)
+        if message["type"] == "http.disconnect":
+            raise HttpRefusal(408, "The caller hung up before the body was whole.")
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
 
 
 def _too_large() -> HttpRefusal:
