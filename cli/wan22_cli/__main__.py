@@ -12,6 +12,7 @@ from wan22_cli import admin, failures, generations, models, webhooks
 from wan22_cli.generate import generate
 from wan22_cli.replay import replay
 from wan22_cli.terminal import note
+from wan22_cli.top import top
 from wan22_cli.up import up
 from wan22_cli.usage import usage
 from wan22_cli.variants import variants
@@ -28,6 +29,7 @@ app.command()(generate)
 app.command()(replay)
 app.command()(variants)
 app.command()(usage)
+app.command()(top)
 app.add_typer(generations.app, name="generations")
 app.add_typer(models.app, name="models")
 app.add_typer(webhooks.app, name="webhooks")

@@ -10,9 +10,10 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 out = Console(highlight=False)
 """Standard output."""
@@ -38,15 +39,25 @@ def transfer_progress() -> Progress:
     return Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Prints rows under headings; a value is folded where a terminal is too narrow, and never cut."""
+def table_of(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """Rows under headings; a value is folded where a terminal is too narrow, and never cut."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # markup in it is shown, not interpreted
+    return table
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Prints a table, a line a row where the output is no terminal."""
+    show(table_of(columns, rows))
+
+
+def show(what: RenderableType) -> None:
+    """Prints something that has a width."""
     console = out if out.is_terminal else Console(width=WIDE, highlight=False)
-    console.print(table)
+    console.print(what)
 
 
 def note(text: str) -> None:

@@ -33,6 +33,11 @@ async def test_list_prints_the_newest_first_up_to_the_limit(wan22: Wan22Command)
     assert (await wan22("generations", "list", "--state", "failed", "--json")).out == ""
 
 
+async def test_a_prompt_is_listed_as_it_is(wan22: Wan22Command) -> None:
+    await queued(wan22, "[/b] a [red]cat[/red]")
+    assert "[/b] a [red]cat[/red]" in (await wan22("generations", "list")).out
+
+
 async def test_get_shows_state_parameters_and_result(wan22: Wan22Command, gateway: MemoryGateway) -> None:
     name = await finished(wan22, gateway)
 
