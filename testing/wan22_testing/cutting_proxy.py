@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Self
 
 PIECE_BYTES = 1 << 16
+_End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class CuttingProxy:
@@ -60,19 +61,24 @@ class CuttingProxy:
         limit = self.cuts.popleft() if self.cuts else None
         try:
             to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except ConnectionError:  # nobody listens there now
+            try:
+                # TCP lets a connection to a free port meet itself, and would keep the port
+                if to_writer.get_extra_info("sockname") != to_writer.get_extra_info("peername"):
+                    await self._pass_both((reader, writer), (to_reader, to_writer), limit)
+            finally:
+                to_writer.transport.abort()
+        except ConnectionError:
+            pass  # nobody listens there now
+        finally:
             writer.transport.abort()
-            return
-        if to_writer.get_extra_info("sockname") == to_writer.get_extra_info("peername"):
-            to_writer.transport.abort()  # TCP lets a connection to a free port meet itself, and would keep the port
-            writer.transport.abort()
-            return
-        self._ends |= {writer, to_writer}
-        line = _Line(self._heard)
+
+    async def _pass_both(self, client: _End, server: _End, limit: int | None) -> None:
+        line, ends = _Line(self._heard), {client[1], server[1]}
+        self._ends |= ends
         self._lines.add(line)
         ways = [
-            asyncio.create_task(_pass(reader, to_writer, limit, line, heard=True)),
-            asyncio.create_task(_pass(to_reader, writer, limit, line, heard=False)),
+            asyncio.create_task(_pass(client[0], server[1], limit, line, heard=True)),
+            asyncio.create_task(_pass(server[0], client[1], limit, line, heard=False)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -80,9 +86,7 @@ class CuttingProxy:
             for way in ways:
                 way.cancel()
             self._lines.discard(line)
-            for end in (writer, to_writer):
-                end.transport.abort()
-                self._ends.discard(end)
+            self._ends -= ends
 
 
 class _Line:

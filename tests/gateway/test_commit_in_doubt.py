@@ -33,23 +33,23 @@ class CommitCutter:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
         answers = asyncio.create_task(self._pass_answers(server_reader, writer))
-        with suppress(ConnectionError):
-            while data := await reader.read(1 << 16):
-                if self.armed and b"COMMIT" in data:
-                    when, self.armed = self.armed, ""
-                    self.cuts += 1
-                    answers.cancel()
-                    await asyncio.wait([answers])
-                    if when == "after":
-                        server_writer.write(data)
-                        await server_reader.read(1)  # it has answered: it is done
-                    break
-                server_writer.write(data)
-        answers.cancel()
-        for end in (writer, server_writer):
-            end.transport.abort()
+        try:
             with suppress(ConnectionError):
-                await end.wait_closed()
+                while data := await reader.read(1 << 16):
+                    if self.armed and b"COMMIT" in data:
+                        when, self.armed = self.armed, ""
+                        self.cuts += 1
+                        answers.cancel()
+                        await asyncio.wait([answers])
+                        if when == "after":
+                            server_writer.write(data)
+                            await server_reader.read(1)  # it has answered: it is done
+                        break
+                    server_writer.write(data)
+        finally:  # also when it is cancelled, as one is that came at the end
+            answers.cancel()
+            for end in (writer, server_writer):
+                end.transport.abort()
 
     async def _pass_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
