@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import random
 import subprocess
@@ -24,6 +25,13 @@ settings.load_profile("wan22")
 if not Path("/dev/nvidiactl").exists():
     # Triton's kernels run on the CPU, in its own interpreter; it looks once, when torch first imports it
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def leftovers() -> Iterator[None]:
+    """Has a socket that a module leaves open told at its end or the next one's, not when the collector comes by."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
