@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from wan22.channels import open_channel
 from wan22.errors import Wan22Error
+from wan22.renewed_channel import RenewedChannel
 from wan22.status import from_rpc_error
 from wan22.tls import Tls
 from wan22.v1 import cache_pb2, cache_pb2_grpc
@@ -59,7 +59,7 @@ class Caches:
         self._tls = tls
         self._seen: dict[str, tuple[float, Sequence[NodeCache]]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[str, RenewedChannel] = {}
         self._silent: dict[str, tuple[float, NodeCache]] = {}
         """By address, when one did not answer last, and as what it was seen then."""
 
@@ -109,8 +109,8 @@ class Caches:
     async def _call(self, cache: NodeCache, method: str, request: Any) -> Any:
         channel = self._channels.get(cache.address)
         if channel is None:
-            channel = self._channels[cache.address] = open_channel(cache.address, self._tls, role=NODE_CACHE)
-        stub: CacheServiceAsyncStub = cache_pb2_grpc.CacheServiceStub(channel)
+            channel = self._channels[cache.address] = RenewedChannel(cache.address, self._tls, role=NODE_CACHE)
+        stub: CacheServiceAsyncStub = cache_pb2_grpc.CacheServiceStub(channel.current())
         try:
             return await getattr(stub, method)(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:

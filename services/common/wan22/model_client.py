@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wan22.blob_source import BlobMessages, BlobSource, blob_of
-from wan22.channels import open_channel
 from wan22.client_calls import TRANSIENT, Calls
 from wan22.errors import DataLoss, FailedPrecondition, OutOfRange, Reason
 from wan22.local_file import LocalFile
 from wan22.model_folder import read_model_folder
+from wan22.renewed_channel import RenewedChannel
 from wan22.tls import Tls
 from wan22.v1 import model_pb2
 from wan22.v1.model_pb2 import Model, Version
@@ -71,12 +71,15 @@ class ModelClient:
         self._calls = Calls(target, None, first_patience=first_patience, patience=patience)
 
     async def __aenter__(self) -> Self:
-        self._channel = open_channel(self.target, self._tls, role="registry")
-        self._stub: ModelServiceAsyncStub = ModelServiceStub(self._channel)
+        self._channel = RenewedChannel(self.target, self._tls, role="registry")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
+
+    @property
+    def _stub(self) -> ModelServiceAsyncStub:
+        return ModelServiceStub(self._channel.current())
 
     async def push_folder(
         self,

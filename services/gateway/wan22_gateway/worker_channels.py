@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import grpc
-
-from wan22.channels import open_channel
+from wan22.renewed_channel import RenewedChannel
 from wan22.tls import Tls
 from wan22.v1 import inference_pb2_grpc
 
@@ -19,22 +17,15 @@ class WorkerChannels:
 
     def __init__(self, tls: Tls | None = None) -> None:
         self._tls = tls
-        self._stamp = None if tls is None else tls.stamp()
-        self._channels: dict[str, grpc.aio.Channel] = {}
-        self._retired: list[grpc.aio.Channel] = []
-        """Opened by an earlier certificate: streams on them go on."""
+        self._channels: dict[str, RenewedChannel] = {}
 
     def stub(self, address: str) -> InferenceServiceAsyncStub:
         """The stub for a worker at host:port."""
-        if self._tls is not None and self._tls.stamp() != self._stamp:
-            self._stamp = self._tls.stamp()
-            self._retired += self._channels.values()
-            self._channels = {}
         if address not in self._channels:
-            self._channels[address] = open_channel(address, self._tls, role="worker")
-        return inference_pb2_grpc.InferenceServiceStub(self._channels[address])
+            self._channels[address] = RenewedChannel(address, self._tls, role="worker")
+        return inference_pb2_grpc.InferenceServiceStub(self._channels[address].current())
 
     async def close(self) -> None:
         """Closes every channel."""
-        for channel in (*self._retired, *self._channels.values()):
+        for channel in self._channels.values():
             await channel.close()
