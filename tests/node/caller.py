@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -15,19 +15,28 @@ KEYS = "key"
 
 
 class Caller:
-    """Runs the `wan22` command in a pod, of a Deployment: nodes are drained."""
+    """Runs the `wan22` command in a pod, of a Deployment: nodes are drained.
 
-    def __init__(self, release: Release, purpose: str = "callers") -> None:
+    It calls the gateway by its Service, or by another endpoint, whose host it finds among `hosts`: addresses by name.
+    """
+
+    def __init__(
+        self, release: Release, purpose: str = "callers", endpoint: str = "", hosts: Mapping[str, str] | None = None
+    ) -> None:
         self._release = release
+        self._endpoint = endpoint or f"{release.name}-gateway.{release.namespace}:50051"
+        self._hosts = hosts or {}
         self._kubectl = release.kubectl
         self._namespace = f"{release.name}-{purpose}"
         self._inside = ("--namespace", self._namespace)
 
     @classmethod
     @contextmanager
-    def of(cls, release: Release, purpose: str = "callers") -> Iterator[Self]:
+    def of(
+        cls, release: Release, purpose: str = "callers", endpoint: str = "", hosts: Mapping[str, str] | None = None
+    ) -> Iterator[Self]:
         """One that is there as long as it is asked for."""
-        made = cls(release, purpose)
+        made = cls(release, purpose, endpoint, hosts)
         made.create()
         yield made
         made.delete()
@@ -39,7 +48,7 @@ class Caller:
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYS, "namespace": self._namespace}}
         known = {"key": self._release.secret("keys", "admin"), "ca.crt": self._release.secret("gateway-tls", "ca.crt")}
         self._kubectl.apply({**secret, "stringData": known})
-        self._kubectl.apply(self._deployment(f"{self._release.name}-gateway.{self._release.namespace}:50051"))
+        self._kubectl.apply(self._deployment())
         self._until_ready()
 
     def leave(self, node: str) -> None:
@@ -81,7 +90,7 @@ class Caller:
         command = 'wan22 generations download "$1" --output /tmp/video.mp4 >/dev/null && base64 /tmp/video.mp4'
         return base64.b64decode(self.run("sh", "-c", command, "sh", name))
 
-    def _deployment(self, endpoint: str) -> dict[str, Any]:
+    def _deployment(self) -> dict[str, Any]:
         container = {
             "name": CALLER,
             "image": self._release.images.name("gateway"),
@@ -89,7 +98,7 @@ class Caller:
             "command": ["sleep", "infinity"],
             "env": [
                 {"name": "HOME", "value": "/tmp"},  # noqa: S108  # a pod's own
-                {"name": "WAN22_ENDPOINT", "value": endpoint},
+                {"name": "WAN22_ENDPOINT", "value": self._endpoint},
                 {"name": "WAN22_CA_FILE", "value": "/etc/wan22/ca.crt"},
                 {"name": "WAN22_API_KEY", "valueFrom": {"secretKeyRef": {"name": KEYS, "key": "key"}}},
             ],
@@ -101,6 +110,7 @@ class Caller:
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            "hostAliases": [{"ip": address, "hostnames": [name]} for name, address in self._hosts.items()],
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": 10001,

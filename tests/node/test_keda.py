@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from wan22.errors import FailedPrecondition
 from wan22_testing.cluster.kubectl import Kubectl
-from wan22_testing.nodes import keda
+from wan22_testing.nodes.addon import KEDA
 from wan22_testing.nodes.cluster import NodeCluster
 
+from .addons import addon
 from .caller import Caller
 from .release import TI2V, Release, until
 from .test_worker_loss import LONG
@@ -23,18 +23,8 @@ def with_keda(
     own_cluster: NodeCluster | None, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """The cluster's KEDA, if it has one; else one that is installed for these tests."""
-    if kubectl("get", "crd", "scaledobjects.keda.sh", "--ignore-not-found"):
+    with addon(KEDA, own_cluster, kubectl, tmp_path_factory):
         yield
-        return
-    if own_cluster is None:
-        pytest.skip("the cluster of KUBECONFIG has no KEDA")
-    folder = tmp_path_factory.mktemp("keda")
-    try:
-        keda.install(own_cluster, kubectl, folder)
-    except FailedPrecondition as error:
-        pytest.skip(error.message.replace("kube-bin", "keda-bin"))
-    yield
-    keda.uninstall(kubectl, folder)
 
 
 def test_keda_scales_a_pool_from_zero_and_back(release: Release, caller: Caller, pool: str, with_keda: None) -> None:
