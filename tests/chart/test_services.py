@@ -30,6 +30,7 @@ SERVICES: dict[str, type[Settings]] = {
     "Job/wan22-migration": GatewaySettings,
 }
 Objects = list[dict[str, Any]]
+ROUTES = ("--set=gateway.routes.enabled=true", "--set=gateway.routes.parentRefs[0].name=public")
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,38 @@ def test_without_an_issuer_cert_manager_gets_an_authority_of_the_release(chart: 
     assert named(objects, "Certificate", "wan22-authority")["spec"]["isCA"] is True
     issuer = named(objects, "Certificate", "wan22-gateway-tls")["spec"]["issuerRef"]
     assert issuer == {"name": "wan22-authority", "kind": "Issuer", "group": "cert-manager.io"}
+
+
+def test_an_authority_of_the_release_keeps_its_key_so_that_what_it_signed_before_stays_good(chart: Chart) -> None:
+    objects = chart.objects("--set=tls.mode=certManager")
+    assert named(objects, "Certificate", "wan22-authority")["spec"]["privateKey"]["rotationPolicy"] == "Never"
+
+
+def test_who_routes_to_the_gateway_is_told_that_it_speaks_tls_and_by_which_authority(chart: Chart) -> None:
+    objects = chart.objects(*ROUTES)
+    policy = named(objects, "BackendTLSPolicy", "wan22-gateway")["spec"]
+    service = named(objects, "Service", "wan22-gateway")["spec"]
+    assert [(one["name"], one["sectionName"]) for one in policy["targetRefs"]] == [
+        ("wan22-gateway", "grpc"),
+        ("wan22-gateway", "http"),
+    ]
+    protocols = {port["name"]: port.get("appProtocol") for port in service["ports"]}
+    assert protocols == {"grpc": "https", "http": "https", "health": None}
+    certificate = named(objects, "Secret", "wan22-gateway-tls")["data"]
+    names = x509.load_pem_x509_certificate(base64.b64decode(certificate["tls.crt"])).extensions
+    assert policy["validation"]["hostname"] in names.get_extension_for_class(
+        x509.SubjectAlternativeName
+    ).value.get_values_for_type(x509.DNSName)
+    (reference,) = policy["validation"]["caCertificateRefs"]
+    authority = named(objects, reference["kind"], reference["name"])["data"]["ca.crt"]
+    assert authority == base64.b64decode(certificate["ca.crt"]).decode()
+
+
+def test_who_routes_to_a_gateway_without_tls_is_told_so(chart: Chart) -> None:
+    objects = chart.objects(*ROUTES, "--set=tls.mode=off")
+    assert not [one for one in objects if one["kind"] in {"BackendTLSPolicy", "ConfigMap"}]
+    ports = named(objects, "Service", "wan22-gateway")["spec"]["ports"]
+    assert [port.get("appProtocol") for port in ports] == ["kubernetes.io/h2c", "http", None]
 
 
 def test_the_operator_finds_node_caches_by_label_port_and_claim(cluster: Objects) -> None:

@@ -47,6 +47,11 @@ def schema() -> dict[str, Any]:
         ("gateway.enabled=false", "'/operator/gateway': minLength"),
         ("registry.enabled=false,operator.registry=far:1", "'/gateway/registry': minLength"),
         ("gateway.tenantsSecret.name=mine", r"operator\.apiKeySecret\.name is empty"),
+        ("gateway.routes.enabled=true", "'/gateway/routes/parentRefs': minItems"),
+        (
+            "gateway.routes.enabled=true,gateway.routes.parentRefs[0].name=public,tls.mode=certManager",
+            "by gateway.routes.tlsPolicy.caConfigMap, or set",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_name(chart: Chart, flag: str, message: str) -> None:

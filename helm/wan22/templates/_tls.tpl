@@ -19,3 +19,18 @@
 {{- end }}
 {{- toYaml $names }}
 {{- end -}}
+
+{{/* ConfigMap of the authority by which the routes' controller knows the gateway; empty where there is no such policy. */}}
+{{- define "wan22.routesAuthority" -}}
+{{- $routes := .Values.gateway.routes }}
+{{- $encrypted := include "wan22.tlsSecret" (dict "given" .Values.gateway.tlsSecret "root" . "component" "gateway") }}
+{{- if and .Values.gateway.enabled $routes.enabled $routes.tlsPolicy.enabled $encrypted }}
+{{- if $routes.tlsPolicy.caConfigMap }}
+{{- $routes.tlsPolicy.caConfigMap }}
+{{- else if and (eq .Values.tls.mode "selfMade") (not .Values.gateway.tlsSecret) }}
+{{- include "wan22.name" (dict "root" . "component" "authority") }}
+{{- else }}
+{{- fail "gateway.routes reach a gateway that speaks TLS: name a ConfigMap with its authority's ca.crt by gateway.routes.tlsPolicy.caConfigMap, or set gateway.routes.tlsPolicy.enabled to false if your controller learns it otherwise." }}
+{{- end }}
+{{- end }}
+{{- end -}}
