@@ -9,6 +9,7 @@ import typer
 from wan22.settings import Settings, unknown_variables
 from wan22_bench.app import app as bench
 from wan22_cli import admin, failures, generations, models, webhooks
+from wan22_cli.doctor import doctor
 from wan22_cli.generate import generate
 from wan22_cli.replay import replay
 from wan22_cli.terminal import note
@@ -30,6 +31,7 @@ app.command()(replay)
 app.command()(variants)
 app.command()(usage)
 app.command()(top)
+app.command()(doctor)
 app.add_typer(generations.app, name="generations")
 app.add_typer(models.app, name="models")
 app.add_typer(webhooks.app, name="webhooks")
