@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTResponse
 from kubernetes.aio.config import ConfigException
 
 from wan22.errors import FailedPrecondition, Reason
@@ -22,11 +24,15 @@ Object = dict[str, Any]
 FIELD_MANAGER = "wan22-operator"
 ANSWER_SECONDS = 20.0
 """How long one answer may take: a half-open connection is noticed after that."""
+OVERDUE_SECONDS = 10.0
+"""How much longer than it was asked for a watch may last, on a machine that is busy."""
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 NAMES = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 """Asks for what a list's objects are called, without the rest of them."""
 CONNECTIONS = 50
+LISTED_AT_ONCE = 200
+"""Objects: thousands in one answer would be the most memory that the operator ever takes."""
 
 
 class ApiFailure(Exception):
@@ -53,6 +59,8 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
     """Where the API server is and who is asking. Raises FailedPrecondition (BAD_SETTING)."""
     loaded = Configuration()
     loaded.connection_pool_maxsize = CONNECTIONS
+    # else two threads look for a proxy and a password in the environment, for each call
+    loaded.client_session_kwargs = {"trust_env": False}
     try:
         if kubeconfig is None and not os.environ.get("KUBECONFIG"):
             config.load_incluster_config(loaded)  # type: ignore[no-untyped-call]
@@ -116,6 +124,52 @@ class Cluster:
         found: list[Object] = answer["items"]
         return found
 
+    async def pages(
+        self, resource: Resource, namespace: str | None, *, labels: str
+    ) -> AsyncIterator[tuple[Sequence[Object], str]]:
+        """All objects with these labels, read exactly and some at a time, with the version that they are all of."""
+        query = {"labelSelector": labels, "limit": str(LISTED_AT_ONCE)}
+        while True:
+            answer = await self._call("GET", resource.path(namespace), query=query)
+            yield answer["items"], answer["metadata"]["resourceVersion"]
+            if not (rest := answer["metadata"].get("continue")):
+                return
+            query["continue"] = rest
+
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str,
+        version: str,
+        seconds: float,
+        told: Callable[[Object], None],
+    ) -> None:
+        """Tells each event since a version, until the server ends it, after so many seconds.
+
+        A watch that goes on for much longer is half-open, and fails.
+        """
+        query = {
+            "watch": "true",
+            "labelSelector": labels,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": f"{seconds:.0f}",
+        }
+        path = resource.path(namespace)
+        try:
+            async with asyncio.timeout(seconds + OVERDUE_SECONDS):
+                response = (await self._open("GET", path, query=query)).response
+                async with response:
+                    if response.status >= HTTPStatus.BAD_REQUEST:
+                        raise _failure(response.status, await response.read())
+                    async for line in response.content:
+                        told(json.loads(line))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            text = f"GET {path}: the watch broke ({type(error).__name__}: {error})."
+            raise ApiFailure(0, "Unreachable", text) from error
+
     async def create(self, resource: Resource, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
         """A new object; a name that is taken is a conflict."""
         query = {"fieldManager": FIELD_MANAGER}
@@ -158,14 +212,10 @@ class Cluster:
         content_type: str = JSON,
         accept: str = JSON,
     ) -> Object:
-        headers = {"Accept": accept, "Content-Type": content_type}
-        prepared = await self._client.param_serialize(
-            method, path, query_params=list((query or {}).items()), header_params=headers, auth_settings=["BearerToken"]
-        )
-        method, url, headers, _, _ = prepared
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                response = await self._client.call_api(method, url, headers, body)
+                headers = {"Accept": accept, "Content-Type": content_type}
+                response = await self._open(method, path, query=query, body=body, headers=headers)
                 content = await response.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._observe(method, 0)
@@ -176,6 +226,26 @@ class Cluster:
             raise _failure(response.status, content)
         answer: Object = json.loads(content)
         return answer
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] = MappingProxyType({"Accept": JSON}),
+    ) -> RESTResponse:
+        """The answer's head; what follows is not read yet."""
+        prepared = await self._client.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params=dict(headers),
+            auth_settings=["BearerToken"],
+        )
+        method, url, given, _, _ = prepared
+        return await self._client.call_api(method, url, given, body)
 
 
 def _failure(code: int, content: bytes) -> ApiFailure:

@@ -1,4 +1,7 @@
-"""What kopf is for: watches that wake loops. No timer, daemon, finalizer or change handler: those write to objects."""
+"""What kopf is for: watches that wake loops. No timer, daemon, finalizer or change handler: those write to objects.
+
+Pods, of which there are most, are followed by `pods`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import kopf
 from kopf._core.engines.peering import Identity
 from kubernetes.aio.client import Configuration
 
+from wan22_operator.cluster import LISTED_AT_ONCE
 from wan22_operator.names import OURS, POOL, PoolKey
 from wan22_operator.resources import GROUP, VERSION
 from wan22_operator.settings import OperatorSettings
@@ -22,8 +26,6 @@ WATCH_SECONDS, WATCH_CLIENT_SECONDS = 60, 70
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 1.0
 """How long kopf keeps a task, and the last event, of an object of which nothing more comes."""
-LISTED_AT_ONCE = 200
-"""Objects: thousands in one answer would be the most memory that the operator ever takes."""
 
 
 class Sleepers(Protocol):
@@ -58,10 +60,6 @@ def registry_of(sleepers: Sleepers, configuration: Configuration) -> kopf.Operat
     async def model(body: Mapping[str, Any], **_: Any) -> None:
         sleepers.model_event(PoolKey.of(body))
 
-    @kopf.on.event("", "v1", "pods", labels={POOL: kopf.PRESENT}, registry=registry)
-    async def pod(body: Mapping[str, Any], **_: Any) -> None:
-        sleepers.pool_event(PoolKey.of_part(body))
-
     async def child(body: Mapping[str, Any], **_: Any) -> None:
         sleepers.children_event(PoolKey.of_part(body))
 
@@ -88,7 +86,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = LISTED_AT_ONCE
     settings.queueing.idle_timeout = IDLE_SECONDS
     settings.process.ultimate_exiting_timeout = 10.0
-    for plural in ("pods", "services", "serviceaccounts"):
+    for plural in ("services", "serviceaccounts"):
         settings.watching.label_selectors["", "v1", plural] = OURS
     settings.watching.label_selectors["networking.k8s.io", "v1", "networkpolicies"] = OURS
     return settings

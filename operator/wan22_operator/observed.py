@@ -9,14 +9,15 @@ from typing import Any
 
 from wan22.errors import Wan22Error
 from wan22_operator.caches import Caches, NodeCache
-from wan22_operator.cluster import Cluster, Object
+from wan22_operator.cluster import Cluster
 from wan22_operator.gateway import Gateway, PoolView
 from wan22_operator.models import Models, Resolved, waiting_for
-from wan22_operator.names import COMPONENT, OURS, WORKER, PoolKey
+from wan22_operator.names import PoolKey
 from wan22_operator.nodes import Node, Nodes
 from wan22_operator.placing import gpus_in_use, uses_caches
+from wan22_operator.pods import Pods
 from wan22_operator.record import Record
-from wan22_operator.resources import POD, WAN_POOL
+from wan22_operator.resources import WAN_POOL
 from wan22_operator.settings import OperatorSettings
 from wan22_operator.snapshot import STALE_ROUNDS
 from wan22_operator.spec import PoolSpec
@@ -56,6 +57,7 @@ class Sources:
         cluster: Cluster,
         gateway: Gateway,
         models: Models,
+        pods: Pods,
         nodes: Nodes,
         caches: Caches,
         settings: OperatorSettings,
@@ -63,24 +65,25 @@ class Sources:
         self.cluster = cluster
         self.gateway = gateway
         self.models = models
+        self.pods = pods
         self.nodes = nodes
         self.caches = caches
         self.settings = settings
 
     async def observe(self, key: PoolKey) -> Observed | None:
         """Looks at everything anew; None where there is no such pool, or it is being deleted. Raises ApiFailure."""
+        await self.pods.current(key.namespace)
         manifest = await self.cluster.find(WAN_POOL, key.namespace, key.name)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
             return None
         spec, status = PoolSpec.parse(manifest), manifest.get("status", {})
         record = Record.from_status(status, time.time())
-        pods = await self._pods(key, spec, record)
+        pods = await self.pods.of(key, spec.uid, record.workers)
         model, error = await self._model(spec)
         caches = await self.caches.of(key.namespace)
         used: Mapping[str, int] = {}
         if uses_caches(spec, caches):
-            workers = f"{OURS},{COMPONENT}={WORKER}"
-            used = gpus_in_use(await self.cluster.list(POD, key.namespace, labels=workers, cached=True))
+            used = gpus_in_use(await self.pods.all(key.namespace))
         now = time.time()
         view = self.gateway.views.get(key.pool)
         stale = STALE_ROUNDS * self.settings.resync_seconds
@@ -99,29 +102,8 @@ class Sources:
             model_error=error,
         )
 
-    async def _pods(self, key: PoolKey, spec: PoolSpec, record: Record) -> list[Object]:
-        """The pool's own: from the API server's memory if every worker that is recorded has one there, else exactly.
-
-        So no worker is taken for gone, and none is made again, because that memory is late. All else that it may be
-        late with is met by preconditions.
-        """
-        pods: list[Object] = []
-        for cached in (True, False):
-            labelled = await self.cluster.list(POD, key.namespace, labels=key.selector, cached=cached)
-            pods = [pod for pod in labelled if _owner(pod) == spec.uid]
-            uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods}
-            if all(uids.get(worker.name) == (worker.uid or uids.get(worker.name, "")) for worker in record.workers):
-                break
-        return pods
-
     async def _model(self, spec: PoolSpec) -> tuple[Resolved | None, str | None]:
         try:
             return await self.models.resolve(spec.model, spec.precision), None
         except Wan22Error as error:
             return None, waiting_for(spec.model, error)
-
-
-def _owner(manifest: Object) -> str | None:
-    """Uid of the controller."""
-    references = manifest["metadata"].get("ownerReferences", [])
-    return next((reference["uid"] for reference in references if reference.get("controller")), None)

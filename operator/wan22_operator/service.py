@@ -28,6 +28,7 @@ from wan22_operator.models import Models
 from wan22_operator.names import PoolKey
 from wan22_operator.nodes import Node, Nodes
 from wan22_operator.observed import Sources
+from wan22_operator.pods import Pods
 from wan22_operator.pools import Pools
 from wan22_operator.reconcile import Reconciler
 from wan22_operator.recorder import Recorder
@@ -55,7 +56,8 @@ class Operator:
         self._ready: dict[str, bool] = {}
         self.caches = Caches(cluster, settings.tls)
         resolved = Models(models, settings.resolve_seconds)
-        sources = Sources(cluster, gateway, resolved, self._nodes, self.caches, settings)
+        self._pods = Pods(cluster, settings.namespaces, self.pool_event)
+        sources = Sources(cluster, gateway, resolved, self._pods, self._nodes, self.caches, settings)
         budget = Budget(cluster, settings)
         recorder = Recorder(cluster, settings.identity)
         self._reconciler = Reconciler(sources, recorder, self.metrics, budget)
@@ -92,7 +94,7 @@ class Operator:
     async def run(self, configuration: Configuration) -> None:
         """Works until SIGTERM or SIGINT."""
         async with asyncio.TaskGroup() as group, self.pools, self.models:
-            running = (self._gateway.run(self.gateway_event), self._sweep.run(), self._watchdog())
+            running = (self._pods.run(), self._gateway.run(self.gateway_event), self._sweep.run(), self._watchdog())
             tasks = [group.create_task(part) for part in running]
             await watch(self, configuration, self.settings)
             for task in tasks:

@@ -8,10 +8,10 @@ from typing import Any
 import aiohttp
 import kopf
 
-from wan22_operator.resources import NETWORK_POLICY, POD, SERVICE, SERVICE_ACCOUNT, WAN_MODEL, WAN_POOL
+from wan22_operator.resources import NETWORK_POLICY, SERVICE, SERVICE_ACCOUNT, WAN_MODEL, WAN_POOL
 
-NAMED = frozenset(kind.plural for kind in (WAN_POOL, WAN_MODEL, POD, SERVICE, SERVICE_ACCOUNT, NETWORK_POLICY))
-"""Collections of which an event wakes a loop and says no more; a pod is five times as long as its metadata."""
+NAMED = frozenset(kind.plural for kind in (WAN_POOL, WAN_MODEL, SERVICE, SERVICE_ACCOUNT, NETWORK_POLICY))
+"""Collections of which an event wakes a loop and says no more."""
 METADATA = "application/json;as={};g=meta.k8s.io;v=v1"
 ONE, MANY = "PartialObjectMetadata", "PartialObjectMetadataList"
 

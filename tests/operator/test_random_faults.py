@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from wan22_operator.avoiding import FORGIVE_SECONDS, LONGEST_AVOID_SECONDS
-from wan22_operator.cluster import Object
+from wan22_operator.cluster import OVERDUE_SECONDS, Object
+from wan22_operator.pods import Pods
+from wan22_operator.reflector import WATCH_SECONDS
 from wan22_operator.resources import CONFIG_MAP, WAN_POOL, Resource
+from wan22_testing.operator_world import faults
 from wan22_testing.operator_world.faults import Fault
 from wan22_testing.operator_world.memory_cluster import MemoryCluster
 from wan22_testing.operator_world.world import World
@@ -25,10 +28,11 @@ RATES = (0.0, 0.0, 0.0, 0.02, 0.1, 0.4)
 
 
 HAPPENS = {
-    "nothing": 75,
+    "nothing": 73,
     "demand changes": 15,
     "nodes return": 4,
     "the gateway is silent": 2,
+    "watches are silent": 2,
     "the spec changes": 2,
     "a node dies": 1,
     "a worker crashes": 1,
@@ -55,6 +59,8 @@ async def stormy(world: World, faults: int) -> None:
                 world.crash_worker()
             case "the gateway is silent":
                 world.gateway.silent_until = world.now + world.rng.uniform(10.0, 120.0)
+            case "watches are silent":
+                world.cluster.silent_until = world.now + world.rng.uniform(0.0, WATCH_SECONDS + OVERDUE_SECONDS)
             case "the spec changes":
                 world.set_minimum(world.rng.randrange(3))
         await world.round()
@@ -65,7 +71,7 @@ async def calm(world: World) -> None:
     """Nothing goes wrong any more: everything comes to its end, and to rest."""
     world.faults.share = world.rate = 0.0
     world.restore_nodes()
-    world.gateway.silent_until = 0.0
+    world.gateway.silent_until = world.cluster.silent_until = 0.0
     world.set_minimum(0)
     until = world.now + CALM_SECONDS
     while world.now < until and (any(not work.ends for work in world.work) or world.age_of_oldest()):
@@ -113,6 +119,20 @@ async def test_writes_over_what_another_wrote_meanwhile_are_found_out(
             refuses(has, meta)
 
     monkeypatch.setattr(MemoryCluster, "precondition", staticmethod(forgets))
+    world = World(moments, SHARE)
+    monkeypatch.setattr(time, "time", world.clock)
+    with pytest.raises(AssertionError):
+        await stormy(world, 5_000)
+    assert world.wrong
+
+
+async def test_a_memory_of_pods_that_is_late_and_never_looked_behind_is_found_out(
+    moments: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another test of this test: recorded workers that have no pod in memory are not looked up."""
+    of = Pods.of
+    monkeypatch.setattr(faults, "OLD_SHARE", 0.9)
+    monkeypatch.setattr(Pods, "of", lambda pods, key, owner, _records: of(pods, key, owner, ()))
     world = World(moments, SHARE)
     monkeypatch.setattr(time, "time", world.clock)
     with pytest.raises(AssertionError):

@@ -16,9 +16,9 @@ LIST = {"kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "7"
 @pytest.mark.parametrize(
     ("path", "accepted"),
     [
-        ("/api/v1/pods?limit=200", "as=PartialObjectMetadataList"),
+        ("/api/v1/services?limit=200", "as=PartialObjectMetadataList"),
         ("/apis/wan22.dev/v1alpha1/namespaces/videos/wanpools", "as=PartialObjectMetadataList"),
-        ("/api/v1/namespaces/videos/pods?watch=true&resourceVersion=7", "as=PartialObjectMetadata;"),
+        ("/api/v1/namespaces/videos/services?watch=true&resourceVersion=7", "as=PartialObjectMetadata;"),
         ("/api/v1/nodes?watch=true", "*/*"),  # whose readiness is in their status
         ("/apis/wan22.dev/v1alpha1", "*/*"),
     ],
@@ -30,14 +30,14 @@ async def test_only_metadata_is_asked_for_where_an_event_only_wakes(path: str, a
 
 
 async def test_an_empty_list_of_metadata_is_a_list() -> None:
-    _, answer = await ask("/api/v1/pods", {**LIST, "items": None})
+    _, answer = await ask("/api/v1/services", {**LIST, "items": None})
     assert answer == {**LIST, "items": []}
 
 
 async def test_who_wrote_which_field_is_not_kept() -> None:
     meta = {"name": "t2v-0", "namespace": "videos", "labels": {"wan22.dev/pool": "t2v"}}
     items = [{"metadata": {**meta, "managedFields": [{"manager": "wan22-operator"}]}}]
-    _, answer = await ask("/api/v1/pods", {**LIST, "items": items})
+    _, answer = await ask("/api/v1/services", {**LIST, "items": items})
     assert answer["items"] == [{"metadata": meta}]
 
 

@@ -15,7 +15,7 @@ STALL_SECONDS = 30.0
 LATE_SHARE = 0.25
 """Of writes that rest on what was read before."""
 OLD_SHARE = 0.25
-"""Of reads from the API server's memory."""
+"""Of looks at what a watch has told."""
 MOST_ROUNDS = 6
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Fault(StrEnum):
     STALLED_LOST = "stalled for 30 s, and not done"
     RIVAL = "another operator's whole round in the middle"
     LATE = "written after another operator's rounds, on what was read before them"
-    OLD = "read from a memory that is late"
+    OLD = "decided on what a watch told, which is late"
 
 
 _WEIGHTS = {Fault.STALLED: 3, Fault.RIVAL: 5, Fault.LATE: 0, Fault.OLD: 0}
@@ -72,11 +72,12 @@ class Faults:
         self._pass_time = pass_time
         self._rival = rival
 
-    def reads_old(self) -> bool:
-        """Whether what is read from memory now is as old as what was read there before."""
-        old = bool(self.share) and self._rng.random() < OLD_SHARE
-        self.counts[Fault.OLD] += old
-        return old
+    def told_of(self, events: int) -> int:
+        """With how many of so many events a watch is not late."""
+        if not self.share or not events or self._rng.random() >= OLD_SHARE:
+            return events
+        self.counts[Fault.OLD] += 1
+        return self._rng.randrange(events)
 
     async def call(self, do: Callable[[], T], *, of_gateway: bool = False, rests_on_read: bool = False) -> T:
         """The call's answer, or what became of it. Raises ApiFailure, or Unavailable of the gateway; Killed.

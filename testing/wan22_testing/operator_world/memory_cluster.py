@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubernetes.aio.client import Configuration
@@ -14,6 +15,8 @@ from wan22_operator.times import text_of
 from wan22_testing.operator_world.faults import Faults
 
 Key = tuple[str, str | None, str]
+HISTORY = 300
+"""Events of pods that a watch may begin with: a later one is answered by 410."""
 
 
 class MemoryCluster(Cluster):
@@ -26,8 +29,10 @@ class MemoryCluster(Cluster):
         self._deleted = deleted
         """Hears of each pod that is told to end."""
         self._objects: dict[Key, Object] = {}
-        self._cache: dict[str, list[Object]] = {}
-        """By kind, what was listed from the API server's memory when that was up to date last."""
+        self._events: deque[tuple[int, Object]] = deque(maxlen=HISTORY)
+        """What watches tell of pods, by version."""
+        self.silent_until = 0.0
+        """Until then watches tell nothing, and nobody says so."""
         self._version = 0
         self.created: set[str] = set()
         """Names of all pods there ever were."""
@@ -39,25 +44,58 @@ class MemoryCluster(Cluster):
         return await self.faults.call(lambda: copy.deepcopy(self._has(resource, namespace, name)))
 
     async def list(
-        self, resource: Resource, namespace: str | None = None, *, labels: str = "", cached: bool = False
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        cached: bool = False,  # noqa: ARG002  # it is never late
     ) -> list[Object]:
-        """Copies of those of the namespace, or of all, that have all these labels; `cached` ones may be old."""
+        """Copies of those of the namespace, or of all, that have all these labels."""
         wanted = dict(label.split("=") for label in labels.split(",")) if labels else {}
 
         def found() -> list[Object]:
-            objects = [*self.all(resource)]
-            if cached:
-                if not self.faults.reads_old():
-                    self._cache[resource.kind] = copy.deepcopy(objects)
-                objects = self._cache.get(resource.kind, objects)
             return [
                 copy.deepcopy(one)
-                for one in objects
+                for one in self.all(resource)
                 if namespace in {None, one["metadata"].get("namespace")}
                 and wanted.items() <= one["metadata"].get("labels", {}).items()
             ]
 
         return await self.faults.call(found)
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,  # noqa: ARG002  # as of all: there is one
+        *,
+        labels: str,  # noqa: ARG002  # there are no other pods than workers'
+    ) -> AsyncIterator[tuple[Sequence[Object], str]]:
+        """All of a kind, on one page."""
+        yield await self.faults.call(lambda: (copy.deepcopy([*self.all(resource)]), str(self._version)))
+
+    async def watch(
+        self,
+        resource: Resource,  # noqa: ARG002  # of pods alone
+        namespace: str | None,  # noqa: ARG002  # as of all: there is one
+        *,
+        labels: str,  # noqa: ARG002  # there are no other pods than workers'
+        version: str,
+        seconds: float,  # noqa: ARG002  # of simulated time none passes in it
+        told: Callable[[Object], None],
+    ) -> None:
+        """Tells at once what has happened to pods since a version, and ends; it may be late with some, or all."""
+
+        def events() -> list[Object]:
+            if self._events and int(version) < self._events[0][0] - 1 and len(self._events) == HISTORY:
+                raise ApiFailure(410, "Expired", "The version is too old.")
+            found = [copy.deepcopy(event) for at, event in self._events if at > int(version)]
+            if self._clock() < self.silent_until:
+                return []
+            return found[: self.faults.told_of(len(found))]
+
+        for event in await self.faults.call(events):
+            told(event)
 
     async def create(self, resource: Resource, namespace: str | None, manifest: Mapping[str, Any]) -> Object:  # noqa: ARG002  # the manifest says it
         """Under a name that is free."""
@@ -135,12 +173,20 @@ class MemoryCluster(Cluster):
         meta["resourceVersion"] = str(self._version)
         if (key := (one["kind"], meta.get("namespace"), meta["name"])) in self._objects:
             self._objects[key] = one
+            self._tell("MODIFIED", one)
         return copy.deepcopy(one)
 
     def drop(self, one: Object) -> None:
         """It is gone."""
         meta = one["metadata"]
         del self._objects[one["kind"], meta.get("namespace"), meta["name"]]
+        self._version += 1
+        meta["resourceVersion"] = str(self._version)
+        self._tell("DELETED", one)
+
+    def _tell(self, kind: str, one: Object) -> None:
+        if one["kind"] == POD.kind:
+            self._events.append((self._version, {"type": kind, "object": copy.deepcopy(one)}))
 
     def _has(self, resource: Resource, namespace: str | None, name: str) -> Object:
         found = self._objects.get((resource.kind, namespace, name))

@@ -17,6 +17,7 @@ from wan22_operator.models import Resolved
 from wan22_operator.names import POOL, PoolKey, ordinal_of
 from wan22_operator.nodes import Nodes
 from wan22_operator.observed import Sources
+from wan22_operator.pods import Pods
 from wan22_operator.reconcile import Reconciler
 from wan22_operator.recorder import Recorder
 from wan22_operator.resources import CONFIG_MAP, NODE, POD, WAN_POOL
@@ -58,23 +59,25 @@ class Life:
 
     def __init__(self, world: World, identity: str) -> None:
         settings = OperatorSettings(worker_image="worker:1", gpu_budget=BUDGET, identity=identity)
-        nodes = Nodes(world.cluster)
+        nodes, pods = Nodes(world.cluster), Pods(world.cluster, (), lambda _: None)
         sources = Sources(
             world.cluster,
             world.gateway,
             _Models(),  # type: ignore[arg-type]  # answers as a registry's client does
+            pods,
             nodes,
             Caches(world.cluster, None),
             settings,
         )
         budget = Budget(world.cluster, settings)
-        self._nodes = nodes
+        self._nodes, self._pods = nodes, pods
         self._reconciler = Reconciler(sources, Recorder(world.cluster, identity), Metrics(), budget)
         self._memory: dict[PoolKey, Memory] = {}
 
     async def round(self, key: PoolKey) -> None:
         """One round of one pool. Raises ApiFailure; Killed."""
         self._nodes.forget()
+        await self._pods.reflectors[None].step()
         memory = self._memory.setdefault(key, Memory())
         try:
             await self._reconciler.reconcile(key, memory)
