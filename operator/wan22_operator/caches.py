@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,6 +18,7 @@ from wan22.v1 import cache_pb2, cache_pb2_grpc
 from wan22_operator.cluster import Cluster, Object
 from wan22_operator.names import COMPONENT, NODE_CACHE
 from wan22_operator.resources import POD
+from wan22_operator.silence import Silence
 
 if TYPE_CHECKING:
     from wan22.v1.cache_pb2_grpc import CacheServiceAsyncStub  # is in the stub file only
@@ -27,7 +28,7 @@ CALL_SECONDS = 3.0
 FRESH_SECONDS = 2.0
 """How long an answer is taken for the present state."""
 SILENT_SECONDS = 15.0
-"""How long one that did not answer is not asked again: the rounds of all pools wait for each try."""
+"""How long one that did not answer is not asked again."""
 VOLUME = "cache"
 """Of the cache's pod: its claim is what workers of the node are given."""
 
@@ -60,8 +61,7 @@ class Caches:
         self._seen: dict[str, tuple[float, Sequence[NodeCache]]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._channels: dict[str, RenewedChannel] = {}
-        self._silent: dict[str, tuple[float, NodeCache]] = {}
-        """By address, when one did not answer last, and as what it was seen then."""
+        self._silence = Silence(SILENT_SECONDS)
 
     async def of(self, namespace: str) -> Sequence[NodeCache]:
         """The namespace's caches, by node. Raises ApiFailure; a cache that does not answer is among them."""
@@ -89,17 +89,13 @@ class Caches:
             await channel.close()
 
     async def _ask(self, cache: NodeCache) -> NodeCache:
-        silent = self._silent.get(cache.address)
-        if silent is not None and time.monotonic() - silent[0] < SILENT_SECONDS:
-            return silent[1]
+        request = cache_pb2.GetCacheRequest()
         try:
-            said: cache_pb2.Cache = await self._call(cache, "GetCache", cache_pb2.GetCacheRequest())
+            said: cache_pb2.Cache = await self._silence.ask(
+                cache.address, lambda: self._call(cache, "GetCache", request)
+            )
         except Wan22Error as error:
-            text = f"The cache of node {cache.node} does not answer: {error.message}"
-            seen = NodeCache(cache.node, cache.claim, cache.address, error=text)
-            self._silent[cache.address] = (time.monotonic(), seen)
-            return seen
-        self._silent.pop(cache.address, None)
+            return replace(cache, error=f"The cache of node {cache.node} does not answer: {error.message}")
         versions = {one.version or one.reference: one for one in said.versions}
         quota = said.quota_bytes if said.HasField("quota_bytes") else None
         return NodeCache(

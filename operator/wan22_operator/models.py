@@ -6,15 +6,17 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from wan22.errors import DeadlineExceeded, FailedPrecondition, InvalidRequest, NotFound, Reason, Unavailable, Wan22Error
+from wan22.errors import DeadlineExceeded, FailedPrecondition, InvalidRequest, NotFound, Reason, Wan22Error
 from wan22.model_client import ModelClient
 from wan22.names import VersionReference
 from wan22.v1.model_pb2 import Version
+from wan22_operator.names import REGISTRY
+from wan22_operator.silence import Silence
 
 ANSWER_SECONDS = 5.0
 """How long one answer may take: a registry may be stopped, or half cut off."""
 SILENT_SECONDS = 10.0
-"""How long a registry that did not answer is not asked again: each try takes time, and all pools wait for it."""
+"""How long a registry that did not answer is not asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,7 @@ class Models:
         self._client = client
         self._keep_seconds = keep_seconds
         self._known: dict[str, tuple[float, Version]] = {}
-        self._silent: tuple[float, Wan22Error] | None = None
-        """When the registry did not answer last, and what was the matter."""
+        self._silence = Silence(SILENT_SECONDS)
         self._asking: dict[str, asyncio.Lock] = {}
 
     async def resolve(self, reference: str, precision: str | None = None) -> Resolved:
@@ -46,7 +47,8 @@ class Models:
         async with self._asking.setdefault(reference, asyncio.Lock()):
             known = self._known.get(reference)
             if known is None or time.monotonic() - known[0] > self._keep_seconds:
-                known = self._known[reference] = (time.monotonic(), await self._ask(reference))
+                answer = await self._silence.ask(REGISTRY, lambda: self._ask(reference))
+                known = self._known[reference] = (time.monotonic(), answer)
         version = known[1]
         if version.HasField("adapter"):
             text = f"{reference} is a LoRA adapter, which is added to a model: name a model."
@@ -58,21 +60,11 @@ class Models:
         return Resolved(version.name, version.variant, version.size_bytes)
 
     async def _ask(self, reference: str) -> Version:
-        if self._silent is not None and time.monotonic() - self._silent[0] < SILENT_SECONDS:
-            raise self._silent[1].with_traceback(None)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                version = await self._client.resolve(reference)
-        except (Unavailable, DeadlineExceeded) as error:
-            self._silent = (time.monotonic(), error)
-            raise
+                return await self._client.resolve(reference)
         except TimeoutError as error:
-            text = f"The registry does not answer within {ANSWER_SECONDS:g} s."
-            silent = DeadlineExceeded(text)
-            self._silent = (time.monotonic(), silent)
-            raise silent from error
-        self._silent = None
-        return version
+            raise DeadlineExceeded(f"The registry does not answer within {ANSWER_SECONDS:g} s.") from error
 
 
 def waiting_for(reference: str, error: Wan22Error) -> str:

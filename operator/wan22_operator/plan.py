@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from wan22.obstacle import LONGEST_OBSTACLE
 from wan22.v1 import pool_pb2
 from wan22_operator import versions
 from wan22_operator.avoiding import avoiding, loads_left, obstacle_of
@@ -25,9 +26,6 @@ from wan22_operator.snapshot import snapshot_of
 from wan22_operator.spec import PoolSpec
 from wan22_operator.trial import first_of, proven, sentence
 from wan22_operator.workers import Seen, see
-
-LONGEST_OBSTACLE = 1000
-"""Characters that the gateway takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,20 +45,20 @@ class Pods:
     async def of(self, key: PoolKey, owner: str, records: Iterable[WorkerRecord]) -> list[Object]:
         """A pool's own. Raises ApiFailure.
 
-        A recorded worker without a pod in memory is looked up exactly, so that none is taken for gone, and none is made
-        again, because the memory is late. All else that it may be late with is met by preconditions.
+        Where the memory and the records differ, in who is there or by which uid, a pod is read exactly: so none is
+        taken for gone or for there, and none is made again, because the memory is late. All else that it may be late
+        with is met by preconditions.
         """
         await self.current(key.namespace)
-        pods = dict(self._of.get(key, {}))
-        for worker in records:
-            known = pods.get(worker.name)
-            if known is not None and worker.uid in {"", known["metadata"]["uid"]}:
-                continue
-            exact = await self._cluster.find(POD, key.namespace, worker.name)
-            pods.pop(worker.name, None)
-            if exact is not None and _is_of(key, exact):
-                pods[worker.name] = kept(exact)
-        return [pod for pod in pods.values() if _owner(pod) == owner]
+        pods = {name: pod for name, pod in self._of.get(key, {}).items() if _owner(pod) == owner}
+        recorded = {worker.name: worker.uid for worker in records}
+        known = {name: pod["metadata"]["uid"] for name, pod in pods.items()}
+        for name in sorted({name for name, _ in recorded.items() ^ known.items()}):
+            exact = await self._cluster.find(POD, key.namespace, name)
+            pods.pop(name, None)
+            if exact is not None and _is_of(key, exact) and _owner(exact) == owner:
+                pods[name] = kept(exact)
+        return list(pods.values())
 
     async def all(self, namespace: str) -> list[Object]:
         """Those of all pools of a namespace. Raises ApiFailure."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +23,7 @@ from wan22_operator.metrics import Metrics
 from wan22_operator.names import PoolKey
 from wan22_operator.observed import Observed, Sources
 from wan22_operator.plan import Plan, plan
-from wan22_operator.record import State, WorkerRecord
+from wan22_operator.record import Record, State, WorkerRecord
 from wan22_operator.recorder import Recorder
 from wan22_operator.replacing import patient
 from wan22_operator.resources import POD, WAN_POOL
@@ -134,23 +135,28 @@ class Reconciler:
                 await self._fetch(caches[worker.node], planned.record.version_for(worker))
             else:
                 due.append(worker)
-        granted = await self._confirmed(observed, planned, len(due))
-        for worker in due[:granted]:
+        granted = await self._confirmed(observed, planned, due)
+        for worker in granted:
             await self._create(observed, planned, worker, memory)
-        if granted < len(due):
+        if len(granted) < len(due):
             memory.next_round = FETCH_SECONDS
         leaving = [seen for seen in planned.workers if seen.name in planned.record.victims]
         waiting = patient(spec, planned.workers, planned.record.victims, planned.record.revision)
         for name in await retire(spec.key, leaving, waiting, self._cluster, self._gateway):
             await self._record(observed, "Normal", "WorkerRemoved", f"{name} was removed.")
 
-    async def _confirmed(self, observed: Observed, planned: Plan, due: int) -> int:
-        """How many of those that are recorded and due may be created: what they were granted may have been taken."""
-        gpus = observed.spec.gpus
-        if not due or not self._budget.limited or not gpus:
-            return due
-        held = sum(seen.pod is not None and seen.state is not State.LOST for seen in planned.workers)
-        return max(0, min(due, await self._budget.confirm(observed.spec.key) // gpus - held))
+    async def _confirmed(
+        self, observed: Observed, planned: Plan, due: Sequence[WorkerRecord]
+    ) -> Sequence[WorkerRecord]:
+        """Those of the due that may be created: meanwhile their GPUs may have been taken, or they were not wanted."""
+        key, gpus, room = observed.spec.key, observed.spec.gpus, len(due)
+        if due and self._budget.limited and gpus:
+            held = sum(seen.pod is not None and seen.state is not State.LOST for seen in planned.workers)
+            room = max(0, await self._budget.confirm(key) // gpus - held)
+        manifest = await self._cluster.find(WAN_POOL, key.namespace, key.name) if due else None
+        status = {} if manifest is None else manifest.get("status", {})
+        awaited = {worker.name for worker in Record.from_status(status, observed.now).workers if not worker.uid}
+        return [worker for worker in due if worker.name in awaited][:room]
 
     async def _create(self, observed: Observed, planned: Plan, worker: WorkerRecord, memory: Memory) -> None:
         spec, record = observed.spec, planned.record

@@ -56,6 +56,7 @@ async def test_a_registry_that_does_not_answer_holds_up_one_round_and_not_one_af
 
 async def test_a_registry_that_is_stopped_is_given_up_and_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(models, "SILENT_SECONDS", 0.5)
     registry = Registry()
     registry.answers.clear()
     known = Models(registry, keep_seconds=60.0)
@@ -63,8 +64,8 @@ async def test_a_registry_that_is_stopped_is_given_up_and_asked_again_later(monk
         with pytest.raises(DeadlineExceeded, match=r"does not answer within 0\.05 s"):
             await known.resolve(MODEL)
     assert registry.asked[MODEL] == 1
-    monkeypatch.setattr(models, "SILENT_SECONDS", 0.0)
     registry.answers.set()
+    await asyncio.sleep(0.6)  # until it is asked again
     assert (await known.resolve(MODEL)).name == VERSION
 
 

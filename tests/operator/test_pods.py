@@ -87,6 +87,14 @@ async def test_a_pod_of_another_uid_than_the_recorded_one_is_looked_up(cluster: 
     assert await names(pods, WorkerRecord(name="t2v-0", uid="gone")) == {}
 
 
+async def test_a_pod_that_no_record_has_is_taken_in_only_if_it_is_there_still(cluster: MemoryCluster) -> None:
+    gone, there = put(cluster, "t2v-0"), put(cluster, "t2v-1")
+    pods = await followed(cluster)
+    cluster.drop(gone)
+    assert await names(pods) == {"t2v-1": there["metadata"]["uid"]}
+    assert await names(pods, WorkerRecord(name="t2v-0")) == {"t2v-1": there["metadata"]["uid"]}
+
+
 async def test_a_pod_that_lost_its_pools_label_is_no_worker_of_it(cluster: MemoryCluster) -> None:
     pods = await followed(cluster)
     put(cluster, "t2v-0")

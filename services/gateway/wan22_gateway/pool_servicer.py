@@ -14,6 +14,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from wan22 import names
 from wan22.errors import InvalidRequest
+from wan22.obstacle import LONGEST_OBSTACLE
 from wan22.v1 import pool_pb2, pool_pb2_grpc
 from wan22.variants import VARIANTS
 from wan22_gateway import output_only
@@ -26,8 +27,6 @@ from wan22_gateway.store.pools import PoolRow, WorkerRow
 from wan22_gateway.webhooks.addresses import is_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
-MAX_OBSTACLE = 1000
-"""Characters."""
 SPEC = frozenset(pool_pb2.Pool.DESCRIPTOR.fields_by_name) - {"workers", "demand"}
 """What an operator may set of a pool."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 1.0
@@ -131,8 +130,8 @@ def _check(pool: pool_pb2.Pool) -> None:
         raise InvalidRequest(text, field="pool.variant")
     if pool.max_workers < 0:
         raise InvalidRequest(f"max_workers is {pool.max_workers}: use 0 or more.", field="pool.max_workers")
-    if len(pool.obstacle) > MAX_OBSTACLE or "\0" in pool.obstacle:
-        text = f"obstacle has {len(pool.obstacle)} characters: use at most {MAX_OBSTACLE}, none NUL."
+    if len(pool.obstacle) > LONGEST_OBSTACLE or "\0" in pool.obstacle:
+        text = f"obstacle has {len(pool.obstacle)} characters: use at most {LONGEST_OBSTACLE}, none NUL."
         raise InvalidRequest(text, field="pool.obstacle")
     for target in pool.worker_targets:
         host, _, port = target.rpartition(":")

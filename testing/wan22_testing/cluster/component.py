@@ -84,6 +84,16 @@ class Component:
         except subprocess.TimeoutExpired:
             self.kill()
 
+    def pause(self) -> None:
+        """SIGSTOP: its connections stay open, and nobody is answered."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL, and waits for the end."""
         if self._process is not None:
