@@ -30,7 +30,8 @@ APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 NAMES = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 """Asks for what a list's objects are called, without the rest of them."""
-CONNECTIONS = 50
+MOST_CALLS = 50
+"""At once, without watches. Others wait their turn, before their time for an answer begins."""
 LISTED_AT_ONCE = 200
 """Objects: thousands in one answer would be the most memory that the operator ever takes."""
 
@@ -58,7 +59,7 @@ class ApiFailure(Exception):
 async def load_configuration(kubeconfig: Path | None) -> Configuration:
     """Where the API server is and who is asking. Raises FailedPrecondition (BAD_SETTING)."""
     loaded = Configuration()
-    loaded.connection_pool_maxsize = CONNECTIONS
+    loaded.connection_pool_maxsize = 0  # as many as there are calls and watches
     # else two threads look for a proxy and a password in the environment, for each call
     loaded.client_session_kwargs = {"trust_env": False}
     try:
@@ -82,6 +83,7 @@ class Cluster:
     def __init__(self, configuration: Configuration, observe: Callable[[str, int], None] = lambda *_: None) -> None:
         self.configuration = configuration
         self._observe = observe
+        self._slots = asyncio.Semaphore(MOST_CALLS)
 
     async def __aenter__(self) -> Self:
         self._client = ApiClient(self.configuration)
@@ -213,7 +215,7 @@ class Cluster:
         accept: str = JSON,
     ) -> Object:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with self._slots, asyncio.timeout(ANSWER_SECONDS):
                 headers = {"Accept": accept, "Content-Type": content_type}
                 response = await self._open(method, path, query=query, body=body, headers=headers)
                 content = await response.read()  # type: ignore[no-untyped-call]

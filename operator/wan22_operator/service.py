@@ -134,10 +134,14 @@ async def parts(settings: OperatorSettings) -> AsyncIterator[tuple[Operator, Clu
 
 async def run(settings: OperatorSettings) -> None:
     """Waits for the Lease, and works until SIGTERM or SIGINT. Raises Unavailable when the Lease is lost."""
-    async with parts(settings) as (operator, cluster), Health(settings.host, settings.health_port) as health:
+    async with (
+        parts(settings) as (operator, cluster),
+        Cluster(cluster.configuration, operator.metrics.requested) as apart,  # the Lease waits for no round's calls
+        Health(settings.host, settings.health_port) as health,
+    ):
         with serving_metrics(health, operator.metrics.registry, settings.host, settings.http_port):
             health.ready = True
-            lease = Lease(cluster, settings)
+            lease = Lease(apart, settings)
             await lease.acquire()
             operator.metrics.leads(True)
             working = asyncio.create_task(operator.run(cluster.configuration))
