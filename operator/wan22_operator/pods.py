@@ -76,11 +76,11 @@ class Pods:
 
     def _forget(self, pod: Object) -> None:
         key, name = PoolKey.of_part(pod), pod["metadata"]["name"]
-        pods = self._of[key]
+        pods = self._of.get(key, {})
         if pods.get(name) is pod:  # another one may have come under its name
             del pods[name]
         if not pods:
-            del self._of[key]
+            self._of.pop(key, None)
 
 
 def kept(pod: Mapping[str, Any]) -> Object:

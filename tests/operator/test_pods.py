@@ -129,6 +129,19 @@ async def test_a_pool_hears_of_what_matters_alone(cluster: MemoryCluster) -> Non
     assert await pods.all(KEY.namespace) == []
 
 
+async def test_a_pod_under_the_name_of_one_that_is_gone_unheard_takes_its_place(cluster: MemoryCluster) -> None:
+    old = put(cluster, "t2v-0")
+    pods = await followed(cluster)
+    changed = pods._changed  # as after a gap: a list tells of what there is before it tells of what is gone
+    new = {**old, "metadata": {**old["metadata"], "uid": "new"}}
+    before = (await pods.all(KEY.namespace))[0]
+    changed(None, new)
+    assert await pods.all(KEY.namespace) == [new]
+    changed(new, None)
+    changed(before, None)
+    assert await pods.all(KEY.namespace) == []
+
+
 async def test_of_a_pod_only_what_is_looked_at_is_kept(cluster: MemoryCluster) -> None:
     made = put(cluster, "t2v-0")
     made["status"] = {
