@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -17,11 +17,15 @@ KEYS = "key"
 class Caller:
     """Runs the `wan22` command in a pod, of a Deployment: nodes are drained.
 
-    It calls the gateway by its Service, or by another endpoint, whose host it finds among `hosts`: addresses by name.
+    It calls the gateway by its Service, or by another endpoint, whose host it finds among `hosts`: names by address.
     """
 
     def __init__(
-        self, release: Release, purpose: str = "callers", endpoint: str = "", hosts: Mapping[str, str] | None = None
+        self,
+        release: Release,
+        purpose: str = "callers",
+        endpoint: str = "",
+        hosts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._release = release
         self._endpoint = endpoint or f"{release.name}-gateway.{release.namespace}:50051"
@@ -33,7 +37,11 @@ class Caller:
     @classmethod
     @contextmanager
     def of(
-        cls, release: Release, purpose: str = "callers", endpoint: str = "", hosts: Mapping[str, str] | None = None
+        cls,
+        release: Release,
+        purpose: str = "callers",
+        endpoint: str = "",
+        hosts: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[Self]:
         """One that is there as long as it is asked for."""
         made = cls(release, purpose, endpoint, hosts)
@@ -110,7 +118,7 @@ class Caller:
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "hostAliases": [{"ip": address, "hostnames": [name]} for name, address in self._hosts.items()],
+            "hostAliases": [{"ip": address, "hostnames": [*names]} for address, names in self._hosts.items()],
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": 10001,
