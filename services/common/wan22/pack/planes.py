@@ -19,6 +19,8 @@ from wan22.pack.malformed import MalformedFile
 
 FRAME_BYTES = 128 << 10
 """One block of zstd, with a Huffman table of its own."""
+AT_ONCE = 4
+"""Frames whose words are taken apart at once: they stay in the processor's cache, and take a quarter of the calls."""
 _TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
@@ -37,20 +39,20 @@ def encode(data: memoryview, word: int, target: memoryview) -> int | None:
         return None
     lower = np.frombuffer(target, np.uint8, lower_end).reshape(word - 1, len(words))
     lengths = np.frombuffer(target, np.uint8, 4 * frames, lower_end).view("<u4")
-    top = np.empty(min(len(words), FRAME_BYTES), np.uint8)
-    for frame in range(frames):  # a frame's words stay in the processor's cache
-        place = slice(frame * FRAME_BYTES, (frame + 1) * FRAME_BYTES)
-        part = words[place]
-        if word == 1:
-            top = part
-        else:
-            top = top[: len(part)]
+    room = np.empty(min(len(words), AT_ONCE * FRAME_BYTES), np.uint8)
+    for first in range(0, frames, AT_ONCE):
+        place = slice(first * FRAME_BYTES, (first + AT_ONCE) * FRAME_BYTES)
+        top = part = words[place]
+        if word > 1:
+            top = room[: len(part)]
             _take_apart(part, lower[:, place], top)
-        size = compressor.compress(top.data, target[end:])
-        if size is None:
-            return None
-        lengths[frame] = size
-        end += size
+        for number in range(-(-len(part) // FRAME_BYTES)):
+            frame = top[number * FRAME_BYTES : (number + 1) * FRAME_BYTES]
+            size = compressor.compress(frame.data, target[end:])
+            if size is None:
+                return None
+            lengths[first + number] = size
+            end += size
     return end
 
 
