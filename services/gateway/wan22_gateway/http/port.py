@@ -10,7 +10,17 @@ from contextlib import asynccontextmanager
 from wan22.server import Guard, Server
 from wan22_gateway.download_urls import DownloadUrls
 from wan22_gateway.generation_servicer import GenerationServicer
-from wan22_gateway.http import generate, generations, health, media, metrics_page, models, signed_video, videos
+from wan22_gateway.http import (
+    console_page,
+    generate,
+    generations,
+    health,
+    media,
+    metrics_page,
+    models,
+    signed_video,
+    videos,
+)
 from wan22_gateway.http.app import application
 from wan22_gateway.http.certificate import server_context
 from wan22_gateway.http.server import HttpServer
@@ -39,6 +49,7 @@ async def serving_http(
         return
     stopping = asyncio.Event()
     endpoints = [
+        *console_page.endpoints(),
         *health.endpoints(lambda: server.live, lambda: server.ready, lambda: readiness.reason),
         *models.endpoints(servicer),
         *generate.endpoints(servicer, stopping),
