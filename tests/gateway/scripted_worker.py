@@ -188,7 +188,7 @@ async def place_at(
     tiny_tokenizer.build().save(str(tokenizers / ("0" * 64 + ".json")))
     folders = {"store": folder / "gateway", "results": folder / "videos"}
     settings = GatewaySettings(
-        port=0, health_port=0, http_port=0, registry="localhost:1", **{**folders, "auth": "off", **changed}
+        port=0, health_port=0, registry="localhost:1", **{"http_port": 0, "auth": "off", **folders, **changed}
     )
     async with serve_gateway(settings) as serving:
         target = f"127.0.0.1:{serving.port}"
