@@ -25,7 +25,7 @@ SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inferen
 	services/model-registry/wan22_registry operator/wan22_operator testing/wan22_testing bench/wan22_bench cli/wan22_cli
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults faults test-long test-gpu kube-bin node-bin keda-bin cert-manager-bin traefik-bin images \
+.PHONY: help setup demo test test-faults faults test-long test-gpu verify kube-bin node-bin keda-bin cert-manager-bin traefik-bin images \
 	cluster-up cluster-down test-cluster \
 	lint checkov format proto constraints clean
 
@@ -73,6 +73,9 @@ test-long: setup ## Runs the tests that take minutes each
 
 test-gpu: setup ## Runs the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+# Without a GPU its tests would fail, not be skipped: who asks for them wants them.
+verify: lint checkov test test-long test-faults test-cluster $(if $(wildcard /dev/nvidiactl),test-gpu) ## Runs all of these, for hours
 
 kube-bin: setup ## Builds the Kubernetes programs that cluster tests run, once; takes Go and 5 to 10 minutes
 	@$(BIN)/python tools/kube_bin.py
