@@ -89,10 +89,10 @@ node-bin: kube-bin ## Builds the programs of a Kubernetes node, once; takes Go a
 keda-bin: kube-bin ## Builds KEDA, once; takes Go and 7 minutes
 	@$(BIN)/python tools/kube_bin.py keda
 
-cert-manager-bin: kube-bin ## Builds cert-manager, once; takes Go and 3 minutes
+cert-manager-bin: kube-bin ## Builds cert-manager, once; takes Go and 3 to 9 minutes
 	@$(BIN)/python tools/kube_bin.py cert-manager
 
-traefik-bin: kube-bin ## Builds Traefik, an Ingress and Gateway API controller, once; takes Go and 8 minutes
+traefik-bin: kube-bin ## Builds Traefik, an Ingress and Gateway API controller, once; takes Go and 8 to 25 minutes
 	@$(BIN)/python tools/kube_bin.py traefik
 
 cluster-up: node-bin ## Starts a real Kubernetes cluster of two nodes on this machine; takes root, containerd and runc
