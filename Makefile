@@ -30,7 +30,7 @@ SOURCES := services/common/wan22 services/gateway/wan22_gateway services/inferen
 	lint checkov format proto constraints clean
 
 help: ## Lists the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 	@echo
 	@echo "torch from PyPI brings CUDA: 6 GB installed. For a build without it:"
 	@echo '  make demo PIP_ARGS="--extra-index-url URL"'
@@ -89,10 +89,10 @@ node-bin: kube-bin ## Builds the programs of a Kubernetes node, once; takes Go a
 keda-bin: kube-bin ## Builds KEDA, once; takes Go and 7 minutes
 	@$(BIN)/python tools/kube_bin.py keda
 
-cert-manager-bin: kube-bin ## Builds cert-manager, once; takes Go and 3 to 9 minutes
+cert-manager-bin: kube-bin ## Builds cert-manager, once; takes Go and 9 minutes on a busy machine
 	@$(BIN)/python tools/kube_bin.py cert-manager
 
-traefik-bin: kube-bin ## Builds Traefik, an Ingress and Gateway API controller, once; takes Go and 8 to 25 minutes
+traefik-bin: kube-bin ## Builds Traefik, an Ingress and Gateway API controller, once; takes Go and 25 minutes on a busy machine
 	@$(BIN)/python tools/kube_bin.py traefik
 
 cluster-up: node-bin ## Starts a real Kubernetes cluster of two nodes on this machine; takes root, containerd and runc
