@@ -123,8 +123,8 @@ def routed(
     if own_cluster is None:
         pytest.skip("where the controller of KUBECONFIG's cluster listens, and by which classes, is not known")
     made = Release(kubectl, images, tmp_path_factory.mktemp(NAME), NAME)
-    made.create_namespace()
     with addon(traefik.TRAEFIK, own_cluster, kubectl, tmp_path_factory):
+        made.create_namespace()
         for door in doors():
             kubectl.apply(door)
         made.helm("install", values=values_of(made))
