@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +46,7 @@ class Api:
             tls.load_cert_chain(user["client-certificate"], user["client-key"])
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         self._slots = asyncio.Semaphore(MOST_CALLS)
+        self._under_way: set[asyncio.Task[httpx.Response]] = set()
         self._client = httpx.AsyncClient(
             base_url=cluster["server"], headers=headers, verify=tls, timeout=ANSWER_SECONDS, limits=limits
         )
@@ -53,7 +55,20 @@ class Api:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._client.aclose()
+
+    async def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        """Goes on where its caller is cancelled: httpx would leave a connection open that was just being made."""
+        sending = asyncio.create_task(self._client.send(request, stream=stream))
+        self._under_way.add(sending)
+        sending.add_done_callback(self._over)
+        return await asyncio.shield(sending)
+
+    def _over(self, sent: asyncio.Task[httpx.Response]) -> None:
+        self._under_way.discard(sent)
+        if not sent.cancelled():
+            sent.exception()  # looked at, also where nobody waits for it any more
 
     async def get(self, path: str, **parameters: str) -> Object:
         """The object, or the list of them. Raises ApiError, as all do."""
@@ -82,7 +97,8 @@ class Api:
         }
         timeout = httpx.Timeout(ANSWER_SECONDS, read=WATCH_SECONDS + ANSWER_SECONDS)
         try:
-            async with self._client.stream("GET", path, params=asked, timeout=timeout) as answer:
+            request = self._client.build_request("GET", path, params=asked, timeout=timeout)
+            async with aclosing(await self._send(request, stream=True)) as answer:
                 if answer.status_code != HTTPStatus.OK:
                     raise _error(answer.status_code, await answer.aread())
                 async for line in answer.aiter_lines():
@@ -101,13 +117,14 @@ class Api:
     ) -> Object:
         try:
             async with self._slots:
-                answer = await self._client.request(
+                request = self._client.build_request(
                     method,
                     path,
                     params=parameters,
                     content=None if content is None else json.dumps(content),
                     headers={} if content is None else {"Content-Type": content_type},
                 )
+                answer = await self._send(request)
         except httpx.HTTPError as error:
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
         if not answer.is_success:
