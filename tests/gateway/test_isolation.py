@@ -176,7 +176,10 @@ CLOSED_ROUTES = [
     ("GET", "/v1/videos/{generation}/content"),
     ("GET", "/metrics"),
 ]
-OPEN_ROUTES = [("GET", "/health"), ("GET", "/ready"), ("GET", "/openapi.json"), ("GET", "/videos/{generation}.mp4")]
+OPEN_ROUTES = [
+    *(("GET", path) for path in ("/", "/console.css", "/console.js", "/health", "/ready", "/openapi.json")),
+    ("GET", "/videos/{generation}.mp4"),
+]
 """The last one takes a signature in its query: test_signed_video.py."""
 NAMED_ROUTES = [route for route in CLOSED_ROUTES if "{" in route[1]]
 NEVER = "00000000-0000-4000-8000-000000000000"
