@@ -27,3 +27,14 @@ def test_another_device_is_refused(name: str) -> None:
 def test_a_cuda_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="'cuda:99', but torch sees"):
         choose_device("cuda:99")
+
+
+@pytest.mark.parametrize(("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_cuda_device_has_its_index_however_it_is_named(
+    name: str, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    device = choose_device(name)
+    assert (device.type, device.index) == ("cuda", index)
+    assert str(device) == f"cuda:{index}"

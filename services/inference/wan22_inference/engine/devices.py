@@ -13,7 +13,8 @@ from wan22.errors import InvalidRequest, Reason
 def choose_device(name: str) -> torch.device:
     """Turns `auto`, `cpu` or `cuda[:N]` into a device; auto is the first CUDA device where there is one, else the CPU.
 
-    Raises InvalidRequest for anything else, and for a CUDA device that is not there.
+    A CUDA device always has its index, which is 0 for `cuda`: much of torch.cuda refuses a device without one. Raises
+    InvalidRequest for anything else, and for a CUDA device that is not there.
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -25,14 +26,16 @@ def choose_device(name: str) -> torch.device:
         raise InvalidRequest(
             f"device is {name!r}: use auto, cpu, cuda or cuda:N.", field="device", reason=Reason.BAD_SETTING
         )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
+    if device.type == "cpu":
+        return device
+    index = device.index or 0
+    if index >= (count := torch.cuda.device_count()):
         raise InvalidRequest(
             f"device is {name!r}, but torch sees {count} CUDA devices: use auto or cpu, or install a CUDA build.",
             field="device",
             reason=Reason.BAD_SETTING,
         )
-    return device
+    return torch.device("cuda", index)
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
