@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wan22_inference.engine.loading.file_reader import READ_BYTES, FileReader
+from wan22_inference.engine.loading import file_reader
+from wan22_inference.engine.loading.file_reader import PAGE, READ_BYTES, FileReader
 
 SIZE = READ_BYTES + 3 * mmap.PAGESIZE + 100
 
@@ -56,7 +57,12 @@ def test_a_read_gives_the_bytes_wherever_they_lie_and_ends_with_the_file(
         assert direct == 0
 
 
-def test_what_is_not_cached_is_read_directly_and_stays_out_of_the_cache(path: Path) -> None:
+@pytest.mark.parametrize("asked_by", ["cachestat", "mincore"])
+def test_what_is_not_cached_is_read_directly_and_stays_out_of_the_cache(
+    path: Path, asked_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if asked_by == "mincore":  # as where a kernel, or a container's filter, has no cachestat
+        monkeypatch.setattr(file_reader, "_CACHESTAT", 10_000)
     if not has_direct_reads(path):
         pytest.skip(f"{path} is on a file system without direct reads")
     forget(path)
@@ -67,6 +73,32 @@ def test_what_is_not_cached_is_read_directly_and_stays_out_of_the_cache(path: Pa
         path.read_bytes()
         assert reader.is_cached(0, SIZE)
         assert reader.read(0, buffer()) == 0
+
+
+def test_cachestat_and_mincore_tell_the_same_of_every_part(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget(path)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # no more than what is read
+        os.pread(file.fileno(), 3 * PAGE, 2 * PAGE)
+    parts = [(0, PAGE), (0, 3 * PAGE), (2 * PAGE, 3 * PAGE), (2 * PAGE + 7, PAGE), (4 * PAGE, 2 * PAGE), (5 * PAGE, 1)]
+    with FileReader(path) as reader:
+        ours = [reader.is_cached(*part) for part in parts]
+        monkeypatch.setattr(file_reader, "_CACHESTAT", 10_000)
+        assert ours == [reader.is_cached(*part) for part in parts]
+    assert ours == [False, False, True, True, False, False]
+
+
+def test_a_file_of_which_a_part_is_cached_is_read_from_both(path: Path) -> None:
+    if not has_direct_reads(path):
+        pytest.skip(f"{path} is on a file system without direct reads")
+    forget(path)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(file.fileno(), READ_BYTES, 0)
+    into = buffer()
+    with FileReader(path) as reader:
+        assert reader.read(0, into) == SIZE - READ_BYTES
+    assert bytes(into[:SIZE]) == path.read_bytes()
 
 
 def test_a_buffer_that_is_not_aligned_is_filled_through_the_page_cache(path: Path) -> None:
