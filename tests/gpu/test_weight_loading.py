@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wan22.errors import DataLoss
-from wan22.pack.reader import PackedFile
 from wan22.pack.writer import pack_file
 from wan22_inference.engine.loading import loader as loaders
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.loading.nvcomp import find_nvcomp
 from wan22_inference.engine.loading.planes import Part, merge_by_kernel, merge_plainly
+from wan22_testing.damaged_pack import damage_plane
 
 pytestmark = pytest.mark.gpu
 
@@ -70,7 +70,7 @@ def assert_equal(found: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
 
 
 def without_nvcomp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "find_nvcomp", lambda: None)
+    monkeypatch.setattr(loaders, "find_decoder", lambda _: None)
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -103,15 +103,23 @@ def test_a_damaged_extent_is_found_behind_at_the_latest(
 ) -> None:
     if find_nvcomp() is None:
         pytest.skip("nvCOMP is not installed")
-    content = bytearray(packed.read_bytes())
-    with PackedFile(packed) as pack:
-        extent = pack.layout.extents[-1]
-    content[extent.offset + 5] ^= 1  # in a plane that is stored raw: it decodes
     spoilt = tmp_path / packed.name
-    spoilt.write_bytes(content)
+    extent = damage_plane(packed, spoilt)
     spoilt.read_bytes()
-    with pytest.raises(DataLoss, match=f"pack is damaged: the extent at {extent.offset} .* has digest"):
-        load(spoilt, tensors, cuda)
+    found = {name: torch.empty_like(tensor, device=cuda) for name, tensor in tensors.items()}
+    with WeightLoader(lambda _: None) as loader:
+        loader.load([(spoilt.name, spoilt)], cuda, lambda name, _: found[name])
+        assert loader.loaded.direct_bytes == 0
+        assert count_other_bytes(found, tensors) == 1  # it decodes, to another value
+        with pytest.raises(DataLoss, match=rf"pack is damaged: the extent at {extent.offset} .* has digest"):
+            loader.verify()
+
+
+def count_other_bytes(found: dict[str, Tensor], tensors: dict[str, Tensor]) -> int:
+    return sum(
+        int((found[name].cpu().flatten().view(torch.uint8) != tensor.flatten().view(torch.uint8)).sum())
+        for name, tensor in tensors.items()
+    )
 
 
 @pytest.mark.parametrize("word", [1, 2, 4])

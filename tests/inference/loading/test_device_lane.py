@@ -53,7 +53,7 @@ def planned(path: Path, place: Place) -> Iterator[Plan]:
 
 
 def lane(merge: Merge) -> DeviceLane:
-    (memory,) = make_lane_memory(1, LANE_BYTES, pinned=False)
+    memory = make_lane_memory(LANE_BYTES, pinned=False)
     return DeviceLane(memory, Stream(CPU), CPU, PlainDecoder(), merge)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,22 +48,33 @@ class FrameDecoder(Protocol):
         ...
 
 
-def frames_of(extent: Extent, stored: memoryview, at: int, target: int) -> Frames:
-    """The frames of one extent that is stored at `at` of a batch and decodes to `target`; `stored` has its bytes.
+@dataclass(frozen=True)
+class Placed:
+    """An extent, where it is stored in a batch, and where its top bytes go."""
 
-    Raises MalformedFile where its lengths do not fit it.
+    extent: Extent
+    at: int
+    top: int
+
+
+def frames_of(placed: Sequence[Placed], stored: Callable[[Extent], memoryview]) -> tuple[Frames, Sequence[int]]:
+    """The frames of extents, in order, and how many each has; `stored` gives an extent's bytes.
+
+    Few calls an extent: Python's lock is held by one lane at a time. Raises MalformedFile where an extent's lengths do
+    not fit it.
     """
-    begin, sizes = frame_lengths(stored, extent.length, extent.word)
+    found = [frame_lengths(stored(one.extent), one.extent.length, one.extent.word) for one in placed]
+    counts = [len(sizes) for _, sizes in found]
+    sizes = np.concatenate([sizes for _, sizes in found])
     ends = np.cumsum(sizes)
-    count = extent.length // extent.word
-    targets = np.arange(len(sizes), dtype=np.int64) * FRAME_BYTES
-    return Frames(at + begin + ends - sizes, sizes, target + targets, np.minimum(count - targets, FRAME_BYTES))
-
-
-def join(parts: list[Frames]) -> Frames:
-    """All of them, in order."""
-    fields = [(part.begins, part.sizes, part.targets, part.lengths) for part in parts]
-    return Frames(*(np.concatenate(column) for column in zip(*fields, strict=True)))
+    firsts = np.cumsum(counts) - counts
+    begins = ends - sizes
+    shifts = np.array([one.at + begin for one, (begin, _) in zip(placed, found, strict=True)]) - begins[firsts]
+    targets = (np.arange(len(sizes), dtype=np.int64) - np.repeat(firsts, counts)) * FRAME_BYTES
+    words = np.repeat([one.extent.length // one.extent.word for one in placed], counts)
+    lengths = np.minimum(words - targets, FRAME_BYTES)
+    targets += np.repeat([one.top for one in placed], counts)
+    return Frames(begins + np.repeat(shifts, counts), sizes, targets, lengths), counts
 
 
 class PlainDecoder:

@@ -9,6 +9,7 @@ from wan22.pack.layout import ALIGNMENT, EXTENT_BYTES, Codec
 from wan22.pack.reader import check_extent, decode_extent
 from wan22_inference.engine.loading.plan import Batch
 from wan22_inference.engine.loading.sources import blaming
+from wan22_inference.engine.loading.spent import Clock, Step
 from wan22_inference.engine.loading.streams import Stream
 
 STORED_BYTES = EXTENT_BYTES + 2 * ALIGNMENT
@@ -26,6 +27,7 @@ class HostLane:
         self._stored, self._decoded = memory[:STORED_BYTES], memory[STORED_BYTES:]
         self._view = self._stored.numpy().data
         self.stream = stream
+        self.clock = Clock()
 
     def load(self, batch: Batch) -> int:
         """Fills the batch's segments; returns how many bytes came from the disk itself.
@@ -34,6 +36,7 @@ class HostLane:
         """
         with self.stream:
             direct = batch.source.reader.read(batch.offset, self._view[: batch.size])
+            self.clock.lap(Step.READING)
             for piece in batch.pieces:
                 extent = piece.extent
                 begin = extent.offset - batch.offset
@@ -41,7 +44,9 @@ class HostLane:
                 with blaming(batch.source.name):
                     if batch.source.packed:
                         check_extent(extent, stored)
+                    self.clock.lap(Step.CHECKING)
                     source = decode_extent(extent, stored)
+                    self.clock.lap(Step.HOST_DECODING)
                 data = self._stored[begin : begin + extent.size]
                 if extent.codec is not Codec.NONE:
                     data = torch.frombuffer(source, dtype=torch.uint8)
@@ -49,7 +54,9 @@ class HostLane:
                         data = self._decoded[: extent.length].copy_(data)
                 for segment in piece.segments:
                     segment.slot.put(segment.at, data[segment.begin : segment.begin + segment.length])
+                self.clock.lap(Step.PREPARING)
             self.stream.synchronize()
+            self.clock.lap(Step.WAITING)
         return direct
 
     def finish(self) -> None:

@@ -10,12 +10,13 @@ import ctypes
 import functools
 import importlib.metadata
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from wan22.pack.planes import FRAME_BYTES
-from wan22_inference.engine.loading.frames import Frames, Upload
+from wan22_inference.engine.loading.frames import FrameDecoder, Frames, Upload
 
 log = logging.getLogger(__name__)
 _PACKAGE = "nvidia-libnvcomp-cu13"
@@ -78,6 +79,12 @@ class NvcompDecoder:
         if len(self._scratch) < needed.value:
             self._scratch = torch.empty(needed.value, dtype=torch.uint8, device=self._device)
         return self._scratch
+
+
+def find_decoder(device: torch.device) -> Callable[[], FrameDecoder] | None:
+    """What makes a lane's decoder on the device; None where it has none, and the host decodes."""
+    library = find_nvcomp() if device.type == "cuda" else None
+    return None if library is None else functools.partial(NvcompDecoder, library, device)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ Place = Callable[[str, tuple[int, ...]], Tensor]
 """Gives the tensor, contiguous, that a stored one of this name and shape goes into; it may raise."""
 MAX_PIECES = 512
 """Of a batch, so that its tables are small."""
-MAX_DECODED_BYTES = 128 << 20
+MAX_DECODED_BYTES = 64 << 20
 """Of a batch, which a device keeps decoded beside the weights: more than any of trained weights has, but zeros take no
 room in a file."""
 _DTYPES = {

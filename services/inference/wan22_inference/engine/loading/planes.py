@@ -39,6 +39,11 @@ class Merge(Protocol):
         ...
 
 
+def merge_for(device: torch.device) -> Merge:
+    """The way of a device."""
+    return merge_by_kernel if device.type == "cuda" else merge_plainly
+
+
 def merge_plainly(stored: Tensor, top: Tensor, parts: Sequence[Part], word: int, upload: Upload) -> None:  # noqa: ARG001
     """See Merge."""
     for part in parts:

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Self
 
 import torch
+
+
+class Mark:
+    """A point in a stream that can be waited for, and when its device came to it; on a CPU, when it was made."""
+
+    def __init__(self, stream: torch.cuda.Stream | None) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._at = time.perf_counter()
+        if stream is not None:
+            self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+            self._event.record(stream)
+
+    def wait(self) -> None:
+        """Returns when the device has come to it."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def seconds_since(self, earlier: Mark) -> float:
+        """By the device's clock; both have been passed."""
+        if self._event is None or earlier._event is None:
+            return self._at - earlier._at
+        milliseconds: float = earlier._event.elapsed_time(self._event)
+        return milliseconds / 1e3
 
 
 class Stream:
@@ -32,9 +56,9 @@ class Stream:
         """As the CUDA runtime has it."""
         return 0 if self._stream is None else self._stream.cuda_stream
 
-    def mark(self) -> torch.cuda.Event | None:
-        """A point in the stream that can be waited for."""
-        return None if self._stream is None else self._stream.record_event()
+    def mark(self) -> Mark:
+        """The point after what the stream has now."""
+        return Mark(self._stream)
 
     def follow(self, other: Stream) -> None:
         """What comes next waits for what the other stream has now."""
