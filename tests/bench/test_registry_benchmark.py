@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,16 @@ from safetensors import SafetensorError
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22.precision import is_quantised
+from wan22_bench.registry import stages
 from wan22_bench.registry.command import main
-from wan22_bench.registry.model_weights import VAE_DIMS, Shape, make_weights, quantised
-from wan22_bench.registry.packing import A14B
+from wan22_bench.registry.loading import load
+from wan22_bench.registry.model_weights import VAE_DIMS, Shape, make_weights, quantised, remember, write_weights
+from wan22_bench.registry.packing import A14B, pack
 from wan22_inference.engine.checkpoint_names import checkpoint_names
+from wan22_inference.engine.loading import loader as loaders
+from wan22_inference.engine.loading.frames import PlainDecoder
+from wan22_inference.engine.loading.planes import merge_plainly
+from wan22_inference.engine.loading.spent import ON_DEVICE, Step
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
@@ -41,6 +48,18 @@ def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFi
     result = json.loads(report.read_text())
     assert result["name"] == "registry"
     rows = result["rows"]
+    spent = [row for row in rows if row["what"].startswith("of that load's ")]
+    assert [row["what"].split(": ")[1].split(",")[0] for row in spent] == [
+        "making the lane and its memory",
+        "taking the next batch",
+        "reading",
+        "digests",
+        "tables and launches",
+        "waiting for the device",
+        "decoding on the host",
+    ]
+    assert all(row["value"] > 0 and row["unit"] == "s" for row in spent)
+    rows = [row for row in rows if row not in spent]
     ids = [row["id"] for row in rows]
     assert ids == ["P10", "P10b", "P10b", "P9b", "P9b", None, None, None, None, None, "P8", "P9", "P9c"]
     ratio, eight, version, packing, by_processor, from_cache, plain, from_disk, memory, start = rows[:10]
@@ -66,7 +85,41 @@ def test_a_run_that_fails_keeps_what_it_measured(small_disk: Path, tmp_path: Pat
     with pytest.raises(SafetensorError, match="No space left"):
         main([*arguments, "--cold-start", "t2v-a14b-tiny"])
     ids = [row["id"] for row in json.loads(report.read_text())["rows"]]
-    assert ids == ["P10", "P10b", "P10b", "P9b", "P9b", None, None, None, None]
+    assert ids == ["P10", "P10b", "P10b", "P9b", "P9b", *[None] * 11]
+
+
+def test_each_stage_of_decoding_on_a_device_is_measured_alone(tmp_path: Path) -> None:
+    """On the CPU, which then is the device."""
+    device, plain, packed = torch.device("cpu"), tmp_path / "w.safetensors", tmp_path / "w.safetensors.pack"
+    write_weights(make_weights(1_000_000, device), plain)
+    pack(plain, packed)
+    remember(packed)
+    rows = list(stages.alone(packed, device, PlainDecoder, merge_plainly))
+    assert [row.what.split(" alone")[0].split(" by ")[0] for row in rows] == [
+        "reading out of the page cache",
+        "copying to the device",
+        "reading, copying and the host's work",
+        "decoding",
+        "decoding",
+        "merging",
+    ]
+    assert all(row.value is not None and 0 < row.value < math.inf for row in rows)
+    assert {row.unit for row in rows} == {"GB/s"}
+
+
+def test_a_load_that_decodes_on_the_device_tells_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, plain, packed = torch.device("cpu"), tmp_path / "w.safetensors", tmp_path / "w.safetensors.pack"
+    write_weights(make_weights(1_000_000, device), plain)
+    pack(plain, packed)
+    remember(packed)
+    monkeypatch.setattr(loaders, "find_decoder", lambda _: PlainDecoder)
+    loaded, _ = load(packed, device)
+    assert set(loaded.spent) == set(Step) - {Step.CHECKING, Step.HOST_DECODING}  # digests come behind
+    of_threads = sum(seconds for step, seconds in loaded.spent.items() if step not in ON_DEVICE)
+    assert 0 < of_threads < loaded.seconds * stages.lanes_count()
+    assert sum(row.value or 0 for row in stages.spent(loaded)) * stages.lanes_count() == pytest.approx(
+        sum(loaded.spent.values())
+    )
 
 
 def test_the_parts_of_a_version_are_counted_as_an_import_keeps_them() -> None:

@@ -12,15 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wan22_bench.registry import gpu_goals, peers
-from wan22_bench.registry.model_weights import forget, remember
+from wan22_bench.registry import gpu_goals, peers, stages
+from wan22_bench.registry.model_weights import DTYPES, forget, remember
 from wan22_bench.report import Row
 from wan22_inference.engine.loading.loader import MAX_LANES, Loaded, WeightLoader
+from wan22_inference.engine.loading.nvcomp import find_decoder
+from wan22_inference.engine.loading.planes import merge_for
 from wan22_inference.engine.loading.sources import open_source
 
 MEMORY_GOAL = 2_000_000_000
 TIMES = 3
-DTYPES = {"BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn, "F32": torch.float32}
 
 
 def load(path: Path, device: torch.device, max_lanes: int = MAX_LANES) -> tuple[Loaded, dict[str, Tensor]]:
@@ -46,24 +47,27 @@ def rows(plain: Path, packed: Path, device: torch.device) -> Iterator[Row]:
     from_cache = gpu_goals.FROM_CACHE if on_cuda else gpu_goals.FROM_CACHE.replace("the GPU", "memory")
     for path in (plain, packed):
         remember(path)
-    ours = _rate(packed, device)
+    ours = _best(packed, device)
     theirs = size / 1e9 / peers.seconds(lambda: peers.load_by_safetensors(plain, device), device, TIMES)
     yield Row(
         id="P8" if on_cuda else None,
         what=f"{from_cache}; peer: safetensors, not packed",
-        value=ours,
+        value=_rate(ours),
         unit="GB/s",
         goal=gpu_goals.P8 if on_cuda else None,
         at_least=True,
         peer=theirs,
     )
+    yield from stages.spent(ours)
+    if (make_decoder := find_decoder(device)) is not None:
+        yield from stages.alone(packed, device, make_decoder, merge_for(device))
     fast = None
     if on_cuda and peers.fastsafetensors_is_here():
         fast = size / 1e9 / peers.seconds(lambda: peers.load_by_fastsafetensors(plain, device), device, TIMES)
     yield Row(
         id=None,
         what=f"{from_cache.replace('a pack', 'plain safetensors')}; peer: fastsafetensors",
-        value=_rate(plain, device),
+        value=_rate(_best(plain, device)),
         unit="GB/s",
         peer=fast,
     )
@@ -71,13 +75,13 @@ def rows(plain: Path, packed: Path, device: torch.device) -> Iterator[Row]:
     yield _memory(packed, device)
 
 
-def _rate(path: Path, device: torch.device) -> float:
-    best = 0.0
-    for _ in range(TIMES):
-        loaded, found = load(path, device)
-        best = max(best, loaded.bytes / 1e9 / loaded.seconds)
-        del found
-    return best
+def _best(path: Path, device: torch.device) -> Loaded:
+    """The fastest of some loads."""
+    return max((load(path, device)[0] for _ in range(TIMES)), key=_rate)
+
+
+def _rate(loaded: Loaded) -> float:
+    return loaded.bytes / 1e9 / loaded.seconds
 
 
 def _from_disk(packed: Path, size: int, device: torch.device) -> Row:

@@ -17,6 +17,8 @@ from wan22_testing.random_weights import random_transformer_weights
 DIM = 5120
 """Of A14B."""
 SMALLEST = 80
+DTYPES = {"BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn, "F32": torch.float32}
+"""Of the files made here, as safetensors names them."""
 VAE_DIMS = {"t2v-a14b": 96, "t2v-a14b-tiny": 4}
 """Channels of the VAE's first level, by the variants that a whole model can be made of."""
 

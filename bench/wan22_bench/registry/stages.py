@@ -1,0 +1,183 @@
+"""What bounds a load: where its lanes' time went, and how fast each stage of decoding on a device is alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wan22_bench.registry import peers
+from wan22_bench.registry.model_weights import DTYPES
+from wan22_bench.report import Row
+from wan22_inference.engine.loading.device_lane import BATCH_BYTES, LANE_BYTES, DeviceLane
+from wan22_inference.engine.loading.frames import FrameDecoder, Frames, Numbers, Upload
+from wan22_inference.engine.loading.lane_memory import make_lane_memory
+from wan22_inference.engine.loading.loader import MAX_LANES, Loaded, MakeDecoder
+from wan22_inference.engine.loading.plan import Batch, Plan
+from wan22_inference.engine.loading.planes import Merge, Part
+from wan22_inference.engine.loading.sources import open_source
+from wan22_inference.engine.loading.spent import ON_DEVICE, Step
+from wan22_inference.engine.loading.streams import Stream
+
+TIMES = 3
+
+
+def lanes_count() -> int:
+    """How many lanes a loader has here."""
+    return min(MAX_LANES, len(os.sched_getaffinity(0)))
+
+
+def spent(loaded: Loaded) -> Iterator[Row]:
+    """A row a step that a load's lanes spent time on, in seconds a lane: those of its thread add up to the load's."""
+    lanes = lanes_count()
+    for step in Step:
+        if step in loaded.spent:
+            by = "a stream, beside its lane's thread" if step in ON_DEVICE else "a lane's thread"
+            what = f"of that load's {loaded.seconds:.3f} s, by {lanes} lanes: {step}, {by}"
+            yield Row(id=None, what=what, value=loaded.spent[step] / lanes, unit="s")
+
+
+def alone(packed: Path, device: torch.device, make_decoder: MakeDecoder, merge: Merge) -> Iterator[Row]:
+    """A row a stage in bytes of the model a second, as if it were the only one; P8 is at most the least of them."""
+    lanes = [_Bench(device, make_decoder, merge) for _ in range(lanes_count())]
+    source, places = open_source(packed, packed.name), dict[str, Tensor]()
+    with source.reader:
+        for tensor in source.header.tensors:
+            places[tensor.name] = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype], device=device)
+        plan = Plan([source], lambda name, _: places[name], BATCH_BYTES)
+        batches = list(plan.batches())
+        size = sum(piece.extent.length for batch in batches for piece in batch.pieces)
+
+        def rate(work: Callable[[], object], part: float = 1.0) -> float:
+            return part * size / 1e9 / peers.seconds(work, device, TIMES)
+
+        def row(what: str, value: float) -> Row:
+            return Row(id=None, what=f"{what} alone, bytes of the model", value=value, unit="GB/s")
+
+        some = f"{len(lanes)} lanes"
+        yield row(f"reading out of the page cache by {some}", rate(lambda: _share(lanes, batches, _Bench.read)))
+        first, stored = batches[0].size, sum(batch.size for batch in batches)
+        copies = stored // first
+        yield row("copying to the device", rate(lambda: lanes[0].copy(first, copies), copies * first / stored))
+        without = rate(lambda: _share(lanes, batches, _Bench.load_undecoded))
+        yield row(f"reading, copying and the host's work by {some}, nothing decoded,", without)
+        for lane in lanes:
+            lane.lane.load(batches[0])
+        decoded = sum(piece.extent.length for piece in batches[0].pieces)
+        rounds = max(1, size // decoded // len(lanes))
+
+        def repeat(use: Sequence[_Bench], work: Callable[[_Bench], object]) -> float:
+            times = rounds * len(lanes) // len(use)
+            return rate(lambda: [work(lane) for _ in range(times) for lane in use], times * len(use) * decoded / size)
+
+        yield row("decoding by one lane", repeat(lanes[:1], _Bench.decode_again))
+        yield row(f"decoding by {some}", repeat(lanes, _Bench.decode_again))
+        yield row("merging by one lane", repeat(lanes[:1], _Bench.merge_again))
+
+
+def _share(lanes: Sequence[_Bench], batches: Sequence[Batch], work: Callable[[_Bench, Batch], object]) -> None:
+    """Each batch to one lane, a thread each."""
+    left, lock = iter(batches), threading.Lock()
+
+    def use(lane: _Bench) -> None:
+        while True:
+            with lock:
+                batch = next(left, None)
+            if batch is None:
+                return
+            work(lane, batch)
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        for future in [pool.submit(use, lane) for lane in lanes]:
+            future.result()
+
+
+class _Bench:
+    """A lane whose decoding and merging can be left out, or done again without the rest."""
+
+    def __init__(self, device: torch.device, make_decoder: MakeDecoder, merge: Merge) -> None:
+        self._memory = make_lane_memory(LANE_BYTES, pinned=device.type == "cuda")
+        self._view = self._memory[:BATCH_BYTES].numpy().data
+        self._stream = Stream(device)
+        self._decoder, self._merge, self._device = _Repeated(make_decoder()), merge, device
+        self._merges: list[Callable[[], object]] = []
+        self._stored = torch.empty(BATCH_BYTES, dtype=torch.uint8, device=device)
+        self.lane = DeviceLane(self._memory, self._stream, device, self._decoder, self._keep_merge)
+        nothing = _Nothing(device)
+        self._undecoded = DeviceLane(self._memory, self._stream, device, nothing, nothing.merge)
+
+    def read(self, batch: Batch) -> None:
+        """Into pinned memory."""
+        batch.source.reader.read(batch.offset, self._view[: batch.size])
+
+    def copy(self, size: int, times: int) -> None:
+        """From there to the device."""
+        with self._stream:
+            for _ in range(times):
+                self._stored[:size].copy_(self._memory[:size], non_blocking=True)
+
+    def load_undecoded(self, batch: Batch) -> None:
+        """All but what the device has to do."""
+        self._undecoded.load(batch)
+
+    def decode_again(self) -> None:
+        """The frames of the batch that was loaded."""
+        with self._stream:
+            self._decoder.repeat()
+
+    def merge_again(self) -> None:
+        """The words of the batch that was loaded."""
+        with self._stream:
+            for merge in self._merges:
+                merge()
+
+    def _keep_merge(self, stored: Tensor, top: Tensor, parts: Sequence[Part], word: int, upload: Upload) -> None:
+        kept = _once(upload)
+        self._merges.append(lambda: self._merge(stored, top, parts, word, kept))
+        self._merge(stored, top, parts, word, kept)
+
+
+class _Repeated:
+    """A decoder that can do its last call again."""
+
+    def __init__(self, decoder: FrameDecoder) -> None:
+        self._decoder = decoder
+        self.repeat: Callable[[], object] = lambda: None
+
+    def decode(self, stored: Tensor, frames: Frames, target: Tensor, upload: Upload) -> Tensor:
+        """See FrameDecoder."""
+        kept = _once(upload)
+        self.repeat = lambda: self._decoder.decode(stored, frames, target, kept)
+        return self._decoder.decode(stored, frames, target, kept)
+
+
+class _Nothing:
+    """Decodes and merges nothing, but brings the tables to the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def decode(self, stored: Tensor, frames: Frames, target: Tensor, upload: Upload) -> Tensor:
+        """See FrameDecoder."""
+        upload(frames.addresses(stored.data_ptr(), target.data_ptr()))
+        return torch.ones(len(frames), dtype=torch.bool, device=self._device)
+
+    def merge(self, stored: Tensor, top: Tensor, parts: Sequence[Part], word: int, upload: Upload) -> None:
+        """See Merge."""
+
+
+def _once(upload: Upload) -> Upload:
+    """Brings a table to the device at the first call, and gives that one again."""
+    found: list[Tensor] = []
+
+    def kept(numbers: Numbers) -> Tensor:
+        if not found:
+            found.append(upload(numbers))
+        return found[0]
+
+    return kept
