@@ -42,6 +42,23 @@ def pack(plain: Path, packed: Path) -> Layout:
     return pack_file(plain, packed, lambda _: None)
 
 
+def _in_order(plain: Path, packed: Path) -> Iterator[Row]:
+    """What of packing goes in order, or at a disk's own rate, each alone: bounds of the row before on many cores."""
+    size, written = plain.stat().st_size, packed.with_name("written")
+
+    def row(what: str, work: Callable[[], object]) -> Row:
+        taken = Taken()
+        for _ in range(TIMES):
+            taken.add(work)
+        return Row(id=None, what=f"{what} alone, bytes of the model", value=size / 1e9 / taken.seconds, unit="GB/s")
+
+    try:
+        yield row("writing a pack past the page cache", lambda: peers.write_directly(written, packed.stat().st_size))
+    finally:
+        written.unlink(missing_ok=True)
+    yield row("the digest of a source", lambda: peers.digest(plain))
+
+
 def rows(plain: Path, packed: Path, eight: Path) -> Iterator[Row]:
     """Packs the bfloat16 weights, and the same quantised, and tells of both; leaves the packs of both.
 
@@ -83,6 +100,7 @@ def rows(plain: Path, packed: Path, eight: Path) -> Iterator[Row]:
         at_least=True,
         peer=zstd,
     )
+    yield from _in_order(plain, packed)
     zstd = size / 1e9 / theirs.processor_seconds
     yield Row(
         id="P9b",

@@ -15,7 +15,10 @@ import torch
 import zstandard
 from safetensors.torch import load_file
 
+from wan22.pack.hashing import hasher
 from wan22.pack.ordered import in_order
+from wan22.pack.page_writer import PageWriter
+from wan22.pack.writer import WRITES
 from wan22_inference.engine.loading.file_reader import READ_BYTES
 
 ZSTD_BYTES = 8 << 20
@@ -68,6 +71,26 @@ def load_by_fastsafetensors(path: Path, device: torch.device) -> None:
     torch.cuda.synchronize(device)
     buffers.close()
     loader.close()
+
+
+def write_directly(path: Path, size: int) -> None:
+    """Writes `size` bytes of noise as a packer writes, so many extents at a time."""
+    with mmap.mmap(-1, ZSTD_BYTES) as pages, memoryview(pages) as view:
+        view[:] = os.urandom(len(view))
+        with PageWriter(path) as out, ThreadPoolExecutor(WRITES) as pool:
+            for future in [
+                pool.submit(out.write, offset, view, min(len(view), size - offset))
+                for offset in range(0, size, len(view))
+            ]:
+                future.result()
+
+
+def digest(path: Path) -> None:
+    """Makes the digest that a pack has of its source."""
+    made = hasher()
+    with path.open("rb", buffering=0) as file, mmap.mmap(-1, ZSTD_BYTES) as pages, memoryview(pages) as view:
+        while count := file.readinto(view):
+            made.update(view[:count])
 
 
 def read_directly(path: Path, threads: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from wan22_inference.engine.loading.lane_memory import make_lane_memory
 from wan22_inference.engine.loading.loader import MAX_LANES, Loaded, MakeDecoder
 from wan22_inference.engine.loading.plan import Batch, Plan
 from wan22_inference.engine.loading.planes import Merge, Part
-from wan22_inference.engine.loading.sources import open_source
+from wan22_inference.engine.loading.sources import Source, open_source
 from wan22_inference.engine.loading.spent import ON_DEVICE, Step
 from wan22_inference.engine.loading.streams import Stream
 
@@ -45,10 +45,9 @@ def spent(loaded: Loaded) -> Iterator[Row]:
 def alone(packed: Path, device: torch.device, make_decoder: MakeDecoder, merge: Merge) -> Iterator[Row]:
     """A row a stage in bytes of the model a second, as if it were the only one; P8 is at most the least of them."""
     lanes = [_Bench(device, make_decoder, merge) for _ in range(lanes_count())]
-    source, places = open_source(packed, packed.name), dict[str, Tensor]()
+    source = open_source(packed, packed.name)
     with source.reader:
-        for tensor in source.header.tensors:
-            places[tensor.name] = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype], device=device)
+        places = _places(source, device)
         plan = Plan([source], lambda name, _: places[name], BATCH_BYTES)
         batches = list(plan.batches())
         size = sum(piece.extent.length for batch in batches for piece in batch.pieces)
@@ -60,6 +59,7 @@ def alone(packed: Path, device: torch.device, make_decoder: MakeDecoder, merge: 
             return Row(id=None, what=f"{what} alone, bytes of the model", value=value, unit="GB/s")
 
         some = f"{len(lanes)} lanes"
+        yield row("taking memory for the tensors of the device", rate(lambda: _places(source, device)))
         yield row(f"reading out of the page cache by {some}", rate(lambda: _share(lanes, batches, _Bench.read)))
         first, stored = batches[0].size, sum(batch.size for batch in batches)
         copies = stored // first
@@ -78,6 +78,15 @@ def alone(packed: Path, device: torch.device, make_decoder: MakeDecoder, merge: 
         yield row("decoding by one lane", repeat(lanes[:1], _Bench.decode_again))
         yield row(f"decoding by {some}", repeat(lanes, _Bench.decode_again))
         yield row("merging by one lane", repeat(lanes[:1], _Bench.merge_again))
+
+
+def _places(source: Source, device: torch.device) -> Mapping[str, Tensor]:
+    """New tensors on a new stream, as a load takes them: what another stream has had is not used again for it."""
+    with Stream(device):
+        return {
+            tensor.name: torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype], device=device)
+            for tensor in source.header.tensors
+        }
 
 
 def _share(lanes: Sequence[_Bench], batches: Sequence[Batch], work: Callable[[_Bench, Batch], object]) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
+from wan22.pack import writer
 from wan22.pack.hashing import digest_of
 from wan22.pack.layout import ALIGNMENT, EXTENT_BYTES, Codec
 from wan22.pack.malformed import MalformedFile
+from wan22.pack.ordered import AHEAD
 from wan22.pack.reader import PackedFile, unpack_file
 from wan22.pack.writer import pack_file
 
@@ -47,6 +50,26 @@ def test_weights_take_at_most_69_hundredths_and_noise_no_more_than_itself(tmp_pa
 
 def test_equal_files_have_equal_packs(tmp_path: Path) -> None:
     assert packed(tmp_path, mixed()).read_bytes() == packed(tmp_path, mixed()).read_bytes()
+
+
+def test_many_cores_make_the_same_pack_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms: list[object] = []
+
+    class Counted(writer._Room):
+        def __init__(self) -> None:
+            super().__init__()
+            rooms.append(self)
+
+    monkeypatch.setattr(writer, "EXTENT_BYTES", 64 << 10)
+    monkeypatch.setattr(writer, "_Room", Counted)
+    content = safetensors({"w": ("BF16", bf16(100 * 32 << 10))})
+    on_few = packed(tmp_path, content).read_bytes()
+    rooms.clear()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(128)))
+    assert packed(tmp_path, content).read_bytes() == on_few
+    assert 1 <= len(rooms) <= writer.MOST_THREADS + AHEAD + writer.WRITES + 1
+    unpack_file(tmp_path / "w.safetensors.pack", tmp_path / "back", lambda _: None)
+    assert (tmp_path / "back").read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +15,11 @@ AHEAD = 2
 """Results that may wait beside those being made."""
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """Yields `function` of each item, made by a thread a core; at most that many and AHEAD are held at once."""
-    threads = len(os.sched_getaffinity(0))
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], most_threads: int | None = None
+) -> Generator[Result, None, None]:
+    """Yields `function` of each item, made by a thread a core; at most so many and AHEAD are held at once."""
+    threads = min(most_threads or sys.maxsize, len(os.sched_getaffinity(0)))
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="pack") as pool:
         try:

@@ -19,8 +19,8 @@ from wan22.pack.malformed import MalformedFile
 
 FRAME_BYTES = 128 << 10
 """One block of zstd, with a Huffman table of its own."""
-AT_ONCE = 4
-"""Frames whose words are taken apart at once: they stay in the processor's cache, and take a quarter of the calls."""
+AT_ONCE = 8
+"""Frames whose words are taken apart at once: they stay in the processor's cache, and take an eighth of the calls."""
 _TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
