@@ -11,8 +11,20 @@ from typing import Any
 import pytest
 import torch
 
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 ROW_FIELDS = ("id", "what", "value", "unit", "goal", "peer", "floor", "error", "peak_bytes")
 """Of a benchmark's row; what a test does not measure is null."""
+
+
+def pytest_configure() -> None:
+    """Ends the run where packages are missing, and names them all: else each file would fail at its first import."""
+    lines = REQUIREMENTS.read_text().splitlines()
+    missing = [name for name in lines if name and not name.startswith("#") and _version(name) is None]
+    if missing:
+        raise pytest.UsageError(
+            f"tests/gpu need packages that are not installed: {', '.join(missing)}. "
+            f"Install all that they need: pip install --constraint constraints.txt -r {REQUIREMENTS}"
+        )
 
 
 @pytest.fixture(scope="session")
