@@ -104,6 +104,7 @@ def test_each_stage_of_decoding_on_a_device_is_measured_alone(tmp_path: Path) ->
         "reading, copying and the host's work",
         "decoding",
         "decoding",
+        f"decoding the batches of {stages.lanes_count()} lanes in one call",
         "merging",
     ]
     assert all(row.value is not None and 0 < row.value < math.inf for row in rows)

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from wan22_inference.engine.loading.spent import ON_DEVICE, Step
 from wan22_inference.engine.loading.streams import Stream
 
 TIMES = 3
+Result = TypeVar("Result")
 
 
 def lanes_count() -> int:
@@ -71,13 +74,33 @@ def alone(packed: Path, device: torch.device, make_decoder: MakeDecoder, merge: 
         decoded = sum(piece.extent.length for piece in batches[0].pieces)
         rounds = max(1, size // decoded // len(lanes))
 
-        def repeat(use: Sequence[_Bench], work: Callable[[_Bench], object]) -> float:
-            times = rounds * len(lanes) // len(use)
-            return rate(lambda: [work(lane) for _ in range(times) for lane in use], times * len(use) * decoded / size)
+        def repeat(use: Sequence[_Bench], work: Callable[[_Bench], object], batches_each: int = 1) -> float:
+            times = max(1, rounds * len(lanes) // len(use) // batches_each)
+            part = times * len(use) * batches_each * decoded / size
+            return rate(lambda: [work(lane) for _ in range(times) for lane in use], part)
 
         yield row("decoding by one lane", repeat(lanes[:1], _Bench.decode_again))
         yield row(f"decoding by {some}", repeat(lanes, _Bench.decode_again))
+        together = lanes[0].run(lambda: _together([lane.decoder for lane in lanes], make_decoder()))
+        of_all = repeat(lanes[:1], lambda lane: lane.run(together), len(lanes))
+        yield row(f"decoding the batches of {some} in one call", of_all)
         yield row("merging by one lane", repeat(lanes[:1], _Bench.merge_again))
+
+
+def _together(repeated: Sequence[_Repeated], decoder: FrameDecoder) -> Callable[[], Tensor]:
+    """Decodes what several lanes have decoded in one call, on the current stream as this one."""
+    stored = torch.cat([one.stored for one in repeated])
+    target = torch.cat([one.target for one in repeated])
+    frames = [one.frames for one in repeated]
+    shift, further = len(repeated[0].stored), len(repeated[0].target)
+    joined = Frames(
+        np.concatenate([part.begins + number * shift for number, part in enumerate(frames)]),
+        np.concatenate([part.sizes for part in frames]),
+        np.concatenate([part.targets + number * further for number, part in enumerate(frames)]),
+        np.concatenate([part.lengths for part in frames]),
+    )
+    upload = _once(lambda numbers: torch.from_numpy(numbers).to(stored.device))
+    return lambda: decoder.decode(stored, joined, target, upload)
 
 
 def _places(source: Source, device: torch.device) -> Mapping[str, Tensor]:
@@ -113,10 +136,10 @@ class _Bench:
         self._memory = make_lane_memory(LANE_BYTES, pinned=device.type == "cuda")
         self._view = self._memory[:BATCH_BYTES].numpy().data
         self._stream = Stream(device)
-        self._decoder, self._merge, self._device = _Repeated(make_decoder()), merge, device
+        self.decoder, self._merge = _Repeated(make_decoder()), merge
         self._merges: list[Callable[[], object]] = []
         self._stored = torch.empty(BATCH_BYTES, dtype=torch.uint8, device=device)
-        self.lane = DeviceLane(self._memory, self._stream, device, self._decoder, self._keep_merge)
+        self.lane = DeviceLane(self._memory, self._stream, device, self.decoder, self._keep_merge)
         nothing = _Nothing(device)
         self._undecoded = DeviceLane(self._memory, self._stream, device, nothing, nothing.merge)
 
@@ -136,8 +159,12 @@ class _Bench:
 
     def decode_again(self) -> None:
         """The frames of the batch that was loaded."""
+        self.run(self.decoder.repeat)
+
+    def run(self, work: Callable[[], Result]) -> Result:
+        """On the lane's stream."""
         with self._stream:
-            self._decoder.repeat()
+            return work()
 
     def merge_again(self) -> None:
         """The words of the batch that was loaded."""
@@ -154,15 +181,22 @@ class _Bench:
 class _Repeated:
     """A decoder that can do its last call again."""
 
+    stored: Tensor
+    frames: Frames
+    target: Tensor
+
     def __init__(self, decoder: FrameDecoder) -> None:
         self._decoder = decoder
-        self.repeat: Callable[[], object] = lambda: None
+        self._upload: Upload = torch.from_numpy
 
     def decode(self, stored: Tensor, frames: Frames, target: Tensor, upload: Upload) -> Tensor:
         """See FrameDecoder."""
-        kept = _once(upload)
-        self.repeat = lambda: self._decoder.decode(stored, frames, target, kept)
-        return self._decoder.decode(stored, frames, target, kept)
+        self.stored, self.frames, self.target, self._upload = stored, frames, target, _once(upload)
+        return self.repeat()
+
+    def repeat(self) -> Tensor:
+        """The last call."""
+        return self._decoder.decode(self.stored, self.frames, self.target, self._upload)
 
 
 class _Nothing:
