@@ -36,7 +36,12 @@ def lanes_count() -> int:
 
 
 def spent(loaded: Loaded) -> Iterator[Row]:
-    """A row a step that a load's lanes spent time on, in seconds a lane: those of its thread add up to the load's."""
+    """A row a step that a load's lanes spent time on, in seconds a lane: those of its thread add up to the load's.
+
+    First the share that the page cache did not have after all.
+    """
+    share = loaded.direct_bytes / loaded.stored_bytes
+    yield Row(id=None, what="the share of that load's bytes that the page cache had not", value=share, unit="1")
     lanes = lanes_count()
     for step in Step:
         if step in loaded.spent:
