@@ -51,7 +51,7 @@ def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFi
     spent = [row for row in rows if row["what"].startswith("of that load's ")]
     assert [row["what"].split(": ")[1].split(",")[0] for row in spent] == [
         "making the lane and its memory",
-        "taking the next batch",
+        "waiting for the next batch and the memory of its tensors",
         "reading",
         "digests",
         "tables and launches",

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from wan22_inference.engine.loading.lane_memory import make_lane_memory
 from wan22_inference.engine.loading.nvcomp import find_decoder
 from wan22_inference.engine.loading.plan import Batch, Place, Plan
 from wan22_inference.engine.loading.planes import merge_for
+from wan22_inference.engine.loading.shared_batches import SharedBatches
 from wan22_inference.engine.loading.sources import Source, open_source
 from wan22_inference.engine.loading.spent import Clock, Step
 from wan22_inference.engine.loading.streams import Stream
@@ -96,7 +97,7 @@ class WeightLoader:
         places.follow_computing()  # memory that a computation gave back may still be in its use
         plan = Plan(sources, place, host_lane.BATCH_BYTES if make_decoder is None else device_lane.BATCH_BYTES)
         before = self.loaded.stored_bytes
-        self._run(_Shared(plan.batches(), places), device, make_decoder)
+        self._run(SharedBatches(plan.batches(), places), device, make_decoder)
         with places:
             for slot in plan.slots:
                 slot.finish()
@@ -131,7 +132,7 @@ class WeightLoader:
                 self._lanes[key] = DeviceLane(memory, stream, device, make_decoder(), merge_for(device))
         return self._lanes[key]
 
-    def _run(self, batches: _Shared, device: torch.device, make_decoder: MakeDecoder | None) -> None:
+    def _run(self, batches: SharedBatches, device: torch.device, make_decoder: MakeDecoder | None) -> None:
         def work(number: int) -> None:
             try:
                 self._work(batches, lambda: self._lane(device, make_decoder, number))
@@ -139,12 +140,13 @@ class WeightLoader:
                 batches.close()
                 raise
 
-        with ThreadPoolExecutor(self._lanes_count, "load") as pool:
-            futures = [pool.submit(work, number) for number in range(self._lanes_count)]
+        with ThreadPoolExecutor(1 + self._lanes_count, "load") as pool:
+            futures = [pool.submit(batches.make)]
+            futures += [pool.submit(work, number) for number in range(self._lanes_count)]
         for future in futures:
             future.result()
 
-    def _work(self, batches: _Shared, make_lane: Callable[[], Lane]) -> None:
+    def _work(self, batches: SharedBatches, make_lane: Callable[[], Lane]) -> None:
         """What one thread does; it has a lane only if there is a batch for it."""
         clock, lane = Clock(), None
         for batch in batches:
@@ -168,25 +170,3 @@ class WeightLoader:
             if isinstance(lane, DeviceLane) and not direct_bytes:
                 self._unverified += [(batch.source, piece.extent) for piece in batch.pieces]
             self._on_bytes(batch.stored_bytes)
-
-
-class _Shared:
-    """Batches that several threads take, each once; they are made on a stream of their own."""
-
-    def __init__(self, batches: Iterator[Batch], places: Stream) -> None:
-        self._lock = threading.Lock()
-        self._left = batches
-        self.places = places
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            with self._lock, self.places:
-                batch = next(self._left, None)
-            if batch is None:
-                return
-            yield batch
-
-    def close(self) -> None:
-        """There are no more."""
-        with self._lock:
-            self._left = iter(())

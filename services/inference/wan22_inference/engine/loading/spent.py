@@ -11,7 +11,7 @@ class Step(StrEnum):
     """What a lane's time is spent on; a benchmark's rows are named so."""
 
     MAKING = "making the lane and its memory"
-    TAKING = "taking the next batch, placing its tensors"
+    TAKING = "waiting for the next batch and the memory of its tensors"
     READING = "reading"
     CHECKING = "digests"
     PREPARING = "tables and launches"
