@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 VARIANT = "t2v-a14b-tiny"
-PROMPT = "A cat on a surfboard, at sunset"
+PROMPT = "A red circle moves right"
+SEED = "1"
 WAN22 = Path(sys.executable).parent / "wan22"
 
 
@@ -27,8 +28,8 @@ def main() -> int:
     try:
         if not _ready(up):
             return up.wait() or 1
-        command = ["generate", PROMPT, "-o", str(output)]
-        sys.stdout.write(f'$ wan22 generate "{PROMPT}" -o {output.name}\n')
+        command = ["generate", PROMPT, "--seed", SEED, "-o", str(output)]
+        sys.stdout.write(f'$ wan22 generate "{PROMPT}" --seed {SEED} -o {output.name}\n')
         sys.stdout.flush()
         code = subprocess.run([WAN22, *command], env=environment, check=False).returncode
     finally:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from wan22_testing.shapes.judge import Judge, Reading, truth
 from wan22_testing.shapes.world import Scene, random_scene, render
-from wan22_testing.trained import JUDGE
+from wan22_testing.trained_parts import JUDGE
 
 
 def train(run: Run) -> None:

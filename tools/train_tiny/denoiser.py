@@ -25,15 +25,15 @@ from wan22_testing.shapes.captions import caption, plain_caption
 from wan22_testing.shapes.judge import Judge
 from wan22_testing.shapes.world import Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
-from wan22_testing.trained import JUDGE
+from wan22_testing.trained_parts import JUDGE
 
 HEAD = 32
 SKEW = 3.0
 """Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
 COMPILED_SECONDS = 300
 """Compiling takes a minute, and makes steps more than twice as quick."""
-SIDES = ((64, 256, 16_384), (128, 96, 8_192))
-"""Sides of the clips, clips a step, and clips to learn from at a time."""
+SIDES = ((128, 96, 8_192), (64, 256, 16_384), (128, 96, 8_192))
+"""Sides of the clips, clips a step, and clips to learn from at a time; by turns."""
 PROMPTED = 8
 """Of ten steps, those that hear their prompts: guidance needs to know what a DiT makes of none."""
 LAST_IMAGE, FIRST_IMAGE = 0.3, 0.5
@@ -201,12 +201,13 @@ def train(run: Run, variant: str, number: int) -> None:
             say_right(family, lambda x, given: follow(stored, family, x, given, sigmas))
 
     pools = [
-        Pool(partial(family.examples, side), run.clips(clips), run.batch(batch), new=64, every=32)
+        Pool(partial(family.examples, side), run.clips(clips), run.batch(batch), new=64, every=96)
         for side, batch, clips in SIDES
     ]
     run.say("clips are encoded")
     heard = [(pool, prompted) for pool in pools]
-    run.fit([expert], [*heard * (PROMPTED // 2), *((pool, unprompted) for pool in pools)], save)
+    matrices = [one for one in expert.blocks.parameters() if one.ndim == 2]
+    run.fit([expert], [*heard * (PROMPTED // 2), *((pool, unprompted) for pool in pools)], save, matrices=matrices)
 
 
 Make = Callable[[Tensor, Examples], Tensor]

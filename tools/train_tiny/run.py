@@ -2,6 +2,8 @@
 
 Tiny models keep a GPU waiting for the host, which has to name thousands of kernels a step. So each kind of step is
 recorded once as a CUDA graph, on tensors that stay where they are, and then only played.
+
+Several GPUs train one model by averaging it now and then: each takes steps of its own, on clips of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tools.muon import Muon
+from tools.together import Together, join
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -78,6 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def start(stage: str, given: argparse.Namespace) -> Run:
     """A stage's run, as the command line has it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    join(device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     return Run(stage, given.out, device, given.seconds, given.batch, given.clips)
 
@@ -95,7 +100,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        self.rng = random.Random(self.stage)  # noqa: S311  # scenes, not secrets
+        self._together = Together(self.device)
+        self.rng = random.Random(f"{self.stage}{self._together.rank or ''}")  # noqa: S311  # scenes, not secrets
         torch.manual_seed(self.rng.getrandbits(32))
         self.generator = torch.Generator(self.device).manual_seed(self.rng.getrandbits(32))
         self._deadline = time.monotonic() + self.seconds
@@ -109,9 +115,10 @@ class Run:
         return self.clip_count or usual
 
     def say(self, text: str) -> None:
-        """Prints a line at once."""
-        sys.stdout.write(f"{self.stage}: {text}\n")
-        sys.stdout.flush()
+        """Prints a line at once, for all processes of the stage."""
+        if self._together.rank == 0:
+            sys.stdout.write(f"{self.stage}: {text}\n")
+            sys.stdout.flush()
 
     def fit(
         self,
@@ -121,34 +128,41 @@ class Run:
         *,
         rate: float = 2e-3,
         graphs: bool = True,
+        matrices: Sequence[nn.Parameter] = (),
     ) -> None:
-        """Trains modules until the time is over, and saves their averages.
+        """Trains modules until the time is over, and saves their averages; `matrices` of theirs by Muon.
 
         The kinds of steps, each a pool and the loss of one of its batches, take turns. The learning rate rises to its
         peak in the first hundredth of the time and falls to nothing along a cosine.
         """
         parameters = [one for module in modules for one in module.parameters() if one.requires_grad]
+        others = [one for one in parameters if all(one is not matrix for matrix in matrices)]
         graphs = graphs and self.device.type == "cuda"
         learning = torch.zeros((), device=self.device)
+        muon = Muon(matrices, learning)
         optimizer = torch.optim.AdamW(
-            parameters, lr=learning, betas=(0.9, 0.99), weight_decay=0.01, fused=True, capturable=graphs
+            others, lr=learning, betas=(0.9, 0.99), weight_decay=0.01, fused=True, capturable=graphs
         )
 
         def learn(loss: Callable[..., Tensor], batch: tuple[Tensor, ...]) -> Tensor:
-            optimizer.zero_grad(set_to_none=True)
+            for parameter in parameters:
+                parameter.grad = None
             value = loss(*batch)
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
+            muon.step()
             return value.detach()
 
+        self._together.begin(parameters)
         prepare = recorded if graphs else lambda learn, pool, loss: lambda: learn(loss, pool.batch())
         each = {kind: prepare(learn, *kind) for kind in dict.fromkeys(kinds)}
         self.say(f"{len(each)} kinds of steps")
         averages = [AveragedModel(module, multi_avg_fn=remember) for module in modules]
         begin = saved = said = time.monotonic()
         for step in count():
-            if (passed := (time.monotonic() - begin) / max(1.0, self._deadline - begin)) >= 1:
+            passed = (time.monotonic() - begin) / max(1.0, self._deadline - begin)
+            if step % AVERAGE_EVERY == 0 and (passed := self._together.mean(parameters, passed)) >= 1:
                 break
             learning.fill_(rate * min(1.0, passed * 100) * 0.5 * (1 + math.cos(math.pi * passed)))
             value = each[kinds[step % len(kinds)]]()
@@ -159,10 +173,14 @@ class Run:
                 self.say(f"step {step}, {passed:.0%} of the time, loss {value.item():.5f}")
                 said = time.monotonic()
             if time.monotonic() - saved > SAVE_SECONDS:
-                save([average.module for average in averages])
+                self._save(save, averages)
                 saved = time.monotonic()
-        save([average.module for average in averages])
+        self._save(save, averages)
         self.say(f"done, {self.out}")
+
+    def _save(self, save: Callable[[Sequence[Any]], None], averages: Sequence[AveragedModel]) -> None:
+        if self._together.rank == 0:
+            save([average.module for average in averages])
 
 
 Learn = Callable[[Callable[..., Tensor], tuple[Tensor, ...]], Tensor]
@@ -178,7 +196,7 @@ def recorded(learn: Learn, pool: Pool, loss: Callable[..., Tensor]) -> Callable[
             learn(loss, batch)
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL looks at its events from another thread
         value = learn(loss, batch)
 
     def play() -> Tensor:
