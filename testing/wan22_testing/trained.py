@@ -1,4 +1,4 @@
-"""The trained tiny family: its weights part by part, and models made of them; docs/tiny-models.md tells of them.
+"""Models made of the trained tiny family's parts; docs/tiny-models.md tells of them.
 
 `python -m wan22_testing.trained OUT VARIANT...` writes one folder a variant, ready for `wan22 models import`.
 """
@@ -15,10 +15,7 @@ from tempfile import TemporaryDirectory
 from wan22.variants import VARIANTS
 from wan22_testing import tiny_models
 from wan22_testing.tiny_models import TINY_VARIANTS, write_frame
-
-FOLDER = Path(__file__).parent / "weights"
-JUDGE = FOLDER / "judge.safetensors"
-VAE_21, VAE_22 = FOLDER / "vae21", FOLDER / "vae22"
+from wan22_testing.trained_parts import FOLDER, VAE_21, VAE_22
 
 
 def make(variant_name: str, folder: Path, parts: Path = FOLDER) -> None:

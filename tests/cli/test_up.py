@@ -138,7 +138,14 @@ async def test_a_tiny_variant_is_served_from_an_empty_folder_and_survives_kill_9
         assert (tmp_path / "two.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
 
         models = (await running.command("models", "list", "--json")).json_lines()
-        assert [model["name"] for model in models] == [f"models/wan2.2-{TINY}"]
+        adapters = [f"{TINY}-turbo-high", f"{TINY}-turbo-low"]
+        assert [model["name"] for model in models] == [f"models/{name}" for name in (*adapters, f"wan2.2-{TINY}")]
+        loras = [flag for name in adapters for flag in ("--lora", name)]
+        turbo = await running.command(
+            "generate", "a red circle", "--profile", "turbo", *loras, "-o", "turbo.mp4", "--json"
+        )
+        assert turbo.exit_code == 0, turbo.err
+        assert turbo.json()["parameters"]["num_inference_steps"] == 4
 
         pids = [process.pid for process in running.running().processes]
         stopped = await running.stop(signal.SIGINT)

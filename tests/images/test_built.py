@@ -39,6 +39,7 @@ def test_an_image_runs_as_user_65532_and_keeps_nothing_of_its_making(built: Buil
     paths = {file.name for file in built.files}
     assert "opt/wan22/bin/wan22" in paths
     assert [path for path in paths if "/site-packages/pip/" in path or path.startswith(("root/.cache", "build"))] == []
+    assert [path for path in paths if "/wan22_testing/weights" in path] == []
     assert [path for path in paths if path.startswith(("var/lib/apt/lists/", "run/secrets/"))] == []
     assert [path for path in paths if path.startswith("usr/bin/") and Path(path).name in COMPILERS] == []
 

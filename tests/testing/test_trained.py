@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wan22_testing.shapes.judge import Judge, Reading
 from wan22_testing.shapes.world import Group, Scene, random_scene, render
-from wan22_testing.trained import JUDGE, VAE_21
+from wan22_testing.trained_parts import JUDGE, VAE_21
 
 COUNT = 48
 

@@ -19,7 +19,8 @@ from wan22_bench.quality.shooting import Shooting
 from wan22_bench.quality.studio import Sampling
 from wan22_bench.report import Report, Row, versions_of
 from wan22_inference.engine.devices import choose_device, compute_dtype
-from wan22_testing.trained import FOLDER, whole
+from wan22_testing.trained import whole
+from wan22_testing.trained_parts import FOLDER
 
 VERSIONS = ("torch", "triton", "transformers")
 PROMPTS, CLIPS = 200, 1000

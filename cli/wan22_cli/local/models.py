@@ -16,6 +16,7 @@ from wan22_cli import packing
 from wan22_cli.local.child_process import bound_command
 from wan22_cli.local.plan import Plan
 from wan22_cli.local.screen import Screen
+from wan22_testing.trained_parts import turbo_adapters
 
 LOOK_SECONDS = 2.0
 """How often the registry is asked for a model that a person is to import."""
@@ -44,7 +45,10 @@ class Models:
             return None
 
     async def make(self, variant: str) -> str | None:
-        """Makes and pushes a tiny variant's model; of another variant says how to import it and returns None."""
+        """Makes and pushes a tiny variant's model, and its adapters of profile `turbo`.
+
+        Of another variant says how to import it and returns None.
+        """
         if not VARIANTS[variant].small:
             command = f"wan22 models import DIR --variant {variant} --registry {self._plan.registry_target}"
             text = f"{variant}: the registry has no {model_of(variant)}. Import it from a folder as diffusers has it:"
@@ -61,6 +65,7 @@ class Models:
                 tags=["latest"],
                 packer=packing.packer(self._plan.home.packing, variant),
             )
+            await self._push_turbo(variant)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
         return version.name
@@ -72,6 +77,11 @@ class Models:
             if version is not None:
                 return version
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _push_turbo(self, variant: str) -> None:
+        for model, files in turbo_adapters(variant).items():
+            adapter = await self._client.push(files, model=model, variant=variant, tags=["latest"])
+            await self._client.approve_adapter(adapter.name)
 
     async def _run_trained(self, folder: Path, variant: str) -> None:
         """Runs as a process of its own: torch stays out of this one."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 
 from wan22.errors import FailedPrecondition, Wan22Error
+from wan22.variants import VARIANTS
 from wan22_cli.home import Running, RunningProcess
 from wan22_cli.local.models import Models
 from wan22_cli.local.plan import DRAIN_SECONDS, Plan
@@ -70,7 +71,8 @@ class Stack:
         http = self._plan.http_address
         lines = ["", f"wan22 is up at {self._plan.endpoint}, HTTP at {http}; state and logs are in {home}."]
         lines += [f"  {served.variant}: {served.state}" for served in self._variants]
-        lines += ["", f'Next:   wan22 generate "A cat on a surfboard" -o cat.mp4 --variant {example}{image}']
+        known = "A red circle moves right" if VARIANTS[example].small else "A cat on a surfboard"
+        lines += ["", f'Next:   wan22 generate "{known}" -o video.mp4 --variant {example}{image}']
         lines += ["Ctrl-C stops everything; what is queued is kept."]
         states = {served.variant: served.state for served in self._variants}
         facts = {"endpoint": self._plan.endpoint, "http": http, "home": str(home), "variants": states}

@@ -134,14 +134,16 @@ _TI2V = Variant(
 )
 
 
-def _tiny(variant: Variant, *, dim: int, num_layers: int, ffn_dim: int, latent_channels: int = 16) -> Variant:
+def _tiny(
+    variant: Variant, *, dim: int, num_layers: int, ffn_dim: int, latent_channels: int = 16, guidance: float = 2.0
+) -> Variant:
     """The same architecture and rules, small enough for a CPU; with the sizes of the trained family."""
     tiny = replace(
         variant,
         name=f"{variant.name}-tiny",
         num_inference_steps=20,
-        guidance_scale_high=2.0,
-        guidance_scale_low=None if variant.guidance_scale_low is None else 2.0,
+        guidance_scale_high=guidance,
+        guidance_scale_low=None if variant.guidance_scale_low is None else guidance,
         flow_shift=3.0,
         fps=8,
         num_frames=17,
@@ -153,9 +155,9 @@ def _tiny(variant: Variant, *, dim: int, num_layers: int, ffn_dim: int, latent_c
 
 
 _TINY = (
-    _tiny(_T2V, dim=160, num_layers=4, ffn_dim=192),
-    _tiny(_I2V, dim=128, num_layers=3, ffn_dim=256),
-    _tiny(_TI2V, dim=192, num_layers=4, ffn_dim=384, latent_channels=32),
+    _tiny(_T2V, dim=160, num_layers=5, ffn_dim=192),
+    _tiny(_I2V, dim=128, num_layers=3, ffn_dim=160, guidance=1.5),
+    _tiny(_TI2V, dim=192, num_layers=4, ffn_dim=256, latent_channels=32),
 )
 VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in (_T2V, _I2V, _TI2V, *_TINY)}
 
