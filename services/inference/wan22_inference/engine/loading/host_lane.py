@@ -54,7 +54,7 @@ class HostLane:
                         data = self._decoded[: extent.length].copy_(data)
                 for segment in piece.segments:
                     segment.slot.put(segment.at, data[segment.begin : segment.begin + segment.length])
-                self.clock.lap(Step.PREPARING)
+                self.clock.lap(Step.PUTTING)
             self.stream.synchronize()
             self.clock.lap(Step.WAITING)
         return direct

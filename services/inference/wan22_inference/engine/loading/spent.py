@@ -17,9 +17,10 @@ class Step(StrEnum):
     PREPARING = "tables and launches"
     WAITING = "waiting for the device"
     HOST_DECODING = "decoding on the host"
+    PUTTING = "putting what the host decoded into tensors"
     COPYING = "copying"
     DECODING = "decoding"
-    MERGING = "merging and putting"
+    MERGING = "merging into tensors"
 
 
 ON_DEVICE = frozenset({Step.COPYING, Step.DECODING, Step.MERGING})
