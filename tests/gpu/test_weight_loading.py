@@ -12,10 +12,13 @@ from torch import Tensor
 
 from wan22.errors import DataLoss
 from wan22.pack.writer import pack_file
+from wan22_bench.registry import stages
+from wan22_bench.registry.model_weights import make_weights, remember, write_weights
 from wan22_inference.engine.loading import loader as loaders
 from wan22_inference.engine.loading.loader import WeightLoader
-from wan22_inference.engine.loading.nvcomp import find_nvcomp
+from wan22_inference.engine.loading.nvcomp import find_decoder, find_nvcomp
 from wan22_inference.engine.loading.planes import Part, merge_by_kernel, merge_plainly
+from wan22_inference.engine.loading.spent import ON_DEVICE
 from wan22_testing.damaged_pack import damage_plane
 
 pytestmark = pytest.mark.gpu
@@ -120,6 +123,29 @@ def count_other_bytes(found: dict[str, Tensor], tensors: dict[str, Tensor]) -> i
         int((found[name].cpu().flatten().view(torch.uint8) != tensor.flatten().view(torch.uint8)).sum())
         for name, tensor in tensors.items()
     )
+
+
+def test_a_load_tells_what_the_device_took(packed: Path, tensors: dict[str, Tensor], cuda: torch.device) -> None:
+    if find_nvcomp() is None:
+        pytest.skip("nvCOMP is not installed")
+    packed.read_bytes()
+    found = {name: torch.empty_like(tensor, device=cuda) for name, tensor in tensors.items()}
+    with WeightLoader(lambda _: None) as loader:
+        loader.load([(packed.name, packed)], cuda, lambda name, _: found[name])
+    of_device = {step: loader.loaded.spent[step] for step in ON_DEVICE}
+    assert min(of_device.values()) > 0
+    assert sum(of_device.values()) < stages.lanes_count() * loader.loaded.seconds
+
+
+def test_each_stage_of_a_load_is_measured_alone(cuda: torch.device, tmp_path: Path) -> None:
+    if (make_decoder := find_decoder(cuda)) is None:
+        pytest.skip("nvCOMP is not installed")
+    write_weights(make_weights(100_000_000, cuda), tmp_path / "w.safetensors")
+    pack_file(tmp_path / "w.safetensors", tmp_path / "w.safetensors.pack", lambda _: None)
+    remember(tmp_path / "w.safetensors.pack")
+    rows = list(stages.alone(tmp_path / "w.safetensors.pack", cuda, make_decoder, merge_by_kernel))
+    assert len(rows) == 8
+    assert all(row.value is not None and row.value > 0 for row in rows)
 
 
 @pytest.mark.parametrize("word", [1, 2, 4])
