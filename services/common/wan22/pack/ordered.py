@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,13 +12,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 2
 """Results that may wait beside those being made."""
+MOST_THREADS = 16
+"""They pack and unpack what a disk of 4 GB/s takes. Each more costs an extent's fresh memory, which takes a core longer
+than to pack as much, and waits with the others for Python's lock."""
 
 
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], most_threads: int | None = None
+    function: Callable[[Item], Result], items: Iterable[Item], most_threads: int = MOST_THREADS
 ) -> Generator[Result, None, None]:
-    """Yields `function` of each item, made by a thread a core; at most so many and AHEAD are held at once."""
-    threads = min(most_threads or sys.maxsize, len(os.sched_getaffinity(0)))
+    """Yields `function` of each item, made by a thread a core, up to `most_threads`; as many and AHEAD are held."""
+    threads = min(most_threads, len(os.sched_getaffinity(0)))
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="pack") as pool:
         try:

@@ -58,7 +58,7 @@ class PackedFile:
         return decode_extent(extent, stored)
 
     def decode_all(self) -> Generator[tuple[Extent, bytes | memoryview], None, None]:
-        """Every extent in order, decoded by a thread a core; few are in memory at a time. Raises MalformedFile."""
+        """Every extent in order, decoded in threads; few are in memory at a time. Raises MalformedFile."""
 
         def decode(extent: Extent) -> tuple[Extent, bytes | memoryview]:
             return extent, self.decode(extent)

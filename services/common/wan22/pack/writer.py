@@ -26,9 +26,6 @@ LEAST_GAIN = 1 / 32
 """What compression must save to be worth decoding."""
 WRITES = 2
 """At once: a disk is seldom at its full speed with one."""
-MOST_THREADS = 16
-"""They keep up with a disk that takes 4 GB/s. Each more costs 16 MiB of fresh memory, which takes a core longer than to
-pack as much, and waits with the others for Python's lock."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class _Packed:
 def pack_file(source: Path, target: Path, on_bytes: Callable[[int], object], choose: Choice = keep) -> Layout:
     """Writes the pack of a safetensors file; `on_bytes` hears how many bytes of the source have been packed so far.
 
-    Tensors are packed in the form that `choose` says, by a thread a core, at most MOST_THREADS. Holds an extent or two
-    a thread in memory. Not durable, and half-written where it raises: MalformedFile for a source that is no safetensors
+    Tensors are packed in the form that `choose` says, in threads (`wan22.pack.ordered`). Holds an extent or two a
+    thread in memory. Not durable, and half-written where it raises: MalformedFile for a source that is no safetensors
     file or changes meanwhile, or what `on_bytes` raises.
     """
     with source.open("rb") as file, PageWriter(target) as out, ThreadPoolExecutor(WRITES, "pack-write") as writers:
@@ -125,8 +122,8 @@ def _pack_all(converted: Converted, pieces: Sequence[_Piece], free: list[_Room])
             yield piece, free.pop() if free else _Room()
 
     early = [piece for piece in pieces if piece.begin + piece.length <= converted.scales_begin]
-    yield from in_order(pack, with_rooms(early), MOST_THREADS)
-    yield from in_order(pack, with_rooms(pieces[len(early) :]), MOST_THREADS)  # whose scales are known now
+    yield from in_order(pack, with_rooms(early))
+    yield from in_order(pack, with_rooms(pieces[len(early) :]))  # whose scales are known now
 
 
 def _pack(converted: Converted, piece: _Piece, room: _Room) -> _Packed:
