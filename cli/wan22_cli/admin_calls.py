@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from wan22.channels import open_channel
-from wan22.client import tls_from_environment
 from wan22.client_calls import Calls
 from wan22.v1.admin_pb2_grpc import AdminServiceStub
-from wan22_cli import options
+from wan22_cli.gateway_calls import open_calls
 
 if TYPE_CHECKING:
     from wan22.v1.admin_pb2_grpc import AdminServiceAsyncStub  # is in the stub file only
@@ -23,9 +20,7 @@ DEADLINE = 10.0
 @asynccontextmanager
 async def connect(endpoint: str | None) -> AsyncIterator[tuple[AdminServiceAsyncStub, Calls]]:
     """The gateway's AdminService, called with the key of the environment."""
-    target = options.connect(endpoint).endpoint
-    async with open_channel(target, tls_from_environment()) as channel:
-        calls = Calls(target, os.environ.get("WAN22_API_KEY"), first_patience=5.0, patience=60.0)
+    async with open_calls(endpoint) as (channel, calls):
         yield AdminServiceStub(channel), calls
 
 

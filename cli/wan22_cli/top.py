@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Annotated
@@ -12,15 +11,13 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from wan22.channels import open_channel
-from wan22.client import tls_from_environment
-from wan22.client_calls import Calls
 from wan22.errors import DeadlineExceeded, Unavailable
 from wan22.v1 import pool_pb2
 from wan22.v1.inference_pb2 import Worker
 from wan22.v1.pool_pb2 import Pool, PoolWorker
 from wan22.v1.pool_pb2_grpc import PoolServiceStub
 from wan22_cli import failures, options
+from wan22_cli.gateway_calls import open_calls
 from wan22_cli.terminal import file_size, out, print_json, show, table_of, utc_time
 
 STREAM_SECONDS = 60.0
@@ -40,7 +37,7 @@ def top(
     async def command() -> None:
         live = Live(console=out, auto_refresh=False) if out.is_terminal and not (json or once) else None
         with live or nullcontext():
-            async for pools in _states(options.connect(endpoint).endpoint):
+            async for pools in _states(endpoint):
                 if json:
                     for pool in pools:
                         print_json(pool)
@@ -54,12 +51,11 @@ def top(
     failures.run(command())
 
 
-async def _states(target: str) -> AsyncIterator[Sequence[Pool]]:
+async def _states(endpoint: str | None) -> AsyncIterator[Sequence[Pool]]:
     """All pools at each change of one, over as many streams as it takes. Raises Unavailable where nobody answers."""
-    calls = Calls(target, os.environ.get("WAN22_API_KEY"), first_patience=5.0, patience=60.0)
     request = pool_pb2.WatchPoolsRequest()
     request.max_interval.FromSeconds(2)
-    async with open_channel(target, tls_from_environment()) as channel:
+    async with open_calls(endpoint) as (channel, calls):
         watch, patience = PoolServiceStub(channel).WatchPools, calls.patience()
         while True:
             silent = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wan22.channels import open_channel
-from wan22.client import tls_from_environment
 from wan22.client_calls import Calls
 from wan22.v1 import admin_pb2, webhook_pb2
 from wan22.v1.webhook_pb2_grpc import WebhookServiceStub
 from wan22_cli import failures, options
 from wan22_cli.admin_calls import DEADLINE, connect, named
+from wan22_cli.gateway_calls import open_calls
 from wan22_cli.terminal import note, out, print_json, print_table, utc_time
 
 if TYPE_CHECKING:
@@ -37,9 +35,7 @@ class StateName(StrEnum):
 
 @asynccontextmanager
 async def _connect(endpoint: str | None) -> AsyncIterator[tuple[WebhookServiceAsyncStub, Calls]]:
-    target = options.connect(endpoint).endpoint
-    async with open_channel(target, tls_from_environment()) as channel:
-        calls = Calls(target, os.environ.get("WAN22_API_KEY"), first_patience=5.0, patience=60.0)
+    async with open_calls(endpoint) as (channel, calls):
         yield WebhookServiceStub(channel), calls
 
 
