@@ -40,6 +40,9 @@ def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path)
         folder = tmp_path / "turbo" / expert
         assert Adapter.from_json((folder / ADAPTER_FILE).read_bytes()).target_expert == expert
         assert (folder / WEIGHTS_FILE).stat().st_size > 0
+    compare = ["tools.compare_trainings", "t2v-a14b-tiny", str(tmp_path), "--count", "2", "--side", "64"]
+    compared = subprocess.run([sys.executable, "-m", *compare], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "guidance 2: right with one object" in compared.stdout, compared.stderr
 
 
 @pytest.mark.long

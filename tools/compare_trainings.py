@@ -1,0 +1,109 @@
+"""Compares trainings of a tiny variant on scenes that none has seen: which to keep, and which guidance suits it.
+
+`python -m tools.compare_trainings t2v-a14b-tiny DIR...` prints each expert's loss in each folder, which tells more than
+videos read right; then, of the experts with the least loss, the shares read right by guidance scale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+from tools.train_tiny import vae
+from tools.train_tiny.denoiser import Examples, Family, flow_loss, follow, shifted
+from tools.train_tiny.run import Run
+
+from wan22.variants import VARIANTS
+from wan22_bench.quality.examples import held_out_prompts
+from wan22_testing.shapes.judge import Judge
+from wan22_testing.trained_parts import JUDGE
+
+BATCH = 64
+SCALES = (1.0, 1.5, 2.0, 3.0)
+SEED = "held out of trainings"
+
+
+class Comparison:
+    """The folders of one variant, beside each other."""
+
+    def __init__(self, variant: str, folders: Sequence[Path], count: int, side: int) -> None:
+        device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        self._families = {
+            folder: Family(Run("compared", folder, device, 0.0, None, None), variant) for folder in folders
+        }
+        self._first = self._families[folders[0]]
+        run = self._first.run
+        run.rng = random.Random(SEED)  # noqa: S311  # scenes, not secrets
+        self._batches = [self._first.examples(side, min(BATCH, count)) for _ in range(0, count, BATCH)]
+        self._asked = held_out_prompts(count)
+        self._judge = Judge.load(folders[0] / JUDGE.name).to(device)
+        self._side = side
+
+    @torch.no_grad()
+    def losses(self, number: int) -> dict[Path, float]:
+        """Of the experts of this number, over the same clips, noise and sigmas."""
+        found = {}
+        for folder, family in self._families.items():
+            expert = family.expert(number)
+            torch.manual_seed(5)
+            each = [flow_loss(family.variant, expert, family.spans[number], given) for given in self._batches]
+            found[folder] = float(torch.stack(each).mean())
+        return found
+
+    @torch.no_grad()
+    def shares(self, experts: Sequence[WanTransformer3DModel], scale: float) -> tuple[float, float]:
+        """Of prompts with one object and with two, how many are read right."""
+        family = self._first
+        trained, steps = family.variant, family.variant.num_inference_steps
+        family.variant = replace(trained, guidance_scale_high=scale)
+        torch.manual_seed(9)
+        right: list[bool] = []
+        for begin in range(0, len(self._asked), BATCH):
+            asked = self._asked[begin : begin + BATCH]
+            scenes = [example.scene for example in asked]
+            given = self._from_text(family.encoded(scenes, self._side, [example.prompt for example in asked]))
+            noise = torch.randn(given.latents.shape, device=given.latents.device)
+            latents = follow(experts, family, noise, given, shifted(steps, trained.flow_shift))
+            right += self._judge.right(vae.decode(family.vae, latents), scenes)
+        family.variant = trained
+        return sum(right[::2]) / len(right[::2]), sum(right[1::2]) / len(right[1::2])
+
+    def best(self) -> list[WanTransformer3DModel]:
+        """The experts with the least loss, which it prints."""
+        found = []
+        for number, name in enumerate(self._first.names):
+            losses = self.losses(number)
+            for folder, loss in losses.items():
+                sys.stdout.write(f"{name} of {folder}: loss {loss:.5f}\n")
+            found.append(self._families[min(losses, key=losses.__getitem__)].expert(number))
+        return found
+
+    def _from_text(self, given: Examples) -> Examples:
+        """Without first frames, where they may be left out."""
+        return given._replace(image=given.image * 0) if self._first.variant.image == "optional" else given
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.compare_trainings", description=__doc__.partition("\n")[0])
+    parser.add_argument("variant", choices=[name for name, variant in VARIANTS.items() if variant.small])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="of trainings")
+    parser.add_argument("--count", type=int, default=256, help="clips to take the loss of, and prompts; 256 by default")
+    parser.add_argument("--side", type=int, default=128, help="pixels of their width and height; 128 by default")
+    given = parser.parse_args()
+    comparison = Comparison(given.variant, given.folders, given.count, given.side)
+    experts = comparison.best()
+    for scale in SCALES:
+        one, two = comparison.shares(experts, scale)
+        sys.stdout.write(f"guidance {scale:g}: right with one object {one:.3f}, with two {two:.3f}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
