@@ -194,7 +194,8 @@ def train(run: Run, variant: str, number: int) -> None:
         return flow_loss(family.variant, quick, family.spans[number], given._replace(text=text))
 
     def save(averages: Sequence[Any]) -> None:
-        store(WanTransformer3DModel.from_config(expert.config), averages[0], family.folder / family.names[number])
+        sizes = {name: value for name, value in expert.config.items() if name != "_name_or_path"}  # of who trained it
+        store(WanTransformer3DModel.from_config(sizes), averages[0], family.folder / family.names[number])
         if family.there():
             stored = [family.expert(each) for each in range(len(family.names))]
             sigmas = shifted(family.variant.num_inference_steps, family.variant.flow_shift)

@@ -103,6 +103,10 @@ def test_the_family_is_small_and_whole() -> None:
     }
 
 
+def test_no_folder_of_a_training_is_told() -> None:
+    assert [path for path in FOLDER.rglob("*.json") if "_name_or_path" in path.read_text()] == []
+
+
 def test_each_file_of_weights_is_bfloat16() -> None:
     for path in sorted(FOLDER.rglob("*.safetensors")):
         with safe_open(path, "pt") as file:
