@@ -37,8 +37,12 @@ def table(result: dict[str, Any]) -> str:
     for figures in result.get("tables", ()):
         lines += ["", f"{figures['title']}:", "", f"| {' | '.join(figures['columns'])} |"]
         lines.append(f"| {' | '.join('---' for _ in figures['columns'])} |")
-        lines += [f"| {' | '.join(map(str, cells))} |" for cells in figures["rows"]]
+        lines += [f"| {' | '.join(map(_cell, cells))} |" for cells in figures["rows"]]
     return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float | None, unit: str) -> str:
