@@ -11,6 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor, distributed
 
+MEET_EVERY = 16
+"""Steps."""
+
 
 def join(device: torch.device) -> None:
     """Meets the other processes, where torchrun has started several, until this one ends."""
@@ -30,6 +33,10 @@ class Together:
         self._size = distributed.get_world_size() if distributed.is_initialized() else 1
         self._before: Kept | None = None
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
+
+    def meets(self, step: int) -> bool:
+        """Whether `mean` is due at this step; alone, always."""
+        return self._size == 1 or step % MEET_EVERY == 0
 
     def begin(self, parameters: Sequence[Tensor]) -> None:
         """Gives all the parameters of the first."""

@@ -24,8 +24,9 @@ averaged = parameters[0].tolist()
 with torch.no_grad():
     parameters[0].fill_(together.rank)
 together.begin(parameters)
+meetings = [step for step in range(40) if together.meets(step)]
 same = places == [parameter.data_ptr() for parameter in parameters]
-line = json.dumps([together.rank, values, averaged, parameters[0].tolist(), same]) + "\\n"
+line = json.dumps([together.rank, values, averaged, parameters[0].tolist(), same, meetings]) + "\\n"
 sys.stdout.write(line)
 sys.stdout.flush()
 """
@@ -47,6 +48,7 @@ def test_two_processes_are_averaged_in_place(tmp_path: Path) -> None:
             [[1.5] * 3] * 2,
             [[0.0] * 3] * 2,
             True,
+            [0, 16, 32],
         ]  # the second call has the first's mean
         for rank in (0, 1)
     ]
@@ -59,3 +61,4 @@ def test_one_process_is_left_as_it_is() -> None:
     parameter = nn.Parameter(torch.ones(2))
     together.begin([parameter])
     assert (together.rank, together.mean([parameter], 0.5), parameter.tolist()) == (0, 0.5, [1, 1])
+    assert all(together.meets(step) for step in range(3))

@@ -162,7 +162,7 @@ class Run:
         begin = saved = said = time.monotonic()
         for step in count():
             passed = (time.monotonic() - begin) / max(1.0, self._deadline - begin)
-            if step % AVERAGE_EVERY == 0 and (passed := self._together.mean(parameters, passed)) >= 1:
+            if self._together.meets(step) and (passed := self._together.mean(parameters, passed)) >= 1:
                 break
             learning.fill_(rate * min(1.0, passed * 100) * 0.5 * (1 + math.cos(math.pi * passed)))
             value = each[kinds[step % len(kinds)]]()
