@@ -131,7 +131,7 @@ def test_the_official_configurations_are_told_apart(folder: Path, name: str, in_
 
 def test_a_model_with_one_expert_of_two_is_no_variant(folder: Path) -> None:
     configure(folder, VARIANTS["t2v-a14b-tiny"], experts=1)
-    with pytest.raises(InvalidRequest, match=r"1 transformer.*num_layers 4.*Pass --variant, one of t2v-a14b"):
+    with pytest.raises(InvalidRequest, match=r"1 transformer.*num_layers 5.*Pass --variant, one of t2v-a14b"):
         infer_variant(folder)
 
 

@@ -148,11 +148,12 @@ async def test_an_upload_that_a_kill_cuts_off_leaves_nothing_unless_it_is_too_la
     passed = 0
 
     def hear(size: int) -> None:
-        """Kills the sender when a part and a half of its object has passed."""
+        """Kills the sender when a part and a half of its object has passed; once, since a second kill would reap it."""
         nonlocal passed
-        passed += size
-        if passed > PART_BYTES * 3 // 2 and process.returncode is None:
+        enough = PART_BYTES * 3 // 2
+        if passed <= enough < passed + size:
             process.kill()
+        passed += size
 
     async with CuttingProxy(int(s3_server.endpoint.rpartition(":")[2]), [], hear) as proxy:
         environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
