@@ -21,6 +21,7 @@ from tools.train_tiny.run import Run
 
 from wan22.variants import VARIANTS
 from wan22_bench.quality.examples import held_out_prompts
+from wan22_inference.engine.devices import choose_device
 from wan22_testing.shapes.judge import Judge
 from wan22_testing.trained_parts import JUDGE
 
@@ -33,7 +34,7 @@ class Comparison:
     """The folders of one variant, beside each other."""
 
     def __init__(self, variant: str, folders: Sequence[Path], count: int, side: int) -> None:
-        device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        device = choose_device("auto")
         self._families = {
             folder: Family(Run("compared", folder, device, 0.0, None, None), variant) for folder in folders
         }

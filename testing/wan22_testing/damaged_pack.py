@@ -21,9 +21,8 @@ def damage_plane(packed: Path, target: Path) -> Extent:
         raise ValueError(f"{packed} has no extent with planes")
     extent = extents[-1]
     content = bytearray(packed.read_bytes())
-    lowest = (
-        extent.offset + extent.length // extent.word // 2
-    )  # in the lowest plane, which is as long as there are words
+    words = extent.length // extent.word
+    lowest = extent.offset + words // 2  # in the lowest plane, which is as long as there are words
     stored = memoryview(content)[extent.offset : extent.offset + extent.size]
     begin, lengths = frame_lengths(stored, extent.length, extent.word)
     if lowest - extent.offset >= begin - 4 * len(lengths):
