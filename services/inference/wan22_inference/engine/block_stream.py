@@ -89,8 +89,7 @@ class BlockStream:
                 yield block
             finally:
                 self._give(index, self._host[index])
-                if self._cuda:
-                    buffer.used = torch.cuda.current_stream(self._device).record_event()
+                buffer.used = self._mark()
 
     def _next_streamed(self, index: int) -> int:
         """The streamed block after this one; after the last comes the first again, for the next forward."""
@@ -100,7 +99,7 @@ class BlockStream:
         """The buffer with a block's weights, which may still be on their way; not the one to keep, if it has others."""
         while len(self._buffers) < min(2, len(self._blocks) - self.resident):
             room = {name: torch.empty_like(tensor, device=self._device) for name, tensor in self._host[0].items()}
-            self._buffers.append(_Buffer(room))
+            self._buffers.append(_Buffer(room, used=self._mark()))  # kernels before may write there still
         buffer = next((buffer for buffer in self._buffers if buffer.holds == index), None)
         if buffer is None:
             buffer = next(buffer for buffer in self._buffers if buffer is not keep)
@@ -119,6 +118,10 @@ class BlockStream:
             for name, tensor in self._host[index].items():
                 buffer.tensors[name].copy_(tensor, non_blocking=True)
             buffer.filled = self._copies.record_event()
+
+    def _mark(self) -> torch.cuda.Event | None:
+        """When all that has been asked of the device until now is done."""
+        return torch.cuda.current_stream(self._device).record_event() if self._cuda else None
 
     def _to_host(self, block: nn.Module) -> State:
         state = {name: tensor.to("cpu") for name, tensor in block.state_dict().items()}
