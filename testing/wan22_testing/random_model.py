@@ -20,13 +20,14 @@ from wan22_testing.sizes import random_variant
 
 
 def make_text_encoder(sizes: dict[str, int], device: torch.device) -> UMT5EncoderModel:
-    """UMT5's encoder as torch initialises it."""
+    """UMT5's encoder as torch initialises it, the same each time."""
     config = UMT5Config(
         feed_forward_proj="gated-gelu",
         pad_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
         **sizes,
     )
-    with torch.device(device):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
+        torch.manual_seed(0)
         return UMT5EncoderModel(config).to(compute_dtype(device)).eval()
 
 
