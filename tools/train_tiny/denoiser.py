@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from wan22.variants import VARIANTS, Variant
 from wan22_testing.shapes.captions import caption, plain_caption
 from wan22_testing.shapes.judge import Judge
-from wan22_testing.shapes.world import Scene, random_scene, render
+from wan22_testing.shapes.world import FRAMES, Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
 from wan22_testing.trained_parts import JUDGE
 
@@ -32,8 +32,14 @@ SKEW = 3.0
 """Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
 COMPILED_SECONDS = 300
 """Compiling takes a minute, and makes steps more than twice as quick."""
-SIDES = ((128, 96, 8_192), (64, 256, 16_384), (128, 96, 8_192))
-"""Sides of the clips, clips a step, and clips to learn from at a time; by turns."""
+SIDES = ((128, 8_192), (64, 16_384), (128, 8_192))
+"""Sides of the clips, and clips to learn from at a time; by turns."""
+TOKENS, CLIPS = 40_960, 512
+"""Tokens a step, about, and clips at most: four times as many tokens take twice the time."""
+STEPS_A_NEW_CLIP = 192
+"""How many steps learn from a clip, on average, before a new one has its place."""
+NEW = 64
+"""Clips that are made at a time."""
 PROMPTED = 8
 """Of ten steps, those that hear their prompts: guidance needs to know what a DiT makes of none."""
 LAST_IMAGE, FIRST_IMAGE = 0.3, 0.5
@@ -172,6 +178,11 @@ def follow(experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examp
     return torch.lerp(x, given.latents.float(), given.image.float()) if variant.image == "optional" else x
 
 
+def tokens(variant: Variant, side: int) -> int:
+    """Of a clip of this side, as a DiT sees it."""
+    return ((FRAMES - 1) // 4 + 1) * (side // variant.size_multiple) ** 2
+
+
 def shifted(steps: int, shift: float) -> list[float]:
     """Sigmas from 1 to 0, denser at the noisy end."""
     even = [1 - step / steps for step in range(steps + 1)]
@@ -201,10 +212,11 @@ def train(run: Run, variant: str, number: int) -> None:
             sigmas = shifted(family.variant.num_inference_steps, family.variant.flow_shift)
             say_right(family, lambda x, given: follow(stored, family, x, given, sigmas))
 
-    pools = [
-        Pool(partial(family.examples, side), run.clips(clips), run.batch(batch), new=64, every=96)
-        for side, batch, clips in SIDES
-    ]
+    pools = []
+    for side, clips in SIDES:
+        batch = run.batch(min(CLIPS, TOKENS // tokens(family.variant, side)))
+        every = max(1, STEPS_A_NEW_CLIP * NEW // batch)
+        pools.append(Pool(partial(family.examples, side), run.clips(clips), batch, new=NEW, every=every))
     run.say("clips are encoded")
     heard = [(pool, prompted) for pool in pools]
     matrices = [one for one in expert.blocks.parameters() if one.ndim == 2]

@@ -25,7 +25,7 @@ from tools.together import Together, join
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-SAVE_SECONDS = 150.0
+SAVE_SECONDS = 240.0
 SAY_SECONDS = 20.0
 AVERAGE_EVERY = 16
 """Steps."""
