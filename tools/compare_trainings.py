@@ -1,7 +1,7 @@
 """Compares trainings of a tiny variant on scenes that none has seen: which to keep, and which guidance suits it.
 
 `python -m tools.compare_trainings t2v-a14b-tiny DIR...` prints each expert's loss in each folder, which tells more than
-videos read right; then, of the experts with the least loss, the shares read right by guidance scale.
+videos read right; then, of the experts with the least loss, the shares read right by each expert's guidance scale.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from wan22_testing.trained_parts import JUDGE
 
 BATCH = 64
 SCALES = (1.0, 1.5, 2.0, 3.0)
+"""Of each expert, together with all of the other's."""
 SEED = "held out of trainings"
 
 
@@ -58,11 +59,10 @@ class Comparison:
         return found
 
     @torch.no_grad()
-    def shares(self, experts: Sequence[WanTransformer3DModel], scale: float) -> tuple[float, float]:
-        """Of prompts with one object and with two, how many are read right."""
+    def shares(self, experts: Sequence[WanTransformer3DModel], scales: Sequence[float]) -> tuple[float, float]:
+        """Of prompts with one object and with two, how many are read right with a guidance scale for each expert."""
         family = self._first
-        trained, steps = family.variant, family.variant.num_inference_steps
-        family.variant = replace(trained, guidance_scale_high=scale)
+        sigmas = shifted(family.variant.num_inference_steps, family.variant.flow_shift)
         torch.manual_seed(9)
         right: list[bool] = []
         for begin in range(0, len(self._asked), BATCH):
@@ -70,9 +70,8 @@ class Comparison:
             scenes = [example.scene for example in asked]
             given = self._from_text(family.encoded(scenes, self._side, [example.prompt for example in asked]))
             noise = torch.randn(given.latents.shape, device=given.latents.device)
-            latents = follow(experts, family, noise, given, shifted(steps, trained.flow_shift))
+            latents = follow(experts, family, noise, given, sigmas, scales)
             right += self._judge.right(vae.decode(family.vae, latents), scenes)
-        family.variant = trained
         return sum(right[::2]) / len(right[::2]), sum(right[1::2]) / len(right[1::2])
 
     def best(self) -> list[WanTransformer3DModel]:
@@ -100,9 +99,10 @@ def main() -> None:
     given = parser.parse_args()
     comparison = Comparison(given.variant, given.folders, given.count, given.side)
     experts = comparison.best()
-    for scale in SCALES:
-        one, two = comparison.shares(experts, scale)
-        sys.stdout.write(f"guidance {scale:g}: right with one object {one:.3f}, with two {two:.3f}\n")
+    for scales in product(SCALES, repeat=len(experts)):
+        one, two = comparison.shares(experts, scales)
+        guidance = " and ".join(f"{scale:g}" for scale in scales)
+        sys.stdout.write(f"guidance {guidance}: right with one object {one:.3f}, with two {two:.3f}\n")
         sys.stdout.flush()
 
 

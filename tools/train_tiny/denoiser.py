@@ -27,6 +27,7 @@ from wan22_testing.shapes.world import FRAMES, Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
 from wan22_testing.trained_parts import JUDGE
 
+Floats = Sequence[float]
 HEAD = 32
 SKEW = 3.0
 """Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
@@ -166,15 +167,21 @@ def flow_loss(variant: Variant, expert: nn.Module, span: tuple[float, float], gi
 
 
 @torch.no_grad()
-def follow(experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examples, sigmas: Sequence[float]) -> Tensor:
-    """Where x, at the first of the sigmas, comes to at the last by Euler's steps, guided."""
+def follow(
+    experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examples, sigmas: Floats, scales: Floats = ()
+) -> Tensor:
+    """Where x, at the first of the sigmas, comes to at the last by Euler's steps.
+
+    Each expert is guided by its own of the scales, by default the variant's.
+    """
     variant = family.variant
+    scales = scales or [one for one in (variant.guidance_scale_high, variant.guidance_scale_low) if one is not None]
     both = (given, given._replace(text=family.unprompted[:1].expand(len(x), -1, -1)))
     for sigma, following in pairwise(sigmas):
         number = next(number for number, (low, _) in enumerate(family.spans) if sigma >= low)
         at = torch.full((len(x),), sigma, device=x.device)
         prompted, unprompted = (velocity(variant, experts[number], x, at, one) for one in both)
-        x = x + (following - sigma) * torch.lerp(unprompted, prompted, variant.guidance_scale_high)
+        x = x + (following - sigma) * torch.lerp(unprompted, prompted, scales[number])
     return torch.lerp(x, given.latents.float(), given.image.float()) if variant.image == "optional" else x
 
 

@@ -43,7 +43,7 @@ def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path)
         assert (folder / WEIGHTS_FILE).stat().st_size > 0
     compare = ["tools.compare_trainings", "t2v-a14b-tiny", str(tmp_path), "--count", "2", "--side", "64"]
     compared = subprocess.run([sys.executable, "-m", *compare], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "guidance 2: right with one object" in compared.stdout, compared.stderr
+    assert "guidance 2 and 1.5: right with one object" in compared.stdout, compared.stderr
     sizes = ["--layers", "1", "--width", "64", "--feed-forward", "96", "--out", str(tmp_path)]
     anew = [sys.executable, "-m", "tools.new_expert", "t2v-a14b-tiny", "--low", *sizes]
     assert subprocess.run(anew, cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,49 @@
+"""How clips come of noise in the trainings of the DiTs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from tools.train_tiny.denoiser import Examples, Family, follow
+from tools.train_tiny.run import Run
+from torch import Tensor, nn
+
+from wan22_testing.trained_parts import FOLDER
+
+SIGMAS = (1.0, 0.8, 0.5)
+"""A step of each expert of t2v: the boundary is at 0.875."""
+
+
+class Constant(nn.Module):
+    """An expert whose velocity is one number with a prompt of ones, and zero without one."""
+
+    def __init__(self, prompted: float) -> None:
+        super().__init__()
+        self.prompted = prompted
+
+    def forward(
+        self, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, *, return_dict: bool
+    ) -> tuple[Tensor]:
+        assert (len(timestep), return_dict) == (len(hidden_states), False)
+        return (torch.full_like(hidden_states, self.prompted * float(encoder_hidden_states.mean())),)
+
+
+@pytest.fixture
+def family() -> Family:
+    made = Family(Run("test", FOLDER, torch.device("cpu"), 0.0, None, None), "t2v-a14b-tiny")
+    made.variant = replace(made.variant, guidance_scale_high=4.0, guidance_scale_low=3.0)
+    made.unprompted = torch.zeros_like(made.unprompted)
+    return made
+
+
+@pytest.mark.parametrize(("given", "high", "low"), [((), 4.0, 3.0), ((1.0, 2.5), 1.0, 2.5)])
+def test_each_expert_is_guided_by_its_own_scale(
+    family: Family, given: Sequence[float], high: float, low: float
+) -> None:
+    noise = torch.randn(2, 16, 5, 8, 8)
+    examples = Examples(noise, torch.ones_like(family.unprompted), torch.zeros(2, 1, 5, 1, 1))
+    came = follow([Constant(10.0), Constant(100.0)], family, noise, examples, SIGMAS, given)
+    torch.testing.assert_close(came, noise - 0.2 * 10.0 * high - 0.3 * 100.0 * low)
