@@ -24,6 +24,7 @@ from wan22.errors import (
 )
 from wan22.manifest import MANIFEST_TYPE
 from wan22.oci.authorization import Authorization
+from wan22.oci.http_client import HttpClient
 from wan22.oci.reference import OciReference
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class OciRegistry:
         self._base = httpx.URL(f"{scheme}://{reference.host}/v2/{reference.repository}/")
 
     async def __aenter__(self) -> Self:
-        self._http = httpx.AsyncClient(timeout=TIMEOUT, headers={"User-Agent": "wan22"})
+        self._http = HttpClient(timeout=TIMEOUT, headers={"User-Agent": "wan22"})
         scope = f"repository:{self.reference.repository}:pull,push"
         self._authorization = Authorization(self._http, self.reference.host, scope, plain_http=self._plain_http)
         return self
