@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from wan22.errors import DataLoss, Reason, Unavailable
+from wan22.errors import Cancelled, DataLoss, Reason, Unavailable
 from wan22.pack.writer import pack_file
 from wan22.parameters import Parameters
 from wan22.variants import VARIANTS
+from wan22_inference.engine import arrivals
 from wan22_inference.engine.generate import Run, generate
+from wan22_inference.engine.loading.host_lane import HostLane
+from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.model_load import ModelLoad, load_model
 from wan22_inference.engine.options import EngineOptions
@@ -100,6 +105,44 @@ def test_experts_that_are_streamed_are_loaded_before_anything_runs() -> None:
         assert model.placement.streamed
         assert is_loaded(model.vae)
         load.finish()
+
+
+def lanes() -> int:
+    gc.collect()
+    return sum(type(found) is HostLane for found in gc.get_objects())
+
+
+def test_the_lanes_are_gone_when_all_there_is_to_wait_for_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory is the device's: a generation that lacked it tries again once all has arrived."""
+    verifying: list[int] = []
+    monkeypatch.setattr(WeightLoader, "verify", lambda _: verifying.append(lanes()))
+    with opened(T2V) as load:
+        load.begin()
+        assert lanes() > 0
+        load.finish()
+    with opened(T2V, vram_limit=1 << 20) as load:
+        load.begin()
+        assert lanes() == 0
+        load.finish()
+    assert verifying == [0, 0]
+
+
+def test_a_generation_that_does_not_fit_beside_loading_waits_for_its_end(
+    parameters: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, listener, looks = parameters(T2V, num_inference_steps=4), Listener(), itertools.count()
+    monkeypatch.setattr(arrivals, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(WeightLoader, "scratch_bytes", 1 << 40)
+    with opened(T2V, vram_limit=1 << 40) as load:
+        model = load.begin()
+        run = Run(report=listener, should_stop=lambda: next(looks) >= 1000)
+        with pytest.raises(Cancelled):  # at a look by which it would long have made steps
+            generate(model, given, {}, tmp_path / "v.mp4", run)
+        assert [progress.stage for progress in listener.heard] == [Stage.ENCODING_TEXT]
+        load.finish()
+        generate(model, given, {}, tmp_path / "v.mp4", Run(report=listener, should_stop=lambda: False))
+    assert listener.stepped.is_set()
+    assert {progress.economy for progress in listener.heard} == {None}
 
 
 def test_damage_that_shows_late_ends_the_generation_as_the_workers_fault(parameters: Make, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ LOOK_SECONDS = 0.1
 class Arrivals:
     """What is awaited, by name; nothing by default, for a model that is whole."""
 
-    def __init__(self, awaited: Iterable[str] = ()) -> None:
+    def __init__(self, awaited: Iterable[str] = (), scratch_bytes: int = 0) -> None:
+        self.scratch_bytes = scratch_bytes
+        """Of the device, that loading takes beside the weights until all is here."""
         self._missing = set(awaited)
         self._changed = threading.Condition()
         self._failure: Unavailable | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wan22.economy import EMPTY, Economy
 from wan22.errors import DataLoss, Reason, ResourceExhausted
-from wan22.memory_model import economise, what_fits
+from wan22.memory_model import economise, predict, what_fits
 from wan22.parameters import Parameters
 from wan22.profiles import TURBO_HIGH_STEPS, Profile
 from wan22.recipe import Recipe
@@ -142,12 +142,15 @@ class _Generation:
         self._adaptation = Adaptation(model.transformers, parameters.loras, run.adapters, model.device)
         self._holdings = model.placement.holdings()
         self._resident = model.variant.num_layers
+        self._fits_beside_loading = True
         economy = run.economy
         if self._holdings is not None:
             overhead = self._holdings.overhead + self._adaptation.device_bytes + self._kept_bytes()
             self._holdings = replace(self._holdings, overhead=overhead)
             economy, prediction = economise(model.variant, parameters, self._holdings, economy)
             self._resident = prediction.resident_blocks
+            loading = replace(self._holdings, overhead=overhead + model.arrivals.scratch_bytes)
+            self._fits_beside_loading = predict(model.variant, parameters, loading, economy).fits
         self._ladder = Ladder(economy, model.placement, model.device, self._tell_economy)
         if economy != run.economy:
             self._tell_economy(economy)
@@ -176,6 +179,8 @@ class _Generation:
     def latents(self) -> Tensor:
         """What the video is decoded from."""
         self._report(Progress(Stage.ENCODING_TEXT))
+        if not self._fits_beside_loading:  # no more economy instead, which would be of other bits than later
+            self._model.arrivals.wait_for_all(self._run.should_stop)
         prepared = self.frugally("encode", self._prepare)
         latents = self.frugally("denoise", lambda: self._denoise(prepared))
         self._model.placement.clear()

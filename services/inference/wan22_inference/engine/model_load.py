@@ -121,7 +121,9 @@ class ModelLoad:
         if streamed:
             placement.stream()
         self._rest = parts[first:]
-        self._arrivals = Arrivals([name for name, _ in self._rest] + [VERIFIED])
+        if not self._rest:
+            loader.release_lanes()
+        self._arrivals = Arrivals([name for name, _ in self._rest] + [VERIFIED], loader.scratch_bytes)
         return Model(
             variant=variant,
             device=device,
@@ -139,6 +141,7 @@ class ModelLoad:
             for name, fill in self._rest:
                 fill()
                 self._arrivals.arrive(name)
+            self._loader.release_lanes()  # before the last arrival: who waits for all has the device to itself then
             self._loader.verify()
             self._arrivals.arrive(VERIFIED)
         except Wan22Error as error:

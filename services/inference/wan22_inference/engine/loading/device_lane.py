@@ -25,6 +25,9 @@ TABLE_BYTES = 64 << 10
 BATCH_BYTES = LANE_BYTES - TABLE_BYTES
 """Six extents of bfloat16 weights, with some 200 frames, which keep some 100 multiprocessors busy while other lanes
 copy."""
+DEVICE_BYTES = 140 << 20
+"""Of the device, that a lane takes at most beside the weights: a batch as stored, as decoded, and what nvCOMP asks
+for."""
 ALIGNED_PART = 16
 """Bytes at whose multiples parts of the scratch memory begin."""
 

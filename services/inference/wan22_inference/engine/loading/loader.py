@@ -78,9 +78,20 @@ class WeightLoader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release_lanes()
+        self._open.close()
+
+    @property
+    def scratch_bytes(self) -> int:
+        """What lanes take of a device beside the tensors, at most, until they are released."""
+        if any(isinstance(lane, DeviceLane) for lane in self._lanes.values()):
+            return self._lanes_count * device_lane.DEVICE_BYTES
+        return 0
+
+    def release_lanes(self) -> None:
+        """Gives back what only loads need."""
         on_cuda = any(device.type == "cuda" for device, _, _ in self._lanes)
         self._lanes.clear()
-        self._open.close()
         if on_cuda:
             torch.cuda.empty_cache()  # the lanes' streams own their memory: nobody else could use it
 
