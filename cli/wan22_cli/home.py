@@ -64,6 +64,11 @@ class Home:
         return self.path / "packing"
 
     @property
+    def made_models(self) -> Path:
+        """Which of the registry's models `up` has made, and of what."""
+        return self.path / "made-models.json"
+
+    @property
     def cache(self) -> Path:
         """Blobs that workers and exports have pulled."""
         return self.path / "cache"

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from wan22.variants import VARIANTS
 from wan22_testing import tiny_models
 from wan22_testing.tiny_models import TINY_VARIANTS, write_frame
-from wan22_testing.trained_parts import FOLDER, VAE_21, VAE_22
+from wan22_testing.trained_parts import FOLDER, vae_of
 
 
 def make(variant_name: str, folder: Path, parts: Path = FOLDER) -> None:
@@ -26,10 +26,8 @@ def make(variant_name: str, folder: Path, parts: Path = FOLDER) -> None:
     if not (parts / variant_name).is_dir():
         tiny_models.make(variant_name, folder)
         return
-    variant = VARIANTS[variant_name]
-    write_frame(variant, folder)
-    vae = VAE_21 if variant.experts == 2 else VAE_22
-    shutil.copytree(parts / vae.name, folder / "vae")
+    write_frame(VARIANTS[variant_name], folder)
+    shutil.copytree(parts / vae_of(variant_name).name, folder / "vae")
     shutil.copytree(parts / "text_encoder", folder / "text_encoder")
     for expert in (parts / variant_name).iterdir():
         shutil.copytree(expert, folder / expert.name)

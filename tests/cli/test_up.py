@@ -19,6 +19,7 @@ import pytest
 from wan22.client import Client
 from wan22.errors import Unavailable
 from wan22_cli.home import Home, Running
+from wan22_testing import tiny_models
 from wan22_testing.authority import Authority
 from wan22_testing.service_process import free_port
 from wan22_testing.wan22_command import Result, Wan22Command
@@ -61,6 +62,17 @@ class Up:
                 if said["event"] == event:
                     return said
         raise AssertionError(f"`up` ended without {event}: {(await self.stop()).err}")
+
+    async def events_until_ready(self) -> list[str]:
+        """Returns what it says something about until all is ready."""
+        assert self.process.stdout is not None
+        events = []
+        async with asyncio.timeout(240):
+            async for line in self.process.stdout:
+                events.append(json.loads(line)["event"])
+                if events[-1] == "ready":
+                    return events
+        raise AssertionError(f"`up` ended before it was ready: {(await self.stop()).err}")
 
     def running(self) -> Running:
         running = self.home.running()
@@ -152,6 +164,51 @@ async def test_a_tiny_variant_is_served_from_an_empty_folder_and_survives_kill_9
         assert (stopped.exit_code, stopped.err) == (130, "")
         assert [json.loads(line)["event"] for line in stopped.out.splitlines()] == ["stopping", "stopped"]
         await gone(pids)
+
+
+async def test_another_releases_tiny_model_is_replaced_once_its_work_is_done_and_a_persons_is_kept(
+    tmp_path: Path,
+) -> None:
+    random_model = tiny_models.shared_folder(TINY)
+    async with up(tmp_path, FULL) as running:
+        await running.said("ready")
+        at = ("--registry", running.running().registry)
+        done = await running.command("models", "import", str(random_model), "--variant", TINY, *at, "--json")
+        assert done.exit_code == 0, done.err
+        imported: str = done.json()["name"]
+
+    async with up(tmp_path, TINY) as running:
+        assert "making_model" not in await running.events_until_ready()
+        long = ("--steps", "100", "--frames", "161")
+        queued = await running.command("generate", "a red circle", *long, "--detach", "--json")
+        assert queued.exit_code == 0, queued.err
+        generation = queued.json()
+        assert generation["model_version"] == imported
+        running.process.kill()
+    running.home.made_models.unlink()  # a release that made random models kept no notes
+
+    async with up(tmp_path, TINY) as running:
+        made = await running.said("making_model")
+        assert made["text"].endswith(
+            f"its model is another release's: making this one's. The registry keeps {imported}."
+        )
+        kept = await running.said("earlier_version")
+        assert f"serving {imported} for generations from before" in kept["text"]
+        await running.said("ready")
+        cancelled = await running.command("generations", "cancel", generation["name"], "--json")
+        assert cancelled.exit_code == 0, cancelled.err
+        watched = await running.command("generations", "watch", generation["name"], "--json")
+        assert watched.exit_code == 1, watched.out
+
+    async with up(tmp_path, TINY) as running:
+        assert {"making_model", "earlier_version"}.isdisjoint(await running.events_until_ready())
+        made_now = await running.command("generate", "a red circle", "-o", "new.mp4", "--steps", "2", "--json")
+        assert made_now.exit_code == 0, made_now.err
+        current = made_now.json()["model_version"]
+        listed = (await running.command("models", "list", "--json")).json_lines()
+        (model,) = [model for model in listed if model["name"] == f"models/wan2.2-{TINY}"]
+        tags = {version["name"]: version.get("tags") for version in model["versions"]}
+        assert tags == {current: ["latest"], imported: None}
 
 
 async def test_another_variant_says_how_to_import_its_model_and_waits(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from wan22.model_client import ModelClient
 from wan22.variants import VARIANTS, model_of
 from wan22_cli import packing
 from wan22_cli.local.child_process import bound_command
+from wan22_cli.local.made_models import Made, MadeModels
 from wan22_cli.local.plan import Plan
 from wan22_cli.local.screen import Screen
-from wan22_testing.trained_parts import turbo_adapters
+from wan22_testing.trained_parts import sources_digest, turbo_adapters
 
 LOOK_SECONDS = 2.0
 """How often the registry is asked for a model that a person is to import."""
@@ -29,6 +30,7 @@ class Models:
         self._plan = plan
         self._screen = screen
         self._client = ModelClient(plan.registry_target, tls_from_environment())
+        self._made = MadeModels(plan.home.made_models)
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -37,6 +39,13 @@ class Models:
     async def __aexit__(self, *_: object) -> None:
         await self._client.__aexit__(None, None, None)
 
+    async def begin_notes(self) -> None:
+        """Begins to keep which models `up` has made; tiny ones that are there by then are taken for such."""
+        if not self._made.kept:
+            small = [variant.name for variant in VARIANTS.values() if variant.small]
+            versions = {variant: await self.find(variant) for variant in small}
+            self._made.begin({variant: version for variant, version in versions.items() if version})
+
     async def find(self, variant: str) -> str | None:
         """The name of the version that a variant's model has the tag `latest` at; None when there is none."""
         try:
@@ -44,17 +53,37 @@ class Models:
         except NotFound:
             return None
 
-    async def make(self, variant: str) -> str | None:
-        """Makes and pushes a tiny variant's model, and its adapters of profile `turbo`.
+    async def has(self, version: str) -> bool:
+        """Whether the registry has a version, by its name."""
+        try:
+            await self._client.get_version(version)
+        except NotFound:
+            return False
+        return True
 
-        Of another variant says how to import it and returns None.
+    async def find_or_make(self, variant: str) -> str | None:
+        """The name of the version to serve; None when a person has to import it, which it says how to do.
+
+        A tiny variant's is made, also where another release has made the one that there is.
         """
-        if not VARIANTS[variant].small:
+        found = await self.find(variant)
+        if VARIANTS[variant].small:
+            sources = await asyncio.to_thread(sources_digest, variant)
+            if found is None or self._made.is_outdated(variant, found, sources):
+                return await self._make(variant, sources, found)
+        elif found is None:
             command = f"wan22 models import DIR --variant {variant} --registry {self._plan.registry_target}"
             text = f"{variant}: the registry has no {model_of(variant)}. Import it from a folder as diffusers has it:"
             self._screen.say("model_missing", f"{text}\n  {command}", variant=variant)
-            return None
-        self._screen.say("making_model", f"{variant}: making its model, once; this takes seconds.", variant=variant)
+        return found
+
+    async def _make(self, variant: str, sources: str, found: str | None) -> str:
+        """Makes and pushes a tiny variant's model, and its adapters of profile `turbo`."""
+        text = "making its model, once; this takes seconds."
+        if found is not None:
+            text = f"its model is another release's: making this one's. The registry keeps {found}."
+        self._screen.say("making_model", f"{variant}: {text}", variant=variant)
+        self._made.note(variant, Made())
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="tiny-", dir=self._plan.home.path))
         try:
             await self._run_trained(folder, variant)
@@ -68,6 +97,7 @@ class Models:
             await self._push_turbo(variant)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
+        self._made.note(variant, Made(version.name, sources))
         return version.name
 
     async def wait_for(self, variant: str) -> str:

@@ -8,7 +8,7 @@ from typing import Self
 from wan22.channels import open_channel
 from wan22.client import tls_from_environment
 from wan22.client_calls import Calls
-from wan22.errors import FailedPrecondition
+from wan22.errors import FailedPrecondition, NotFound
 from wan22.v1 import pool_pb2
 from wan22.v1.pool_pb2_grpc import PoolServiceStub
 from wan22_cli.local.plan import Plan, pool_name
@@ -48,6 +48,17 @@ class Pools:
         """What the gateway knows of a variant's workers."""
         request = pool_pb2.GetPoolRequest(name=pool_name(variant))
         return (await self._calls.unary(self._stub.GetPool, request, deadline=DEADLINE)).workers
+
+    async def unfinished(self, variant: str) -> str | None:
+        """The version that the unfinished generations of a variant's pool need; None where there are none."""
+        request = pool_pb2.GetPoolRequest(name=pool_name(variant))
+        try:
+            pool = await self._calls.unary(self._stub.GetPool, request, deadline=DEADLINE)
+        except NotFound:
+            return None
+        earlier = {work.model_version: work.queued + work.running for work in pool.demand.earlier}
+        unfinished = sum(bucket.count for bucket in pool.demand.queued) + len(pool.demand.running)
+        return pool.model_version if unfinished > sum(earlier.values()) else next(iter(earlier), None)
 
     async def retire(self, variants: Collection[str]) -> list[str]:
         """Removes this machine's pools of other variants; returns those that stay because they have unfinished work."""

@@ -32,10 +32,15 @@ class ServedVariant:
 
     async def serve(self, models: Models, pools: Pools, tasks: asyncio.TaskGroup) -> None:
         """Returns once its workers are ready; they are kept running in `tasks`."""
-        version = await models.find(self.variant) or await models.make(self.variant)
+        version = await models.find_or_make(self.variant)
         if version is None:
             self._settle("waits for its model")
             version = await models.wait_for(self.variant)
+        needed = await pools.unfinished(self.variant)
+        if needed not in {None, version} and await models.has(needed):
+            text = f"serving {needed} for generations from before; {version} at a start without any."
+            self._screen.say("earlier_version", f"{self.variant}: {text}", variant=self.variant)
+            version = needed
         await pools.declare(self.variant, version)
         for index in range(self._plan.workers):
             worker = Supervisor(self._plan.worker(self.variant, index, version), self._screen, self._changed)

@@ -44,6 +44,7 @@ class Stack:
             tasks.create_task(supervisor.keep())
             await self._ready(supervisor)
         async with Models(self._plan, self._screen) as models, Pools(self._plan) as pools:
+            await models.begin_notes()
             for variant in await pools.retire(self._plan.variants):
                 text = f"{variant} has unfinished generations from before: they go on at `wan22 up {variant}`."
                 self._screen.say("unfinished", text, variant=variant)
