@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,12 +76,8 @@ def _free_volumes(own_cluster: NodeCluster | None, kubectl: Kubectl) -> None:
 @pytest.fixture(scope="session")
 def release(kubectl: Kubectl, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """wan22 as Helm installs it, with two tiny models in its registry."""
-    made = Release(kubectl, images, tmp_path_factory.mktemp("release"))
-    made.create_namespace()
-    made.helm("install")
-    asyncio.run(made.push(T2V, TI2V))
-    yield made
-    kubectl("delete", "namespace", made.namespace, "--timeout=580s")
+    with Release(kubectl, images, tmp_path_factory.mktemp("release")).installed(T2V, TI2V) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

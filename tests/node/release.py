@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml  # type: ignore[import-untyped]
 
@@ -103,6 +105,15 @@ class Release:
         """Makes it, if it is not there."""
         metadata = {"name": self.namespace, "labels": RESTRICTED}
         self.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+    @contextmanager
+    def installed(self, *variants: str, values: dict[str, Any] | None = None) -> Iterator[Self]:
+        """Installs it in its namespace with these tiny models in its registry; removes the namespace in the end."""
+        self.create_namespace()
+        self.helm("install", values=values)
+        asyncio.run(self.push(*variants))
+        yield self
+        self.kubectl("delete", "namespace", self.namespace, "--timeout=580s")
 
     def helm(self, command: str, *flags: str, chart: Path = CHART, values: dict[str, Any] | None = None) -> str:
         """Installs or upgrades it, and waits until all is ready."""

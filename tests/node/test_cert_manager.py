@@ -48,12 +48,8 @@ def issued(
     values["tls"] = {"mode": "certManager"}
     values["workers"]["settings"] = {"step_seconds": 2, "load_seconds": 1, "checkpoint_seconds": 2}
     values["nodeCache"]["replicas"] = 1
-    with addon(CERT_MANAGER, own_cluster, kubectl, tmp_path_factory):
-        made.create_namespace()
-        made.helm("install", values=values)
-        asyncio.run(made.push(T2V))
+    with addon(CERT_MANAGER, own_cluster, kubectl, tmp_path_factory), made.installed(T2V, values=values):
         yield made
-        kubectl("delete", "namespace", made.namespace, "--timeout=580s")
 
 
 @pytest.fixture(scope="module")

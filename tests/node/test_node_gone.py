@@ -45,11 +45,8 @@ def rehomed(nodes: NodeCluster, kubectl: Kubectl, images: Images, gone: str, tmp
     there = {"matchExpressions": [{"key": NODE, "operator": "In", "values": [gone]}]}
     rather = [{"weight": 100, "preference": there}]
     values["registry"]["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": rather}}
-    made.create_namespace()
-    made.helm("install", values=values)
-    asyncio.run(made.push(T2V))
-    yield made
-    kubectl("delete", "namespace", made.namespace, "--timeout=580s")
+    with made.installed(T2V, values=values):
+        yield made
 
 
 @pytest.fixture

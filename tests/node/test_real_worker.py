@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,11 +50,8 @@ def real(
     values = made.values()
     values["workers"] = {"image": where[0], "settings": {"checkpoint_seconds": 1}}
     values["nodeCache"] = {"enabled": False}
-    made.create_namespace()
-    made.helm("install", values=values)
-    asyncio.run(made.push(T2V))
-    yield made
-    kubectl("delete", "namespace", made.namespace, "--timeout=580s")
+    with made.installed(T2V, values=values):
+        yield made
 
 
 @pytest.fixture(scope="module")
