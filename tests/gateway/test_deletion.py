@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,14 @@ SECRET = "nobody but me may ever read this of heron number"
 
 
 def found_in(folder: Path, text: str | bytes) -> list[str]:
-    """The files under a folder that hold a text."""
+    """The files under a folder that hold a text; one that is deleted meanwhile holds none."""
     wanted = text.encode() if isinstance(text, str) else text
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [str(path.relative_to(folder)) for path in files if wanted in path.read_bytes()]
+    found = []
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        with suppress(FileNotFoundError):
+            if wanted in path.read_bytes():
+                found.append(str(path.relative_to(folder)))
+    return found
 
 
 def rows_of(tx: Transaction, each: Table) -> list[Any]:
