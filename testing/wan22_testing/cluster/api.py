@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import httpx
 
+from wan22.http_client import HttpClient
+
 Object = dict[str, Any]
 ANSWER_SECONDS = 20.0
 MOST_CALLS = 50
@@ -46,8 +48,7 @@ class Api:
             tls.load_cert_chain(user["client-certificate"], user["client-key"])
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         self._slots = asyncio.Semaphore(MOST_CALLS)
-        self._under_way: set[asyncio.Task[httpx.Response]] = set()
-        self._client = httpx.AsyncClient(
+        self._client = HttpClient(
             base_url=cluster["server"], headers=headers, verify=tls, timeout=ANSWER_SECONDS, limits=limits
         )
 
@@ -55,20 +56,7 @@ class Api:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._client.aclose()
-
-    async def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
-        """Goes on where its caller is cancelled: httpx would leave a connection open that was just being made."""
-        sending = asyncio.create_task(self._client.send(request, stream=stream))
-        self._under_way.add(sending)
-        sending.add_done_callback(self._over)
-        return await asyncio.shield(sending)
-
-    def _over(self, sent: asyncio.Task[httpx.Response]) -> None:
-        self._under_way.discard(sent)
-        if not sent.cancelled():
-            sent.exception()  # looked at, also where nobody waits for it any more
 
     async def get(self, path: str, **parameters: str) -> Object:
         """The object, or the list of them. Raises ApiError, as all do."""
@@ -98,7 +86,7 @@ class Api:
         timeout = httpx.Timeout(ANSWER_SECONDS, read=WATCH_SECONDS + ANSWER_SECONDS)
         try:
             request = self._client.build_request("GET", path, params=asked, timeout=timeout)
-            async with aclosing(await self._send(request, stream=True)) as answer:
+            async with aclosing(await self._client.send(request, stream=True)) as answer:
                 if answer.status_code != HTTPStatus.OK:
                     raise _error(answer.status_code, await answer.aread())
                 async for line in answer.aiter_lines():
@@ -124,7 +112,7 @@ class Api:
                     content=None if content is None else json.dumps(content),
                     headers={} if content is None else {"Content-Type": content_type},
                 )
-                answer = await self._send(request)
+                answer = await self._client.send(request)
         except httpx.HTTPError as error:
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
         if not answer.is_success:

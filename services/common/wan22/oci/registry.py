@@ -22,9 +22,9 @@ from wan22.errors import (
     Unavailable,
     Wan22Error,
 )
+from wan22.http_client import HttpClient
 from wan22.manifest import MANIFEST_TYPE
 from wan22.oci.authorization import Authorization
-from wan22.oci.http_client import HttpClient
 from wan22.oci.reference import OciReference
 
 log = logging.getLogger(__name__)
