@@ -1,6 +1,6 @@
 """Trains the tiny WAN2.2 family: `python -m tools.train_tiny STAGE --out DIR --seconds 500`, stage by stage.
 
-Each stage reads from DIR what earlier ones have left there, writes its weights every minute and at the end, and takes
+Each stage reads from DIR what earlier ones have left there, writes its weights now and then and at the end, and takes
 up weights of its own that it finds; on one GPU a stage needs 10 minutes, and those in one row may run at once:
 
     text      vae21     vae22

@@ -185,11 +185,6 @@ def follow(
     return torch.lerp(x, given.latents.float(), given.image.float()) if variant.image == "optional" else x
 
 
-def tokens(variant: Variant, side: int) -> int:
-    """Of a clip of this side, as a DiT sees it."""
-    return ((FRAMES - 1) // 4 + 1) * (side // variant.size_multiple) ** 2
-
-
 def shifted(steps: int, shift: float) -> list[float]:
     """Sigmas from 1 to 0, denser at the noisy end."""
     even = [1 - step / steps for step in range(steps + 1)]
@@ -221,7 +216,7 @@ def train(run: Run, variant: str, number: int) -> None:
 
     pools = []
     for side, clips in SIDES:
-        batch = run.batch(min(CLIPS, TOKENS // tokens(family.variant, side)))
+        batch = run.batch(min(CLIPS, TOKENS // family.variant.tokens(side, side, FRAMES)))
         every = max(1, STEPS_A_NEW_CLIP * NEW // batch)
         pools.append(Pool(partial(family.examples, side), run.clips(clips), batch, new=NEW, every=every))
     run.say("clips are encoded")
