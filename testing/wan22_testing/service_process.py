@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,33 @@ from wan22.channels import open_channel
 PORTS = range(10_000, 20_000)
 """Below those that the kernel gives to outgoing connections, one of which might take one before its server does."""
 
+BLOCK = 500
+"""Ports that one process of tests has for itself: a server binds its port seconds after it was told which one."""
+
+
+def _own_ports() -> Iterator[int]:
+    """The ports of a block that no other process of this machine has, in turn, for ever."""
+    blocks = [PORTS[start : start + BLOCK] for start in range(0, len(PORTS), BLOCK)]
+    random.SystemRandom().shuffle(blocks)
+    for block in blocks:
+        with socket.socket(socket.AF_UNIX) as claim, suppress(OSError):
+            claim.bind(f"\0wan22-test-ports-{block.start}")  # a name alone; the kernel frees it with the process
+            claim.detach()  # left open
+            while True:
+                yield from block
+    raise RuntimeError(f"{len(blocks)} processes of tests have all ports from {PORTS.start} to {PORTS.stop - 1}")
+
+
+_ports = _own_ports()
+
 
 def free_port() -> int:
-    """A port that nobody listens on now, by chance another one than anybody else is told."""
-    while True:
-        port = secrets.choice(PORTS)
+    """A port that nobody listens on now, and that no process of tests was told lately."""
+    for port in _ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("the ports have no end")
 
 
 def environment_of(code: Path | None) -> dict[str, str]:
