@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict, Unpack
@@ -13,6 +12,7 @@ from wan22 import client_download, client_watch
 from wan22.channels import CHUNK_BYTES, open_channel
 from wan22.client_calls import Calls
 from wan22.errors import Cancelled, FailedPrecondition, InvalidRequest, Reason
+from wan22.identifiers import uuid7
 from wan22.recipe import Recipe
 from wan22.status import from_status
 from wan22.tls import Tls
@@ -146,7 +146,7 @@ class Client:
         )
         request = generation_pb2.CreateGenerationRequest(
             generation=wanted,
-            request_id=request_id or str(uuid.uuid4()),
+            request_id=request_id or uuid7(),
             count=count,
             reuse=reuse,
             webhook_url=webhook_url,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wan22.errors import FailedPrecondition, InvalidRequest, NotFound, Reason, Wan22Error
+from wan22.identifiers import uuid7
 from wan22.loras import MAX_LORAS
 from wan22.memory_model import Holdings
 from wan22.parameter_messages import from_message, to_message
@@ -211,7 +211,7 @@ def _generations(
     if admitted.parameters.seed + count - 1 > MAX_SEED:
         text = f"seed is {admitted.parameters.seed}: with count {count} use at most {MAX_SEED - count + 1}."
         raise InvalidRequest(text, field="generation.parameters.seed")
-    ids = [str(uuid.uuid4()) for _ in range(count)]
+    ids = [uuid7() for _ in range(count)]
     first = admitted.parameters
     seeded = [first, *(replace(first, seed=first.seed + index) for index in range(1, count))]
     return [
