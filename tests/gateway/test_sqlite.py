@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, insert, select, text
+from sqlalchemy import event, func, insert, select, text, update
 
 from wan22.errors import FailedPrecondition, Reason, ResourceExhausted
 from wan22_gateway.store import generations
@@ -59,6 +59,19 @@ async def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="schema 9999") as caught:
         SqliteDatabase(folder)
     assert caught.value.reason is Reason.STORE_TOO_NEW
+
+
+async def test_what_a_write_could_undo_is_in_no_temporary_file(store: SqliteDatabase) -> None:
+    def add_many(tx: Transaction) -> None:
+        for number in range(1000):
+            add(tx, f"{number:0200d}")
+
+    def change_all(tx: Transaction) -> list[str]:
+        tx.execute(update(objects).values(state="garbage"))  # more pages than SQLite keeps in memory by itself
+        return [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+
+    await store.write(add_many)
+    assert not [file for file in await store.write(change_all) if "etilqs" in file]
 
 
 async def test_a_full_disk_fails_the_writes_and_leaves_the_store_working(store: SqliteDatabase) -> None:

@@ -26,6 +26,9 @@ from wan22_gateway.store.group_writer import Write
 from wan22_gateway.store.remembered import TOPICS
 
 T = TypeVar("T")
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY")
+"""Without the last, what a savepoint could undo goes to a temporary file, from 64 KiB on: as many pages, with prompts
+among them, as are committed."""
 ERASE_SECONDS = 1.0
 """How long emptying the write-ahead log waits for readers, while writers wait for it."""
 
@@ -136,7 +139,7 @@ def _engine(path: Path, *, size: int, begin: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
