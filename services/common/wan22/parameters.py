@@ -80,8 +80,10 @@ class Parameters:
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form: what a worker echoes to show that it understood the same."""
         form = {**vars(self), "loras": [vars(lora) for lora in self.loras]}
-        canonical = json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+        return "sha256:" + hashlib.sha256(_CANONICAL.encode(form).encode()).hexdigest()
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def resolve(

@@ -16,10 +16,15 @@ SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter while another one waits for it: the event loop wants it back after each
 look at its sockets, and with Python's own 5 ms every answer takes that long while a reader computes on a long queue."""
 
+YOUNG_OBJECTS = 10_000
+"""New objects after which the collector looks at them. A call makes hundreds that its end frees without it, and of a
+burst of calls it would look at every one several times."""
+
 
 async def run(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(YOUNG_OBJECTS)
     async with serve(settings):
         gc.collect()
         gc.freeze()  # what a start makes stays: looking at it again would stop every thread for a tenth of a second

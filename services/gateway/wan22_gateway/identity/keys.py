@@ -12,6 +12,7 @@ LENGTH = 43
 ID_LENGTH = 8
 """Of these, the ones that name the key in lists; the other 35 have 208 bits."""
 ALPHABET = string.digits + string.ascii_letters
+_CHARACTERS = frozenset(ALPHABET)
 
 
 def new_secret() -> str:
@@ -27,7 +28,7 @@ def new_secret() -> str:
 def is_well_formed(secret: str) -> bool:
     """Whether a text can be a key at all."""
     body = secret.removeprefix(PREFIX)
-    return secret.startswith(PREFIX) and len(body) == LENGTH and set(body) <= set(ALPHABET)
+    return secret.startswith(PREFIX) and len(body) == LENGTH and _CHARACTERS.issuperset(body)
 
 
 def digest(secret: str) -> str:
