@@ -68,7 +68,7 @@ async def test_what_a_write_could_undo_is_in_no_temporary_file(store: SqliteData
 
     def change_all(tx: Transaction) -> list[str]:
         tx.execute(update(objects).values(state="garbage"))  # more pages than SQLite keeps in memory by itself
-        return [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        return [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
 
     await store.write(add_many)
     assert not [file for file in await store.write(change_all) if "etilqs" in file]
