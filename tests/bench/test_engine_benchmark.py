@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from wan22_bench.engine import candidates, command
+from wan22_bench.engine.desktop import Timed, figures
 from wan22_bench.engine.generations import Timing, parameters_of, steps_by_expert
 from wan22_bench.engine.scale import DRY, H100
 from wan22_bench.engine.waits import longest_wait
@@ -36,6 +37,18 @@ def test_a_dry_run_has_every_row_of_the_suite_and_says_what_it_is(
         assert rows[name]["peer"] > 0.0
         assert 0.0 < rows[name]["error"] < 1.0
     assert 0.0 < rows["P11"]["value"] < 20.0
+    (desktop,) = report["tables"]
+    assert "an estimate, nothing was run on one" in desktop["title"]
+    assert [cells[1] for cells in desktop["rows"]] == [cap.limit / 10**9 for cap in DRY.caps]
+
+
+def test_a_desktop_card_is_said_to_take_as_much_longer_as_its_peak_rate_is_lower() -> None:
+    table = figures([Timed("a work", 12.0, 45.0, 1.0), Timed("another", 8.0, None, 0.5)])
+    first, second = table.rows
+    assert first[:4] == ["a work", 12.0, "45", 1.0]
+    assert first[4:] == pytest.approx([10.15, 4 * 10.15, 80 * 10.15], rel=1e-3)
+    assert second[2] == ""
+    assert second[4] == pytest.approx(5.077, rel=1e-3)
 
 
 def test_the_rows_of_the_suite_are_at_full_size() -> None:

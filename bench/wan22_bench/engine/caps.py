@@ -11,10 +11,11 @@ from PIL import Image
 
 from wan22.parameters import Parameters
 from wan22.variants import VARIANTS
+from wan22_bench.engine.desktop import Timed, figures
 from wan22_bench.engine.device_memory import DeviceMemory
-from wan22_bench.engine.generations import parameters_of, time_generation
-from wan22_bench.engine.scale import GIGABYTE, Cap, Scale, vae_config
-from wan22_bench.report import Row
+from wan22_bench.engine.generations import parameters_of, steps_by_expert, time_generation
+from wan22_bench.engine.scale import GIGABYTE, Scale, vae_config
+from wan22_bench.report import Figures, Row
 from wan22_inference.engine.options import EngineOptions
 from wan22_testing.forwards import Work, free_memory
 from wan22_testing.random_model import make_model
@@ -26,47 +27,53 @@ MOST = 1.2
 _MEDIA = "media/" + "0" * 64
 
 
-def rows(ids: set[str], scale: Scale, device: torch.device) -> Iterator[Row]:
-    """The rows of these ids, and the worst of their ratios."""
+def rows(ids: set[str], scale: Scale, device: torch.device) -> Iterator[Row | Figures]:
+    """The rows of these ids, the worst of their ratios, and what a desktop card would take."""
     ratios: list[tuple[float, str]] = []
+    timed: list[Timed] = []
     for cap in scale.caps:
-        if cap.id in ids:
-            row, ratio = _row(cap, scale, device)
-            ratios.append((ratio, row.what))
-            yield row
+        if cap.id not in ids:
+            continue
+        free, _ = _time(cap.work, scale, device, None)
+        try:
+            limited, peak = _time(cap.work, scale, device, cap.limit)
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_per_process_memory_fraction(1.0, device)
+        gigabytes = cap.limit / GIGABYTE
+        what = f"{STEPS} steps of {cap.work}, fp8, in {gigabytes:g} GB, a small text encoder"
+        yield Row(
+            id=cap.id,
+            what=f"{what}: the device's peak by NVML" + ("" if device.type == "cuda" else ", which a CPU has not"),
+            value=None if peak is None else peak / GIGABYTE,
+            unit="GB",
+            goal=None if scale.dry else gigabytes,
+            peak_bytes=peak,
+        )
+        yield Row(id=None, what=f"denoising of {what}; peer: without a limit", value=limited, unit="s", peer=free)
+        ratios.append((limited / free, what))
+        timed.append(Timed(str(cap.work), gigabytes, cap.asked, limited / _forwards(cap.work)))
     if ratios:
         worst, what = max(ratios)
         goal = None if scale.dry else MOST
         yield Row(
             id="P11", what=f"the worst time over the same without limit: {what}", value=worst, unit="1", goal=goal
         )
+        yield figures(timed)
 
 
-def _row(cap: Cap, scale: Scale, device: torch.device) -> tuple[Row, float]:
-    options = EngineOptions(text_encoder=scale.text_encoder_under_caps)
-    free, _ = _time(cap.work, scale, device, options)
-    with_limit = EngineOptions(text_encoder=scale.text_encoder_under_caps, vram_limit=cap.limit)
-    try:
-        limited, peak = _time(cap.work, scale, device, with_limit)
-    finally:
-        if device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
-    gigabytes = cap.limit / GIGABYTE
-    row = Row(
-        id=cap.id,
-        what=f"{STEPS} steps of {cap.work}, fp8, in {gigabytes:g} GB, a small text encoder: the device's peak by NVML"
-        + ("" if device.type == "cuda" else ", which a CPU has not"),
-        value=None if peak is None else peak / GIGABYTE,
-        unit="GB",
-        goal=None if scale.dry else gigabytes,
-        peak_bytes=peak,
-    )
-    return row, limited / free
+def _forwards(work: Work) -> int:
+    """Of the DiT, in all steps."""
+    asked, _ = _asked(work)
+    scales = (asked.guidance_scale_high, asked.guidance_scale_low)
+    by_expert = [1 if scale is None or scale == 1.0 else 2 for scale in scales]
+    return sum(count * by_expert[expert] for expert, count in steps_by_expert(asked).items())
 
 
-def _time(work: Work, scale: Scale, device: torch.device, options: EngineOptions) -> tuple[float, int | None]:
-    """Seconds of denoising, and the device's peak."""
+def _time(work: Work, scale: Scale, device: torch.device, limit: int | None) -> tuple[float, int | None]:
+    """Seconds of denoising under a limit of bytes, and the device's peak."""
     free_memory(device)
+    options = EngineOptions(text_encoder=scale.text_encoder_under_caps, vram_limit=limit)
     model = make_model(work, UMT5_TINY, vae_config(scale, work.variant), device, options, fp8=True)
     parameters, images = _asked(work)
     with DeviceMemory(device) as memory:

@@ -13,7 +13,7 @@ from rich.console import Console
 from wan22_bench.engine import candidates, decodes, forwards, generation_goals
 from wan22_bench.engine.kernel_times import kernel_times
 from wan22_bench.engine.scale import DRY, H100, Scale
-from wan22_bench.report import Report, Row, versions_of
+from wan22_bench.report import Figures, Report, Row, versions_of
 from wan22_testing.forwards import free_memory
 
 VERSIONS = ("torch", "triton", "diffusers", "torchao", "fa3-fwd")
@@ -27,7 +27,7 @@ SUITES = {
 """Which rows a suite has: all, or either half, each of which is meant to fit ten minutes."""
 
 
-def measure(ids: set[str], scale: Scale, device: torch.device, *, whole: bool) -> Iterator[Row]:
+def measure(ids: set[str], scale: Scale, device: torch.device, *, whole: bool) -> Iterator[Row | Figures]:
     """The rows of these ids, in order of what shares weights."""
     timed = forwards.Forwards(scale, device)
     yield from timed.rows(ids)
@@ -45,18 +45,26 @@ def measure_candidates(device: torch.device, *, dry: bool) -> Iterator[Row]:
     return candidates.rows(device, candidates.TINY if dry else candidates.Sizes())
 
 
-def run(found: Iterator[Row], device: torch.device, json: Path | None, *, dry: bool, command: str) -> None:
-    """Shows each row as it comes, and the table at the end; writes it to `json` after each row."""
+def run(found: Iterator[Row | Figures], device: torch.device, json: Path | None, *, dry: bool, command: str) -> None:
+    """Shows each row as it comes, and the tables at the end; writes all to `json` after each row."""
     console = Console(width=180)
     name = "cpu, a dry run: sizes are tiny, and no figure means anything" if dry else torch.cuda.get_device_name(device)
     rows: list[Row] = []
-    versions = versions_of(*VERSIONS)
-    for row in found:
-        rows.append(row)
-        console.print(f"{row.id or '-'}: {row.what}: {row.value} {row.unit}, peer {row.peer}, error {row.error}")
+    tables: list[Figures] = []
+    report = Report(
+        name="engine", device=name, command=command, rows=rows, versions=versions_of(*VERSIONS), tables=tables
+    )
+    for each in found:
+        if isinstance(each, Figures):
+            tables.append(each)
+        else:
+            rows.append(each)
+            console.print(
+                f"{each.id or '-'}: {each.what}: {each.value} {each.unit}, peer {each.peer}, error {each.error}"
+            )
         if json is not None:  # what was measured is kept when the time is up
-            Report(name="engine", device=name, command=command, rows=rows, versions=versions).write(json)
-    Report(name="engine", device=name, command=command, rows=rows, versions=versions).show(console)
+            report.write(json)
+    report.show(console)
 
 
 def profile(ids: set[str]) -> None:
@@ -97,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     given = " ".join(sys.argv[1:] if arguments is None else arguments)
     device = torch.device("cpu" if options.dry_run else "cuda:0")
+    found: Iterator[Row | Figures]
     if options.candidates:
         found = measure_candidates(device, dry=options.dry_run)
     else:

@@ -24,6 +24,8 @@ class Cap:
     work: Work
     limit: int
     """Bytes."""
+    asked: float | None = None
+    """Seconds in which a desktop card was said to make one."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ H100 = Scale(
     generation=Work(_T2V, 40, 832, 480, 81),
     text_encoder=UMT5_XXL,
     caps=(
-        Cap("P11a", Work(_T2V, 40, 512, 512, 81), 12 * GIGABYTE),
-        Cap("P11b", Work(_T2V, 40, 1024, 1024, 81), 15 * GIGABYTE),
-        Cap("P11c", Work(_I2V, 40, 512, 512, 81), 10 * GIGABYTE),
+        Cap("P11a", Work(_T2V, 40, 512, 512, 81), 12 * GIGABYTE, 45.0),
+        Cap("P11b", Work(_T2V, 40, 1024, 1024, 81), 15 * GIGABYTE, 120.0),
+        Cap("P11c", Work(_I2V, 40, 512, 512, 81), 10 * GIGABYTE, 35.0),
         Cap("P11d", Work(_TI2V, 30, 832, 480, 49), 8 * GIGABYTE),
         Cap("P11d", Work(_T2V, 40, 832, 480, 33), 8 * GIGABYTE),
     ),
