@@ -15,6 +15,7 @@ from statistics import median
 
 from wan22.client import Client
 from wan22.errors import DeadlineExceeded, Unavailable
+from wan22_bench.gateway.resources import resident
 from wan22_bench.gateway.servers import MeasuredGateway, running_gateway
 from wan22_bench.report import Row
 from wan22_testing.simulated_pool import VARIANT
@@ -87,14 +88,6 @@ async def measure(
             for caller in load:
                 caller.cancel()
     return course.rows(workers)
-
-
-def resident(pid: int) -> int:
-    """Bytes of a process that are in memory."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/{pid}/status has no VmRSS")
 
 
 @contextmanager
