@@ -1,7 +1,8 @@
 """Compares trainings of a tiny variant on scenes that none has seen: which to keep, and which guidance suits it.
 
 `python -m tools.compare_trainings t2v-a14b-tiny DIR...` prints each expert's loss in each folder, which tells more than
-videos read right; then, of the experts with the least loss, the shares read right by each expert's guidance scale.
+videos read right; then, of the experts with the least loss, the shares read right by the number of steps, the shift of
+the sigmas, the solver, and each expert's guidance scale.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -29,6 +31,18 @@ BATCH = 64
 SCALES = (1.0, 1.5, 2.0, 3.0)
 """Of each expert, together with all of the other's."""
 SEED = "held out of trainings"
+
+
+class Course(NamedTuple):
+    """How noise becomes a clip."""
+
+    steps: int
+    shift: float
+    anew: bool
+    """Whether by LCM's steps, which draw noise anew, or by Euler's."""
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps of {'LCM' if self.anew else 'Euler'}, shift {self.shift:g}"
 
 
 class Comparison:
@@ -59,10 +73,12 @@ class Comparison:
         return found
 
     @torch.no_grad()
-    def shares(self, experts: Sequence[WanTransformer3DModel], scales: Sequence[float]) -> tuple[float, float]:
+    def shares(
+        self, experts: Sequence[WanTransformer3DModel], scales: Sequence[float], course: Course
+    ) -> tuple[float, float]:
         """Of prompts with one object and with two, how many are read right with a guidance scale for each expert."""
         family = self._first
-        sigmas = shifted(family.variant.num_inference_steps, family.variant.flow_shift)
+        family.anew, sigmas = course.anew, shifted(course.steps, course.shift)
         torch.manual_seed(9)
         right: list[bool] = []
         for begin in range(0, len(self._asked), BATCH):
@@ -96,14 +112,21 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="of trainings")
     parser.add_argument("--count", type=int, default=256, help="clips to take the loss of, and prompts; 256 by default")
     parser.add_argument("--side", type=int, default=128, help="pixels of their width and height; 128 by default")
+    parser.add_argument("--scales", nargs="+", type=float, default=SCALES, help="of guidance: for each expert all")
+    parser.add_argument("--steps", nargs="+", type=int, help="by default the variant's")
+    parser.add_argument("--shifts", nargs="+", type=float, help="likewise")
     given = parser.parse_args()
     comparison = Comparison(given.variant, given.folders, given.count, given.side)
     experts = comparison.best()
-    for scales in product(SCALES, repeat=len(experts)):
-        one, two = comparison.shares(experts, scales)
-        guidance = " and ".join(f"{scale:g}" for scale in scales)
-        sys.stdout.write(f"guidance {guidance}: right with one object {one:.3f}, with two {two:.3f}\n")
-        sys.stdout.flush()
+    variant = VARIANTS[given.variant]
+    courses = product(given.steps or [variant.num_inference_steps], given.shifts or [variant.flow_shift], (False, True))
+    for course in starmap(Course, courses):
+        for scales in product(given.scales, repeat=len(experts)):
+            one, two = comparison.shares(experts, scales, course)
+            guidance = " and ".join(f"{scale:g}" for scale in scales)
+            what = f"{course}, guidance {guidance}"
+            sys.stdout.write(f"{what}: right with one object {one:.3f}, with two {two:.3f}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

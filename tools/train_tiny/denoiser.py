@@ -73,6 +73,8 @@ class Family:
         boundary = self.variant.boundary
         self.spans = ((0.0, 1.0),) if boundary is None else ((boundary, 1.0), (0.0, boundary))
         """Sigmas of each expert."""
+        self.anew = False
+        """Whether its clips come of noise by LCM's steps."""
 
     def there(self) -> bool:
         """Whether all experts have been saved."""
@@ -154,12 +156,14 @@ def velocity(variant: Variant, expert: nn.Module, x: Tensor, sigma: Tensor, give
     return out.float()
 
 
-def flow_loss(variant: Variant, expert: nn.Module, span: tuple[float, float], given: Examples) -> Tensor:
-    """Mean square error of the velocity at a sigma drawn from the span for each clip."""
+def flow_loss(
+    variant: Variant, expert: nn.Module, span: tuple[float, float], given: Examples, noise: Tensor | None = None
+) -> Tensor:
+    """Mean square error of the velocity at a sigma drawn from the span for each clip, with noise that is drawn too."""
     clean = given.latents.float()
     drawn = torch.rand(len(clean), device=clean.device)
     sigma = span[0] + (span[1] - span[0]) * SKEW * drawn / (1 + (SKEW - 1) * drawn)
-    noise = torch.randn_like(clean)
+    noise = torch.randn_like(clean) if noise is None else noise
     x = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
     off = velocity(variant, expert, x, sigma, given) - (noise - clean)
     wanted = 1 - given.image.float() if variant.image == "optional" else 1.0
@@ -170,7 +174,7 @@ def flow_loss(variant: Variant, expert: nn.Module, span: tuple[float, float], gi
 def follow(
     experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examples, sigmas: Floats, scales: Floats = ()
 ) -> Tensor:
-    """Where x, at the first of the sigmas, comes to at the last by Euler's steps.
+    """Where x, at the first of the sigmas, comes to at the last by Euler's steps, or by LCM's, which draw noise anew.
 
     Each expert is guided by its own of the scales, by default the variant's.
     """
@@ -181,7 +185,8 @@ def follow(
         number = next(number for number, (low, _) in enumerate(family.spans) if sigma >= low)
         at = torch.full((len(x),), sigma, device=x.device)
         prompted, unprompted = (velocity(variant, experts[number], x, at, one) for one in both)
-        x = x + (following - sigma) * torch.lerp(unprompted, prompted, scales[number])
+        v = torch.lerp(unprompted, prompted, scales[number])
+        x = torch.lerp(x - sigma * v, torch.randn_like(x) if family.anew else x + (1 - sigma) * v, following)
     return torch.lerp(x, given.latents.float(), given.image.float()) if variant.image == "optional" else x
 
 

@@ -47,3 +47,14 @@ def test_each_expert_is_guided_by_its_own_scale(
     examples = Examples(noise, torch.ones_like(family.unprompted), torch.zeros(2, 1, 5, 1, 1))
     came = follow([Constant(10.0), Constant(100.0)], family, noise, examples, SIGMAS, given)
     torch.testing.assert_close(came, noise - 0.2 * 10.0 * high - 0.3 * 100.0 * low)
+
+
+def test_noise_that_is_drawn_anew_takes_the_place_of_what_is_left_of_the_old(family: Family) -> None:
+    noise = torch.randn(2, 16, 5, 8, 8)
+    examples = Examples(noise, torch.ones_like(family.unprompted), torch.zeros(2, 1, 5, 1, 1))
+    family.anew = True
+    torch.manual_seed(3)
+    came = follow([Constant(0.0), Constant(0.0)], family, noise, examples, SIGMAS, (1.0, 1.0))
+    torch.manual_seed(3)
+    first, second = torch.randn_like(noise), torch.randn_like(noise)
+    torch.testing.assert_close(came, 0.5 * (0.2 * noise + 0.8 * first) + 0.5 * second)
