@@ -16,17 +16,10 @@ SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter while another one waits for it: the event loop wants it back after each
 look at its sockets, and with Python's own 5 ms every answer takes that long while a reader computes on a long queue."""
 
-COLLECT_AFTER = (10_000, 2, 3)
-"""New objects after which the collector looks at them, looks at the young after which it looks at the middle-aged, and
-looks at these to one at all. A call makes hundreds of objects that its end frees without it, and of a burst of calls
-it would look at every one several times; all are looked at as often as by Python's own 700, 10 and 10, lest what is
-not needed any more piles up."""
-
 
 async def run(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.set_threshold(*COLLECT_AFTER)
     async with serve(settings):
         gc.collect()
         gc.freeze()  # what a start makes stays: looking at it again would stop every thread for a tenth of a second

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import BigInteger, Row, Text, and_, bindparam, delete, exists, func, or_, select, update
 
 from wan22_gateway.scheduling.plan import Plan, TenantQueue, Waiting, candidates
 from wan22_gateway.scheduling.shares import Priority, Share, activated, dispatched, settled
@@ -179,29 +179,8 @@ def plan(tx: Transaction, pool: str) -> tuple[Plan, Mapping[int, Row[Any]]]:
 
 def _free_at(tx: Transaction, pool: str) -> list[tuple[float, str]]:
     """Seconds until each worker of a pool that may take work is free, and the tenant that has it now."""
-    prepared = generations.alias()
-    columns = (generations.c.tenant, generations.c.predicted_seconds, attempts.c.start_time)
-    query = (
-        select(workers, *columns, func.coalesce(prepared.c.predicted_seconds, 0.0).label("prepared_seconds"))
-        .outerjoin(prepared, prepared.c.id == workers.c.prepared)
-        .outerjoin(generations, generations.c.id == workers.c.generation)
-        .outerjoin(
-            attempts,
-            and_(
-                attempts.c.generation == generations.c.id,
-                attempts.c.number == generations.c.attempt_count,
-                attempts.c.end_time.is_(None),
-            ),
-        )
-    )
-    usable = and_(
-        workers.c.pool == pool,
-        workers.c.state.in_(["IDLE", "BUSY", "LOADING"]),
-        workers.c.lease_expire_time > tx.now,
-        or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= tx.now),
-    )
     ends = []
-    for row in tx.execute(query.where(usable)):
+    for row in tx.execute(_USABLE_WORKERS, {"pool": pool, "now": tx.now}):
         if row.generation is not None:
             elapsed = 0.0 if row.start_time is None else (tx.now - row.start_time) / 1_000_000
             ends.append((max(0.0, row.predicted_seconds - elapsed) + row.prepared_seconds, row.tenant))
@@ -215,12 +194,42 @@ def _free_at(tx: Transaction, pool: str) -> list[tuple[float, str]]:
 
 def prepared_starts(tx: Transaction, pool: str) -> Mapping[int, float]:
     """Seconds until each prepared generation of a pool is predicted to start, by its position."""
-    running = generations.alias()
-    query = (
-        select(generations.c.position, running.c.predicted_seconds, attempts.c.start_time)
-        .join(workers, workers.c.prepared == generations.c.id)
-        .join(running, running.c.id == workers.c.generation)
-        .join(attempts, and_(attempts.c.generation == running.c.id, attempts.c.number == running.c.attempt_count))
-    )
-    rows = tx.execute(query.where(workers.c.pool == pool))
+    rows = tx.execute(_PREPARED, {"pool": pool})
     return {row.position: max(0.0, row.predicted_seconds - (tx.now - row.start_time) / 1_000_000) for row in rows}
+
+
+# An alias copies all columns of its table, in cycles: made for each view, they were most of the collector's work.
+_OTHER = generations.alias()
+_POOL, _NOW = bindparam("pool", type_=Text()), bindparam("now", type_=BigInteger())
+_USABLE_WORKERS = (
+    select(
+        workers,
+        generations.c.tenant,
+        generations.c.predicted_seconds,
+        attempts.c.start_time,
+        func.coalesce(_OTHER.c.predicted_seconds, 0.0).label("prepared_seconds"),
+    )
+    .outerjoin(_OTHER, _OTHER.c.id == workers.c.prepared)
+    .outerjoin(generations, generations.c.id == workers.c.generation)
+    .outerjoin(
+        attempts,
+        and_(
+            attempts.c.generation == generations.c.id,
+            attempts.c.number == generations.c.attempt_count,
+            attempts.c.end_time.is_(None),
+        ),
+    )
+    .where(
+        workers.c.pool == _POOL,
+        workers.c.state.in_(["IDLE", "BUSY", "LOADING"]),
+        workers.c.lease_expire_time > _NOW,
+        or_(workers.c.drain_expire_time.is_(None), workers.c.drain_expire_time <= _NOW),
+    )
+)
+_PREPARED = (
+    select(generations.c.position, _OTHER.c.predicted_seconds, attempts.c.start_time)
+    .join(workers, workers.c.prepared == generations.c.id)
+    .join(_OTHER, _OTHER.c.id == workers.c.generation)
+    .join(attempts, and_(attempts.c.generation == _OTHER.c.id, attempts.c.number == _OTHER.c.attempt_count))
+    .where(workers.c.pool == _POOL)
+)
