@@ -46,7 +46,7 @@ class Api:
             headers["Authorization"] = f"Bearer {token}"
         else:
             tls.load_cert_chain(user["client-certificate"], user["client-key"])
-        # None expires: httpcore would close several at once, and leave them open where the caller is cancelled meanwhile.
+        # None expires: httpcore closes several at once, and leaves them open where its caller is cancelled meanwhile.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50, keepalive_expiry=None)
         self._slots = asyncio.Semaphore(MOST_CALLS)
         self._client = HttpClient(
