@@ -159,7 +159,7 @@ def velocity(variant: Variant, expert: nn.Module, x: Tensor, sigma: Tensor, give
 def flow_loss(
     variant: Variant, expert: nn.Module, span: tuple[float, float], given: Examples, noise: Tensor | None = None
 ) -> Tensor:
-    """Mean square error of the velocity at a sigma drawn from the span for each clip, with noise that is drawn too."""
+    """Mean square error of the velocity at a sigma drawn from the span for each clip, as noise is if not given."""
     clean = given.latents.float()
     drawn = torch.rand(len(clean), device=clean.device)
     sigma = span[0] + (span[1] - span[0]) * SKEW * drawn / (1 + (SKEW - 1) * drawn)
