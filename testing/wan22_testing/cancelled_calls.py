@@ -46,7 +46,7 @@ async def cancel_everywhere(
     """
     async with open_client() as client:
         await ask(client)
-    before = _open_files()
+    before = open_files()
     cancelled = 0
     for steps in range(STEPS):
         async with open_client() as client:
@@ -57,10 +57,16 @@ async def cancel_everywhere(
             with suppress(asyncio.CancelledError):
                 await asking
             cancelled += asking.cancelled()
-        while _open_files() > before:  # noqa: ASYNC110  # nothing tells of it
-            await asyncio.sleep(0.01)
+        await until_open(before)
     return cancelled
 
 
-def _open_files() -> int:
+async def until_open(count: int) -> None:
+    """Returns when this process has no more than so many files open."""
+    while open_files() > count:  # noqa: ASYNC110  # nothing tells of it
+        await asyncio.sleep(0.01)
+
+
+def open_files() -> int:
+    """How many files, sockets among them, this process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
