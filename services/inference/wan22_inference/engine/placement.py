@@ -34,7 +34,7 @@ def device_limit(device: torch.device, options: EngineOptions) -> int | None:
         return total
     limit = min(options.vram_limit, total)
     # pieces too small for the next tensor took 2.5 of 6.4 GB otherwise
-    torch.cuda.memory._set_allocator_settings("expandable_segments:True")  # noqa: SLF001  # no public one once it runs
+    torch._C._accelerator_setAllocatorSettings("expandable_segments:True")  # noqa: SLF001  # no public one once it runs
     torch.cuda.set_per_process_memory_fraction(max(limit - device_overhead(device) - KERNELS, 1) / total, device)
     return limit
 
