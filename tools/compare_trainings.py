@@ -1,8 +1,9 @@
 """Compares trainings of a tiny variant on scenes that none has seen: which to keep, and which guidance suits it.
 
 `python -m tools.compare_trainings t2v-a14b-tiny DIR...` prints each expert's loss in each folder, which tells more than
-videos read right; then, of the experts with the least loss, the shares read right by the number of steps, the shift of
-the sigmas, the solver, and each expert's guidance scale.
+videos read right; then, of the experts with the least loss, the shares read right by the solver, the number of steps,
+the shift of the sigmas, and each expert's guidance scale. Its prompts are others than `wan22 bench quality` asks
+for, so that what is chosen by them can be measured there.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import NamedTuple
 import torch
 from diffusers import WanTransformer3DModel
 from tools.train_tiny import vae
-from tools.train_tiny.denoiser import Examples, Family, flow_loss, follow, shifted
+from tools.train_tiny.denoiser import Examples, Family, finished, flow_loss, guided
 from tools.train_tiny.run import Run
+from torch import Generator, Tensor
 
+from wan22.solvers import Solver
 from wan22.variants import VARIANTS
 from wan22_bench.quality.examples import held_out_prompts
 from wan22_inference.engine.devices import choose_device
+from wan22_inference.engine.schedule import NUM_TRAIN_TIMESTEPS, make_schedule
 from wan22_testing.shapes.judge import Judge
 from wan22_testing.trained_parts import JUDGE
 
@@ -36,13 +40,12 @@ SEED = "held out of trainings"
 class Course(NamedTuple):
     """How noise becomes a clip."""
 
+    solver: Solver
     steps: int
     shift: float
-    anew: bool
-    """Whether by LCM's steps, which draw noise anew, or by Euler's."""
 
     def __str__(self) -> str:
-        return f"{self.steps} steps of {'LCM' if self.anew else 'Euler'}, shift {self.shift:g}"
+        return f"{self.solver}, {self.steps} steps, shift {self.shift:g}"
 
 
 class Comparison:
@@ -57,7 +60,7 @@ class Comparison:
         run = self._first.run
         run.rng = random.Random(SEED)  # noqa: S311  # scenes, not secrets
         self._batches = [self._first.examples(side, min(BATCH, count)) for _ in range(0, count, BATCH)]
-        self._asked = held_out_prompts(count)
+        self._asked = held_out_prompts(count, SEED)
         self._judge = Judge.load(folders[0] / JUDGE.name).to(device)
         self._side = side
 
@@ -78,7 +81,6 @@ class Comparison:
     ) -> tuple[float, float]:
         """Of prompts with one object and with two, how many are read right with a guidance scale for each expert."""
         family = self._first
-        family.anew, sigmas = course.anew, shifted(course.steps, course.shift)
         torch.manual_seed(9)
         right: list[bool] = []
         for begin in range(0, len(self._asked), BATCH):
@@ -86,9 +88,27 @@ class Comparison:
             scenes = [example.scene for example in asked]
             given = self._from_text(family.encoded(scenes, self._side, [example.prompt for example in asked]))
             noise = torch.randn(given.latents.shape, device=given.latents.device)
-            latents = follow(experts, family, noise, given, sigmas, scales)
+            latents = self._sampled(experts, scales, course, noise, given)
             right += self._judge.right(vae.decode(family.vae, latents), scenes)
         return sum(right[::2]) / len(right[::2]), sum(right[1::2]) / len(right[1::2])
+
+    def _sampled(
+        self,
+        experts: Sequence[WanTransformer3DModel],
+        scales: Sequence[float],
+        course: Course,
+        x: Tensor,
+        given: Examples,
+    ) -> Tensor:
+        """By the engine's schedule and solver."""
+        variant = self._first.variant
+        generator = Generator().manual_seed(9)
+        schedule = make_schedule(course.solver, course.steps, course.shift, variant.boundary, x.device, generator)
+        for step, timestep in enumerate(schedule.timesteps):
+            number = schedule.expert(step)
+            v = guided(experts[number], self._first, x, timestep / NUM_TRAIN_TIMESTEPS, given, scales[number])
+            x = schedule.advance(v, step, x)
+        return finished(variant, x, given)
 
     def best(self) -> list[WanTransformer3DModel]:
         """The experts with the least loss, which it prints."""
@@ -115,11 +135,14 @@ def main() -> None:
     parser.add_argument("--scales", nargs="+", type=float, default=SCALES, help="of guidance: for each expert all")
     parser.add_argument("--steps", nargs="+", type=int, help="by default the variant's")
     parser.add_argument("--shifts", nargs="+", type=float, help="likewise")
+    parser.add_argument(
+        "--solvers", nargs="+", type=lambda name: Solver[name.upper()], default=[Solver.UNIPC], help="unipc by default"
+    )
     given = parser.parse_args()
     comparison = Comparison(given.variant, given.folders, given.count, given.side)
     experts = comparison.best()
     variant = VARIANTS[given.variant]
-    courses = product(given.steps or [variant.num_inference_steps], given.shifts or [variant.flow_shift], (False, True))
+    courses = product(given.solvers, given.steps or [variant.num_inference_steps], given.shifts or [variant.flow_shift])
     for course in starmap(Course, courses):
         for scales in product(given.scales, repeat=len(experts)):
             one, two = comparison.shares(experts, scales, course)

@@ -28,7 +28,13 @@ from wan22_testing.tiny_models import new_transformer
 from wan22_testing.trained_parts import JUDGE
 
 Floats = Sequence[float]
+Span = tuple[float, float]
+"""Sigmas from and to."""
+Kind = tuple[Pool, Callable[..., Tensor]]
+"""Of steps: what from, and the loss."""
+Save = Callable[[nn.Module], None]
 HEAD = 32
+RATE = 2e-3
 SKEW = 3.0
 """Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
 COMPILED_SECONDS = 300
@@ -73,8 +79,6 @@ class Family:
         boundary = self.variant.boundary
         self.spans = ((0.0, 1.0),) if boundary is None else ((boundary, 1.0), (0.0, boundary))
         """Sigmas of each expert."""
-        self.anew = False
-        """Whether its clips come of noise by LCM's steps."""
 
     def there(self) -> bool:
         """Whether all experts have been saved."""
@@ -156,14 +160,12 @@ def velocity(variant: Variant, expert: nn.Module, x: Tensor, sigma: Tensor, give
     return out.float()
 
 
-def flow_loss(
-    variant: Variant, expert: nn.Module, span: tuple[float, float], given: Examples, noise: Tensor | None = None
-) -> Tensor:
+def flow_loss(variant: Variant, expert: nn.Module, span: Span, given: Examples, noise: Tensor | None = None) -> Tensor:
     """Mean square error of the velocity at a sigma drawn from the span for each clip, as noise is if not given."""
     clean = given.latents.float()
     drawn = torch.rand(len(clean), device=clean.device)
     sigma = span[0] + (span[1] - span[0]) * SKEW * drawn / (1 + (SKEW - 1) * drawn)
-    noise = torch.randn_like(clean) if noise is None else noise
+    noise = torch.randn_like(clean) if noise is None else noise.float()
     x = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
     off = velocity(variant, expert, x, sigma, given) - (noise - clean)
     wanted = 1 - given.image.float() if variant.image == "optional" else 1.0
@@ -171,22 +173,36 @@ def flow_loss(
 
 
 @torch.no_grad()
+def guided(
+    expert: nn.Module, family: Family, x: Tensor, sigma: float | Tensor, given: Examples, scale: float
+) -> Tensor:
+    """The velocity at one sigma for all clips, away from what the expert makes of no prompt."""
+    at = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
+    prompted = velocity(family.variant, expert, x, at, given)
+    if scale == 1.0:
+        return prompted
+    unprompted = given._replace(text=family.unprompted[:1].expand(len(x), -1, -1))
+    return torch.lerp(velocity(family.variant, expert, x, at, unprompted), prompted, scale)
+
+
+@torch.no_grad()
 def follow(
     experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examples, sigmas: Floats, scales: Floats = ()
 ) -> Tensor:
-    """Where x, at the first of the sigmas, comes to at the last by Euler's steps, or by LCM's, which draw noise anew.
+    """Where x, at the first of the sigmas, comes to at the last by Euler's steps.
 
     Each expert is guided by its own of the scales, by default the variant's.
     """
     variant = family.variant
     scales = scales or [one for one in (variant.guidance_scale_high, variant.guidance_scale_low) if one is not None]
-    both = (given, given._replace(text=family.unprompted[:1].expand(len(x), -1, -1)))
     for sigma, following in pairwise(sigmas):
         number = next(number for number, (low, _) in enumerate(family.spans) if sigma >= low)
-        at = torch.full((len(x),), sigma, device=x.device)
-        prompted, unprompted = (velocity(variant, experts[number], x, at, one) for one in both)
-        v = torch.lerp(unprompted, prompted, scales[number])
-        x = torch.lerp(x - sigma * v, torch.randn_like(x) if family.anew else x + (1 - sigma) * v, following)
+        x = x + (following - sigma) * guided(experts[number], family, x, sigma, given, scales[number])
+    return finished(variant, x, given)
+
+
+def finished(variant: Variant, x: Tensor, given: Examples) -> Tensor:
+    """With the latent frames that were given, where the variant takes them so."""
     return torch.lerp(x, given.latents.float(), given.image.float()) if variant.image == "optional" else x
 
 
@@ -196,24 +212,47 @@ def shifted(steps: int, shift: float) -> list[float]:
     return [shift * sigma / (1 + (shift - 1) * sigma) for sigma in even]
 
 
+class Lesson:
+    """One expert's: what it may learn, and where it is kept."""
+
+    def __init__(self, family: Family, number: int) -> None:
+        self.family, self.span, self.expert = family, family.spans[number], family.expert(number)
+        self._folder = family.folder / family.names[number]
+        long = family.run.device.type == "cuda" and family.run.seconds > COMPILED_SECONDS
+        self._quick: Any = torch.compile(self.expert, dynamic=False) if long else self.expert
+
+    def prompted(self, *columns: Tensor, span: Span | None = None) -> Tensor:
+        """The loss of clips that are given with their prompts, and with their noise where that is not any."""
+        return flow_loss(self.family.variant, self._quick, span or self.span, Examples(*columns[:3]), *columns[3:])
+
+    def unprompted(self, *columns: Tensor, span: Span | None = None) -> Tensor:
+        """The loss without their prompts."""
+        text = self.family.unprompted.repeat(len(columns[1]) // 2 + 1, 1, 1)[: len(columns[1])]
+        return self.prompted(columns[0], text, *columns[2:], span=span)
+
+    def save(self, average: nn.Module) -> None:
+        """Writes the expert's average."""
+        sizes = {name: value for name, value in self.expert.config.items() if name != "_name_or_path"}
+        store(WanTransformer3DModel.from_config(sizes), average, self._folder)  # the name is of who trained it
+
+    def fit(self, kinds: Sequence[Kind], save: Save, *, rate: float = RATE) -> None:
+        """Trains it; `save` takes its average."""
+        matrices = [one for one in self.expert.blocks.parameters() if one.ndim == 2]
+        self.family.run.fit([self.expert], kinds, lambda averages: save(averages[0]), rate=rate, matrices=matrices)
+
+
+def batch_of(family: Family, side: int) -> int:
+    """Clips a step."""
+    return family.run.batch(min(CLIPS, TOKENS // family.variant.tokens(side, side, FRAMES)))
+
+
 def train(run: Run, variant: str, number: int) -> None:
     """Into DIR/VARIANT: the expert of this number."""
     family = Family(run, variant)
-    expert = family.expert(number)
-    long = run.device.type == "cuda" and run.seconds > COMPILED_SECONDS
-    quick: Any = torch.compile(expert, dynamic=False) if long else expert
+    lesson = Lesson(family, number)
 
-    def prompted(*columns: Tensor) -> Tensor:
-        return flow_loss(family.variant, quick, family.spans[number], Examples(*columns))
-
-    def unprompted(*columns: Tensor) -> Tensor:
-        given = Examples(*columns)
-        text = family.unprompted.repeat(len(given.text) // 2 + 1, 1, 1)[: len(given.text)]
-        return flow_loss(family.variant, quick, family.spans[number], given._replace(text=text))
-
-    def save(averages: Sequence[Any]) -> None:
-        sizes = {name: value for name, value in expert.config.items() if name != "_name_or_path"}  # of who trained it
-        store(WanTransformer3DModel.from_config(sizes), averages[0], family.folder / family.names[number])
+    def save(average: nn.Module) -> None:
+        lesson.save(average)
         if family.there():
             stored = [family.expert(each) for each in range(len(family.names))]
             sigmas = shifted(family.variant.num_inference_steps, family.variant.flow_shift)
@@ -221,13 +260,12 @@ def train(run: Run, variant: str, number: int) -> None:
 
     pools = []
     for side, clips in SIDES:
-        batch = run.batch(min(CLIPS, TOKENS // family.variant.tokens(side, side, FRAMES)))
+        batch = batch_of(family, side)
         every = max(1, STEPS_A_NEW_CLIP * NEW // batch)
         pools.append(Pool(partial(family.examples, side), run.clips(clips), batch, new=NEW, every=every))
     run.say("clips are encoded")
-    heard = [(pool, prompted) for pool in pools]
-    matrices = [one for one in expert.blocks.parameters() if one.ndim == 2]
-    run.fit([expert], [*heard * (PROMPTED // 2), *((pool, unprompted) for pool in pools)], save, matrices=matrices)
+    heard = [(pool, lesson.prompted) for pool in pools]
+    lesson.fit([*heard * (PROMPTED // 2), *((pool, lesson.unprompted) for pool in pools)], save)
 
 
 Make = Callable[[Tensor, Examples], Tensor]

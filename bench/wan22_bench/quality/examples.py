@@ -41,9 +41,9 @@ class Example:
         return render([self.scene], side, Generator().manual_seed(self.seed))[0]
 
 
-def held_out_prompts(count: int) -> list[Example]:
+def held_out_prompts(count: int, seed: str = PROMPTS_SEED) -> list[Example]:
     """By turns of one object and of two; a longer list begins with the shorter one."""
-    rng = random.Random(PROMPTS_SEED)  # noqa: S311  # scenes, not secrets
+    rng = random.Random(seed)  # noqa: S311  # scenes, not secrets
     found = []
     for number in range(count):
         numbers = (1,) if number % 2 == 0 else rng.choices(_PAIRS, _PAIRS_SHARES)[0]
