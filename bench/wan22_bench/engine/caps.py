@@ -13,7 +13,7 @@ from wan22.parameters import Parameters
 from wan22.variants import VARIANTS
 from wan22_bench.engine.desktop import Timed, figures
 from wan22_bench.engine.device_memory import DeviceMemory
-from wan22_bench.engine.generations import parameters_of, steps_by_expert, time_generation
+from wan22_bench.engine.generations import forwards_of, parameters_of, time_generation
 from wan22_bench.engine.scale import GIGABYTE, Scale, vae_config
 from wan22_bench.report import Figures, Row
 from wan22_inference.engine.options import EngineOptions
@@ -52,7 +52,7 @@ def rows(ids: set[str], scale: Scale, device: torch.device) -> Iterator[Row | Fi
         )
         yield Row(id=None, what=f"denoising of {what}; peer: without a limit", value=limited, unit="s", peer=free)
         ratios.append((limited / free, what))
-        timed.append(Timed(str(cap.work), gigabytes, cap.asked, limited / _forwards(cap.work)))
+        timed.append(Timed(str(cap.work), gigabytes, cap.asked, limited / forwards_of(_asked(cap.work)[0])))
     if ratios:
         worst, what = max(ratios)
         goal = None if scale.dry else MOST
@@ -60,14 +60,6 @@ def rows(ids: set[str], scale: Scale, device: torch.device) -> Iterator[Row | Fi
             id="P11", what=f"the worst time over the same without limit: {what}", value=worst, unit="1", goal=goal
         )
         yield figures(timed)
-
-
-def _forwards(work: Work) -> int:
-    """Of the DiT, in all steps."""
-    asked, _ = _asked(work)
-    scales = (asked.guidance_scale_high, asked.guidance_scale_low)
-    by_expert = [1 if scale is None or scale == 1.0 else 2 for scale in scales]
-    return sum(count * by_expert[expert] for expert, count in steps_by_expert(asked).items())
 
 
 def _time(work: Work, scale: Scale, device: torch.device, limit: int | None) -> tuple[float, int | None]:

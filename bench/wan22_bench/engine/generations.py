@@ -101,6 +101,14 @@ def steps_by_expert(parameters: Parameters) -> dict[int, int]:
     return {0: schedule.high_steps, 1: count - schedule.high_steps}
 
 
+def forwards_of(parameters: Parameters) -> int:
+    """Forwards of the DiT in all steps: two in a step that is guided."""
+    scales = (parameters.guidance_scale_high, parameters.guidance_scale_low)
+    return sum(
+        count * (1 if scales[expert] in {None, 1.0} else 2) for expert, count in steps_by_expert(parameters).items()
+    )
+
+
 def time_generation(model: Model, parameters: Parameters, images: Mapping[str, bytes] | None = None) -> Timing:
     """Makes a video and throws it away."""
     timing = Timing()
@@ -136,7 +144,7 @@ def _row(goal: Goal, scale: Scale, model: Model, peer: float, peer_decode: float
         timing = time_generation(model, asked if few or whole else parameters_of(work, TIMED_STEPS))
     counts = steps_by_expert(asked)
     scaled = not (few or whole)
-    forwards = asked.num_inference_steps * (1 if goal.turbo else 2)
+    forwards = forwards_of(asked)
     steps = f"{asked.num_inference_steps} steps" + ("" if goal.turbo else " with guidance")
     how = f"; {TIMED_STEPS} steps timed and scaled to {counts[0]} and {counts[1]}" if scaled else ""
     return Row(
