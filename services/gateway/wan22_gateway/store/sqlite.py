@@ -29,6 +29,9 @@ T = TypeVar("T")
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY")
 """Without the last, what a savepoint could undo goes to a temporary file, from 64 KiB on: as many pages, with prompts
 among them, as are committed."""
+READER_CACHE = "cache_size=-512"
+"""KiB of pages that each reader keeps: the file is in the system's cache. SQLite's own 2 MB would fill little by
+little as the file grows, and look like a leak for an hour."""
 ERASE_SECONDS = 1.0
 """How long emptying the write-ahead log waits for readers, while writers wait for it."""
 
@@ -45,9 +48,9 @@ class SqliteDatabase(Database):
     def __init__(self, folder: Path) -> None:
         self._lock = lock_folder(folder, "store", "gateway", "--store")
         self.path = folder / "store.sqlite"
-        self._writer_engine = _engine(self.path, size=1, begin="BEGIN IMMEDIATE")
+        self._writer_engine = _engine(self.path, size=1, begin="BEGIN IMMEDIATE", pragmas=PRAGMAS)
         migrate.upgrade(self._writer_engine)
-        self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN")
+        self._reader_engine = _engine(self.path, size=READERS, begin="BEGIN", pragmas=(*PRAGMAS, READER_CACHE))
         self._versions: Counter[str] = Counter()
         self._counts = CommitCounts()
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
@@ -127,7 +130,7 @@ def _truncate_log(path: Path) -> bool:
     return not busy
 
 
-def _engine(path: Path, *, size: int, begin: str) -> Engine:
+def _engine(path: Path, *, size: int, begin: str, pragmas: Sequence[str]) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
         hide_parameters=True,  # prompts are among them, and errors are logged
@@ -139,7 +142,7 @@ def _engine(path: Path, *, size: int, begin: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
-        for pragma in PRAGMAS:
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
