@@ -27,14 +27,7 @@ from wan22_testing.shapes.world import FRAMES, Scene, random_scene, render
 from wan22_testing.tiny_models import new_transformer
 from wan22_testing.trained_parts import JUDGE
 
-Floats = Sequence[float]
-Span = tuple[float, float]
-"""Sigmas from and to."""
-Kind = tuple[Pool, Callable[..., Tensor]]
-"""Of steps: what from, and the loss."""
-Save = Callable[[nn.Module], None]
 HEAD = 32
-RATE = 2e-3
 SKEW = 3.0
 """Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
 COMPILED_SECONDS = 300
@@ -160,12 +153,12 @@ def velocity(variant: Variant, expert: nn.Module, x: Tensor, sigma: Tensor, give
     return out.float()
 
 
-def flow_loss(variant: Variant, expert: nn.Module, span: Span, given: Examples, noise: Tensor | None = None) -> Tensor:
-    """Mean square error of the velocity at a sigma drawn from the span for each clip, as noise is if not given."""
+def flow_loss(variant: Variant, expert: nn.Module, span: tuple[float, float], given: Examples) -> Tensor:
+    """Mean square error of the velocity at a sigma and noise drawn for each clip, the sigma from the span."""
     clean = given.latents.float()
     drawn = torch.rand(len(clean), device=clean.device)
     sigma = span[0] + (span[1] - span[0]) * SKEW * drawn / (1 + (SKEW - 1) * drawn)
-    noise = torch.randn_like(clean) if noise is None else noise.float()
+    noise = torch.randn_like(clean)
     x = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
     off = velocity(variant, expert, x, sigma, given) - (noise - clean)
     wanted = 1 - given.image.float() if variant.image == "optional" else 1.0
@@ -186,15 +179,10 @@ def guided(
 
 
 @torch.no_grad()
-def follow(
-    experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examples, sigmas: Floats, scales: Floats = ()
-) -> Tensor:
-    """Where x, at the first of the sigmas, comes to at the last by Euler's steps.
-
-    Each expert is guided by its own of the scales, by default the variant's.
-    """
+def follow(experts: Sequence[nn.Module], family: Family, x: Tensor, given: Examples, sigmas: Sequence[float]) -> Tensor:
+    """Where x, at the first of the sigmas, comes to at the last by Euler's steps, each expert guided as usual."""
     variant = family.variant
-    scales = scales or [one for one in (variant.guidance_scale_high, variant.guidance_scale_low) if one is not None]
+    scales = [one for one in (variant.guidance_scale_high, variant.guidance_scale_low) if one is not None]
     for sigma, following in pairwise(sigmas):
         number = next(number for number, (low, _) in enumerate(family.spans) if sigma >= low)
         x = x + (following - sigma) * guided(experts[number], family, x, sigma, given, scales[number])
@@ -212,47 +200,24 @@ def shifted(steps: int, shift: float) -> list[float]:
     return [shift * sigma / (1 + (shift - 1) * sigma) for sigma in even]
 
 
-class Lesson:
-    """One expert's: what it may learn, and where it is kept."""
-
-    def __init__(self, family: Family, number: int) -> None:
-        self.family, self.span, self.expert = family, family.spans[number], family.expert(number)
-        self._folder = family.folder / family.names[number]
-        long = family.run.device.type == "cuda" and family.run.seconds > COMPILED_SECONDS
-        self._quick: Any = torch.compile(self.expert, dynamic=False) if long else self.expert
-
-    def prompted(self, *columns: Tensor, span: Span | None = None) -> Tensor:
-        """The loss of clips that are given with their prompts, and with their noise where that is not any."""
-        return flow_loss(self.family.variant, self._quick, span or self.span, Examples(*columns[:3]), *columns[3:])
-
-    def unprompted(self, *columns: Tensor, span: Span | None = None) -> Tensor:
-        """The loss without their prompts."""
-        text = self.family.unprompted.repeat(len(columns[1]) // 2 + 1, 1, 1)[: len(columns[1])]
-        return self.prompted(columns[0], text, *columns[2:], span=span)
-
-    def save(self, average: nn.Module) -> None:
-        """Writes the expert's average."""
-        sizes = {name: value for name, value in self.expert.config.items() if name != "_name_or_path"}
-        store(WanTransformer3DModel.from_config(sizes), average, self._folder)  # the name is of who trained it
-
-    def fit(self, kinds: Sequence[Kind], save: Save, *, rate: float = RATE) -> None:
-        """Trains it; `save` takes its average."""
-        matrices = [one for one in self.expert.blocks.parameters() if one.ndim == 2]
-        self.family.run.fit([self.expert], kinds, lambda averages: save(averages[0]), rate=rate, matrices=matrices)
-
-
-def batch_of(family: Family, side: int) -> int:
-    """Clips a step."""
-    return family.run.batch(min(CLIPS, TOKENS // family.variant.tokens(side, side, FRAMES)))
-
-
 def train(run: Run, variant: str, number: int) -> None:
     """Into DIR/VARIANT: the expert of this number."""
     family = Family(run, variant)
-    lesson = Lesson(family, number)
+    expert = family.expert(number)
+    long = run.device.type == "cuda" and run.seconds > COMPILED_SECONDS
+    quick: Any = torch.compile(expert, dynamic=False) if long else expert
 
-    def save(average: nn.Module) -> None:
-        lesson.save(average)
+    def prompted(*columns: Tensor) -> Tensor:
+        return flow_loss(family.variant, quick, family.spans[number], Examples(*columns))
+
+    def unprompted(*columns: Tensor) -> Tensor:
+        given = Examples(*columns)
+        text = family.unprompted.repeat(len(given.text) // 2 + 1, 1, 1)[: len(given.text)]
+        return flow_loss(family.variant, quick, family.spans[number], given._replace(text=text))
+
+    def save(averages: Sequence[Any]) -> None:
+        sizes = {name: value for name, value in expert.config.items() if name != "_name_or_path"}  # of who trained it
+        store(WanTransformer3DModel.from_config(sizes), averages[0], family.folder / family.names[number])
         if family.there():
             stored = [family.expert(each) for each in range(len(family.names))]
             sigmas = shifted(family.variant.num_inference_steps, family.variant.flow_shift)
@@ -260,12 +225,13 @@ def train(run: Run, variant: str, number: int) -> None:
 
     pools = []
     for side, clips in SIDES:
-        batch = batch_of(family, side)
+        batch = run.batch(min(CLIPS, TOKENS // family.variant.tokens(side, side, FRAMES)))
         every = max(1, STEPS_A_NEW_CLIP * NEW // batch)
         pools.append(Pool(partial(family.examples, side), run.clips(clips), batch, new=NEW, every=every))
     run.say("clips are encoded")
-    heard = [(pool, lesson.prompted) for pool in pools]
-    lesson.fit([*heard * (PROMPTED // 2), *((pool, lesson.unprompted) for pool in pools)], save)
+    heard = [(pool, prompted) for pool in pools]
+    matrices = [one for one in expert.blocks.parameters() if one.ndim == 2]
+    run.fit([expert], [*heard * (PROMPTED // 2), *((pool, unprompted) for pool in pools)], save, matrices=matrices)
 
 
 Make = Callable[[Tensor, Examples], Tensor]
