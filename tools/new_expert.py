@@ -25,16 +25,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder of all stages' weights")
     parser.add_argument("--low", action="store_true", help="the low-noise expert of two")
     parser.add_argument("--layers", type=int, required=True, help="how many")
-    parser.add_argument("--width", type=int, required=True, help=f"in {HEAD}s, a head each")
+    parser.add_argument("--width", type=int, required=True, help="channels, a multiple of a head's")
+    parser.add_argument("--head", type=int, default=HEAD, help=f"channels of a head; {HEAD} by default")
     parser.add_argument("--feed-forward", type=int, required=True, help="its width inside")
     given = parser.parse_args()
     family = Family(Run("new", given.out, torch.device("cpu"), 0.0, None, None), given.variant)
-    if given.width % HEAD:
-        parser.error(f"--width is {given.width}: use a multiple of {HEAD}")
+    if given.head < 2 or given.head % 2:
+        parser.error(f"--head is {given.head}: use an even number, since rotation takes channels in pairs")
+    if given.width % given.head:
+        parser.error(f"--width is {given.width}: use a multiple of {given.head}")
     if given.low and family.variant.experts == 1:
         parser.error(f"{given.variant} has one expert")
     name = family.names[given.low]
     shutil.rmtree(family.folder / name, ignore_errors=True)
+    family.head = given.head
     family.variant = family.variant.sized(
         dim=given.width,
         num_layers=given.layers,

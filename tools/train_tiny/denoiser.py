@@ -28,6 +28,7 @@ from wan22_testing.tiny_models import new_transformer
 from wan22_testing.trained_parts import JUDGE
 
 HEAD = 32
+"""Channels of an attention head."""
 SKEW = 3.0
 """Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
 COMPILED_SECONDS = 300
@@ -72,6 +73,8 @@ class Family:
         boundary = self.variant.boundary
         self.spans = ((0.0, 1.0),) if boundary is None else ((boundary, 1.0), (0.0, boundary))
         """Sigmas of each expert."""
+        self.head = HEAD
+        """Of a new expert."""
 
     def there(self) -> bool:
         """Whether all experts have been saved."""
@@ -83,7 +86,7 @@ class Family:
         if folder.exists():
             found = WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
         else:
-            found = new_transformer(self.variant, text_dim=TEXT_DIM, heads=self.variant.dim // HEAD)
+            found = new_transformer(self.variant, text_dim=TEXT_DIM, heads=self.variant.dim // self.head)
             turn_to_words(found)
         found.set_attn_processor(FoldedText())
         return found.to(self.run.device)

@@ -101,7 +101,7 @@ class Judge(nn.Module):
     @torch.no_grad()
     def right(self, videos: Tensor, scenes: Sequence[Scene]) -> list[bool]:
         """Whether each video shows just what its scene says, all attributes at once."""
-        read = [shown for part in videos.split(_AT_A_TIME) for shown in self(part).groups()]
+        read = [shown for part in torch.split(videos, _AT_A_TIME) for shown in self(part).groups()]
         return [shown == frozenset(scene.groups) for shown, scene in zip(read, scenes, strict=True)]
 
     def save(self, file: Path) -> None:

@@ -51,15 +51,20 @@ def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path)
         "64",
         "--steps",
         "2",
+        "--solvers",
+        "unipc",
+        "lcm",
     ]
     compared = subprocess.run([sys.executable, "-m", *compare], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "2 steps of LCM, shift 3, guidance 2 and 1.5: right with one object" in compared.stdout, compared.stderr
-    sizes = ["--layers", "1", "--width", "64", "--feed-forward", "96", "--out", str(tmp_path)]
+    for solver in ("UNIPC", "LCM"):
+        said = f"{solver}, 2 steps, shift 3, guidance 2 and 1.5: right with one object"
+        assert said in compared.stdout, compared.stderr
+    sizes = ["--layers", "1", "--width", "64", "--head", "16", "--feed-forward", "96", "--out", str(tmp_path)]
     anew = [sys.executable, "-m", "tools.new_expert", "t2v-a14b-tiny", "--low", *sizes]
     assert subprocess.run(anew, cwd=ROOT, check=False).returncode == 0
     assert "t2v-low: done" in train(tmp_path, "tools.train_tiny", "t2v-low")
     config = json.loads((tmp_path / "t2v-a14b-tiny" / "transformer_2" / "config.json").read_text())
-    assert (config["num_layers"], config["num_attention_heads"], config["ffn_dim"]) == (1, 2, 96)
+    assert (config["num_layers"], config["num_attention_heads"], config["ffn_dim"]) == (1, 4, 96)
 
 
 @pytest.mark.long
