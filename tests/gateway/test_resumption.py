@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import zlib
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def restarted(start: Start) -> Events:
 
 
 def stored(folder: Path) -> list[str]:
-    return sorted(path.stem for path in (folder / "videos" / "checkpoints").rglob("*.safetensors"))
+    walk = os.walk(folder / "videos" / "checkpoints")  # which does not mind a folder that goes meanwhile
+    return sorted(Path(name).stem for _, _, names in walk for name in names if name.endswith(".safetensors"))
 
 
 async def outcome(
