@@ -17,8 +17,10 @@ SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter while another one waits for it: the event loop wants it back after each
 look at its sockets, and with Python's own 5 ms every answer takes that long while a reader computes on a long queue."""
 
-_M_ARENA_MAX = -8
-"""Its name for glibc's mallopt."""
+_MALLOPT = {-8: 1, -3: 64 << 10, -1: 128 << 10}
+"""Of glibc: M_ARENA_MAX, one heap for all threads; M_MMAP_THRESHOLD, above which an allocation is a mapping of its own,
+as chunks of videos are; M_TRIM_THRESHOLD, of free memory at the heap's end that goes back. Left alone, glibc has eight
+heaps a processor and raises the other two by what it sees, and holes between what is kept grow for hours."""
 
 
 async def run(settings: GatewaySettings) -> None:
@@ -30,19 +32,17 @@ async def run(settings: GatewaySettings) -> None:
         await until_stopped()
 
 
-def share_heap() -> None:
-    """Has all threads allocate from one heap: with eight each, the holes between what they keep grow for hours.
-
-    Only glibc has several.
-    """
+def keep_heap_small() -> None:
+    """Sets what glibc allocates by, where that is the C library; before there are threads."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
+        for name, value in _MALLOPT.items():
+            mallopt(name, value)
 
 
 def main() -> int:
     """Returns the exit code."""
-    share_heap()
+    keep_heap_small()
     return run_service("wan22_gateway", "gateway", GatewaySettings, run, uvloop.new_event_loop)
 
 
