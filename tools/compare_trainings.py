@@ -25,10 +25,11 @@ from torch import Generator, Tensor
 
 from wan22.solvers import Solver
 from wan22.variants import VARIANTS
-from wan22_bench.quality.examples import held_out_prompts
+from wan22_bench.quality.examples import Example, held_out_prompts
 from wan22_inference.engine.devices import choose_device
 from wan22_inference.engine.schedule import NUM_TRAIN_TIMESTEPS, make_schedule
 from wan22_testing.shapes.judge import Judge
+from wan22_testing.shapes.world import Scene
 from wan22_testing.trained_parts import JUDGE
 
 BATCH = 64
@@ -60,9 +61,9 @@ class Comparison:
         run = self._first.run
         run.rng = random.Random(SEED)  # noqa: S311  # scenes, not secrets
         self._batches = [self._first.examples(side, min(BATCH, count)) for _ in range(0, count, BATCH)]
-        self._asked = held_out_prompts(count, SEED)
+        asked = held_out_prompts(count, SEED)
+        self._asked = [self._encoded(asked[begin : begin + BATCH], side) for begin in range(0, count, BATCH)]
         self._judge = Judge.load(folders[0] / JUDGE.name).to(device)
-        self._side = side
 
     @torch.no_grad()
     def losses(self, number: int) -> dict[Path, float]:
@@ -83,10 +84,7 @@ class Comparison:
         family = self._first
         torch.manual_seed(9)
         right: list[bool] = []
-        for begin in range(0, len(self._asked), BATCH):
-            asked = self._asked[begin : begin + BATCH]
-            scenes = [example.scene for example in asked]
-            given = self._from_text(family.encoded(scenes, self._side, [example.prompt for example in asked]))
+        for scenes, given in self._asked:
             noise = torch.randn(given.latents.shape, device=given.latents.device)
             latents = self._sampled(experts, scales, course, noise, given)
             right += self._judge.right(vae.decode(family.vae, latents), scenes)
@@ -120,9 +118,11 @@ class Comparison:
             found.append(self._families[min(losses, key=losses.__getitem__)].expert(number))
         return found
 
-    def _from_text(self, given: Examples) -> Examples:
-        """Without first frames, where they may be left out."""
-        return given._replace(image=given.image * 0) if self._first.variant.image == "optional" else given
+    def _encoded(self, asked: Sequence[Example], side: int) -> tuple[list[Scene], Examples]:
+        """What is asked for, without first frames where they may be left out."""
+        scenes = [example.scene for example in asked]
+        given = self._first.encoded(scenes, side, [example.prompt for example in asked])
+        return scenes, given._replace(image=given.image * 0) if self._first.variant.image == "optional" else given
 
 
 def main() -> None:
@@ -135,14 +135,14 @@ def main() -> None:
     parser.add_argument("--scales", nargs="+", type=float, default=SCALES, help="of guidance: for each expert all")
     parser.add_argument("--steps", nargs="+", type=int, help="by default the variant's")
     parser.add_argument("--shifts", nargs="+", type=float, help="likewise")
-    parser.add_argument(
-        "--solvers", nargs="+", type=lambda name: Solver[name.upper()], default=[Solver.UNIPC], help="unipc by default"
-    )
+    named = {solver.lower(): solver for solver in Solver}
+    parser.add_argument("--solvers", nargs="+", choices=named, default=["unipc"], help="unipc by default")
     given = parser.parse_args()
     comparison = Comparison(given.variant, given.folders, given.count, given.side)
     experts = comparison.best()
     variant = VARIANTS[given.variant]
-    courses = product(given.solvers, given.steps or [variant.num_inference_steps], given.shifts or [variant.flow_shift])
+    solvers = [named[solver] for solver in given.solvers]
+    courses = product(solvers, given.steps or [variant.num_inference_steps], given.shifts or [variant.flow_shift])
     for course in starmap(Course, courses):
         for scales in product(given.scales, repeat=len(experts)):
             one, two = comparison.shares(experts, scales, course)

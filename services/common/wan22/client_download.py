@@ -87,7 +87,7 @@ class PartialFile:
         """Closes it and, unless it was committed, removes it."""
         if self._file is not None:
             self._file.close()
-        self._path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
 
     @property
     def _opened(self) -> BinaryIO:
