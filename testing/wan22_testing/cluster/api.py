@@ -46,8 +46,7 @@ class Api:
             headers["Authorization"] = f"Bearer {token}"
         else:
             tls.load_cert_chain(user["client-certificate"], user["client-key"])
-        # None expires: httpcore closes several at once, and leaves them open where its caller is cancelled meanwhile.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50, keepalive_expiry=None)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         self._slots = asyncio.Semaphore(MOST_CALLS)
         self._client = HttpClient(
             base_url=cluster["server"], headers=headers, verify=tls, timeout=ANSWER_SECONDS, limits=limits
