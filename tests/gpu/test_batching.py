@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wan22.variants import VARIANTS
 from wan22_inference.engine.noise import draw_noise, latent_shape, make_generator
+from wan22_inference.engine.text_keys import TextKeys
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import TextContext, Transformer
 from wan22_testing.forwards import Work, error, free_memory, random_transformer, seconds
@@ -48,9 +49,13 @@ class Requests:
     def together(self, count: int) -> Tensor:
         """The same of one forward."""
         blocks = zip(*(text.blocks for text in self._texts[:count]), strict=True)
-        joined = TextContext(tuple((torch.cat([k for k, _ in b]), torch.cat([v for _, v in b])) for b in blocks))
+        joined = TextContext(tuple(_joined(block) for block in blocks))
         velocity: Tensor = self._transformer(torch.cat(self._latents[:count]), self._timesteps, joined, _go_on)
         return velocity
+
+
+def _joined(texts: Sequence[TextKeys]) -> TextKeys:
+    return TextKeys(torch.cat([one.key for one in texts]), torch.cat([one.value for one in texts]), texts[0].padding)
 
 
 def _go_on() -> None:

@@ -15,6 +15,7 @@ from wan22_inference.engine.progress import Check, Progress, Stage
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import Schedule, make_schedule
 from wan22_inference.engine.shortcuts import ForwardPlan, Residual, Turn
+from wan22_inference.engine.text_keys import TextKeys
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import TextContext
 
@@ -33,7 +34,7 @@ class Field:
 
     def text_context(self, embeddings: Tensor) -> TextContext:
         self.encoded.append(float(embeddings[0, 0, 0]))
-        return TextContext(((embeddings, embeddings),))
+        return TextContext((TextKeys(embeddings, embeddings, 1),))
 
     def __call__(
         self,
@@ -48,7 +49,7 @@ class Field:
             assert residual.value is not None
             self.reused.append(float(residual.value))
             return torch.full_like(latents, self.factor * self.reused[-1])
-        self.asked.append(float(text.blocks[0][0][0, 0, 0]))
+        self.asked.append(float(text.blocks[0].key[0, 0, 0]))
         if residual is not None:
             residual.value = torch.tensor(self.asked[-1])
         return torch.full_like(latents, self.factor * self.asked[-1])

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor
 
+from wan22.variants import MAX_PROMPT_TOKENS
 from wan22_bench.report import Row
 from wan22_inference.engine import plain_operations
 from wan22_inference.engine.operations import operations
 from wan22_inference.engine.rows8 import Rows8, quantise_rows
-from wan22_testing.forwards import error, free_memory, seconds
+from wan22_inference.engine.text_keys import TextKeys
+from wan22_testing.forwards import TEXT_TOKENS, error, free_memory, seconds
 
 Make = Callable[[], Tensor]
 
@@ -199,6 +201,23 @@ def _exact_sums(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
     return lambda: ops.matmul_rows(x, weight, bias), other
 
 
+def _text(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
+    """The norm of the queries is part of both."""
+    x, weight = _random(device, sizes, 1, sizes.tokens, sizes.dim), _random(device, sizes, sizes.dim)
+    heads = max(2, sizes.dim // 128)
+    key, value = (_random(device, sizes, 1, TEXT_TOKENS + 1, heads, sizes.dim // heads) for _ in range(2))
+    text = TextKeys(key, value, MAX_PROMPT_TOKENS - TEXT_TOKENS)
+    whole = TextKeys(_with_padding(key, text.padding), _with_padding(value, text.padding), 1)
+    ops = operations(device)
+    return lambda: ops.attend_text(x.clone(), weight, 1e-6, text), lambda: ops.attend_text(
+        x.clone(), weight, 1e-6, whole
+    )
+
+
+def _with_padding(joined: Tensor, padding: int) -> Tensor:
+    return torch.cat([joined, joined[:, -1:].expand(-1, padding - 1, -1, -1)], dim=1)
+
+
 CANDIDATES = (
     Candidate(
         "VAE 2.1, convolution of 3x3x3 at the pixels' level: channels of three frames together", _conv(conv_of_frames)
@@ -206,6 +225,10 @@ CANDIDATES = (
     Candidate("VAE 2.1, the same: output channels up to a multiple of 64", _conv(wider_conv)),
     Candidate("VAE 2.1, the last upsampling: by a convolution of 2x2 of the pixels as they are", _upsampling),
     Candidate("VAE 2.1, norm and SiLU of 6 frames at the pixels' level: by torch", _norm_silu),
+    Candidate(
+        f"attention to a text of {TEXT_TOKENS} tokens, with the norm and a copy of the queries: all padding multiplied",
+        _text,
+    ),
     Candidate(
         "queries, keys and values, bf16: one product; the engine's way has the copy that joins its three",
         _qkv(fp8=False),

@@ -12,7 +12,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from wan22_inference.engine.kernels import add_norm, centre_heads, norm_rotate, norm_silu, quantise_rows
+from wan22_inference.engine.kernels import add_norm, attend_text, centre_heads, norm_rotate, norm_silu, quantise_rows
 
 def ptx(kernel, pointers, numbers, constants):
     names = kernel.arg_names
@@ -39,6 +39,12 @@ for out in ("*bf16", "*fp8e4nv"):
     float8 = out == "*fp8e4nv"
     constants = row | {"PAIRS_A_HEAD": 64, "ROTATED": True, "HAS_MEAN": float8, "QUANTISED": float8}
     sys.stdout.write(ptx(norm_rotate._norm_rotate, pointers, numbers, constants))
+pointers = {"x_ptr": "*bf16", "out_ptr": "*fp32"}
+sys.stdout.write(ptx(attend_text._row_factors, pointers, {"eps": "fp32"}, row))
+pointers = dict.fromkeys(("x_ptr", "weight_ptr", "key_ptr", "value_ptr", "out_ptr"), "*bf16") | {"factor_ptr": "*fp32"}
+numbers = dict.fromkeys(("length", "num_keys"), "i32") | dict.fromkeys(("scale", "bonus"), "fp32")
+constants = {"HEADS": 40, "HEAD": 128, "QUERIES": attend_text.QUERIES, "KEYS": attend_text.KEYS}
+sys.stdout.write(ptx(attend_text._attend_text, pointers, numbers, constants))
 pointers = {"x_ptr": "*bf16", "out_ptr": "*fp8e4nv", "mean_ptr": "*fp32", "scale_ptr": "*fp32"}
 sys.stdout.write(ptx(centre_heads._centre_heads, pointers, {"length": "i32"}, row | {"HEAD": 128}))
 pointers = {"x_ptr": "*bf16", "gamma_ptr": "*bf16", "out_ptr": "*bf16"}
@@ -96,6 +102,8 @@ def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
         "_add_norm",
         "_norm_rotate",
         "_norm_rotate",
+        "_row_factors",
+        "_attend_text",
         "_centre_heads",
         "_norm_silu",
         "_norm_silu",
@@ -105,4 +113,5 @@ def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
     for kernel in kernels:
         assert "ld.global.v4.b32" in kernel
         assert "ld.global.b16" not in kernel
-        assert "st.global.v4.b32" in kernel
+        assert "st.global.v4.b32" in kernel or kernel.startswith("_row_factors(")  # which writes one number a row
+    assert "wgmma" in next(kernel for kernel in kernels if kernel.startswith("_attend_text("))

@@ -10,6 +10,7 @@ from wan22_inference.engine import fused_operations, plain_operations
 from wan22_inference.engine.heads8 import Heads8, normed_scale
 from wan22_inference.engine.rope import rotary
 from wan22_inference.engine.rows8 import Operand, Rows8, quantise_rows
+from wan22_inference.engine.text_keys import TextKeys, join_padding
 
 DIM, HEADS, EPS = 96, 4, 1e-6
 LENGTHS = [(12,), (5, 7)]
@@ -67,6 +68,36 @@ def test_heads_are_normed_and_rotated_as_plainly() -> None:
     assert_close(fused, plain_operations.norm_rotate_heads(random(2, 12, DIM), weight, HEADS, EPS, by))
     fused = fused_operations.norm_heads(random(2, 12, DIM), weight, HEADS, EPS)
     assert_close(fused, plain_operations.norm_heads(random(2, 12, DIM), weight, HEADS, EPS))
+
+
+@pytest.mark.parametrize("heads", [4, 6], ids=["its kernel", "heads that are no power of two"])
+@pytest.mark.parametrize("tokens", [0, 1, 63, 64, 130, 300])
+def test_a_text_is_looked_at_as_plainly_and_as_with_all_of_its_padding(tokens: int, heads: int) -> None:
+    dim, length = 192 if heads == 6 else 128, 150
+    embedded = random(2, 320, dim, seed=1)
+    embedded[:, tokens:] = 0.0
+    embedded[0, tokens // 2 :] = 0.0  # of two texts the longer counts
+    joined, padding = join_padding(embedded)
+    assert (joined.shape[1], padding) == ((320, 1) if tokens == 300 else (tokens + 1, 320 - tokens))
+    project, weight = random(dim, dim, seed=2) / dim**0.5, random(dim, seed=3)
+
+    def keys(text: Tensor, padding: int) -> TextKeys:
+        made = (text + 0.3) @ project
+        return TextKeys(made.unflatten(2, (heads, -1)), made.flip(2).contiguous().unflatten(2, (heads, -1)), padding)
+
+    whole = plain_operations.attend_text(random(2, length, dim), weight, EPS, keys(embedded, 1))
+    plain = plain_operations.attend_text(random(2, length, dim), weight, EPS, keys(joined, padding))
+    fused = fused_operations.attend_text(random(2, length, dim), weight, EPS, keys(joined, padding))
+    assert_close(plain, whole)
+    assert_close(fused, whole)
+
+
+def test_in_half_precision_padding_weighs_as_much_as_it_is() -> None:
+    key, value = (random(1, 3, 2, 16, seed=seed, dtype=torch.bfloat16) for seed in (1, 2))
+    text = TextKeys(key, value, 451)
+    q = random(1, 40, 2, 16, dtype=torch.bfloat16)
+    exact = TextKeys(text.key.float(), text.value.float(), 451).attend(q.float())
+    assert float((text.attend(q).float() - exact).norm() / exact.norm()) < 0.004
 
 
 @pytest.mark.parametrize("centred", [False, True])

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from wan22_inference.engine.heads8 import Heads8
 from wan22_inference.engine.kernels import add_norm as sums
+from wan22_inference.engine.kernels import attend_text as texts
 from wan22_inference.engine.kernels import norm_silu as pixels
 from wan22_inference.engine.kernels import quantise_rows as rows
 from wan22_inference.engine.kernels.centre_heads import centre_heads
 from wan22_inference.engine.kernels.norm_rotate import norm_rotate, norm_rotate8
 from wan22_inference.engine.rope import Rotary
 from wan22_inference.engine.rows8 import Operand, Rows8
+from wan22_inference.engine.text_keys import MOST, TextKeys
 
 
 def norm(x: Tensor, scale: Tensor, shift: Tensor, lengths: tuple[int, ...], eps: float, *, fp8: bool) -> Operand:
@@ -38,6 +40,14 @@ def add_norm(
 def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
     """See Operations."""
     return norm_rotate(x, weight, num_heads, eps, None)
+
+
+def attend_text(x: Tensor, weight: Tensor, eps: float, text: TextKeys) -> Tensor:
+    """See Operations; where padding was not joined there are many keys, and attention's own kernels are for these."""
+    _, num_keys, num_heads, head = text.key.shape
+    if num_keys <= MOST and texts.fits(head):
+        return texts.attend_text(x, weight, eps, text)
+    return text.attend(norm_heads(x, weight, num_heads, eps)).flatten(2)
 
 
 def norm_rotate_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary) -> Tensor:

@@ -12,7 +12,7 @@ from wan22_inference.engine.model import Model
 from wan22_inference.engine.operations import operations
 from wan22_inference.engine.options import EngineOptions
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Raised whenever a change to the engine may change bits."""
 _LIBRARIES = ("torch", "triton", "diffusers", "transformers", "tokenizers", "ftfy", "fa3-fwd", "av", "numpy", "pillow")
 

@@ -18,6 +18,7 @@ from wan22_inference.engine import plain_operations
 from wan22_inference.engine.heads8 import Heads8
 from wan22_inference.engine.rope import Rotary
 from wan22_inference.engine.rows8 import Operand, Rows8
+from wan22_inference.engine.text_keys import TextKeys
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ class Operations(Protocol):
 
     def norm_heads(self, x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
         """RMSNorm over all channels of x (B, L, dim), weight (dim,), cut into heads: (B, L, H, D). May overwrite x."""
+        ...
+
+    def attend_text(self, x: Tensor, weight: Tensor, eps: float, text: TextKeys) -> Tensor:
+        """RMSNorm over all channels of x (B, L, dim), weight (dim,), then its heads' attention to a text; like x."""
         ...
 
     def norm_rotate_heads(self, x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary) -> Tensor:

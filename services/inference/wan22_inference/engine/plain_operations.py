@@ -9,6 +9,7 @@ from torch import Tensor
 from wan22_inference.engine.heads8 import Heads8, quantise_heads
 from wan22_inference.engine.rope import Rotary, rotate
 from wan22_inference.engine.rows8 import Operand, Rows8, quantise_rows
+from wan22_inference.engine.text_keys import TextKeys
 
 
 def norm(x: Tensor, scale: Tensor, shift: Tensor, lengths: tuple[int, ...], eps: float, *, fp8: bool) -> Operand:
@@ -42,6 +43,11 @@ def add_norm(
 def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:
     """See Operations."""
     return torch.unflatten(F.rms_norm(x, weight.shape, weight, eps), 2, (num_heads, -1))
+
+
+def attend_text(x: Tensor, weight: Tensor, eps: float, text: TextKeys) -> Tensor:
+    """See Operations."""
+    return text.attend(norm_heads(x, weight, text.key.shape[2], eps)).flatten(2)
 
 
 def norm_rotate_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float, by: Rotary) -> Tensor:

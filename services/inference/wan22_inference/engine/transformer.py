@@ -20,6 +20,7 @@ from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rope import rotary
 from wan22_inference.engine.shortcuts import Residual
 from wan22_inference.engine.stream import Stream
+from wan22_inference.engine.text_keys import TextKeys, join_padding
 from wan22_inference.engine.timesteps import Timesteps, sinusoid
 from wan22_inference.engine.transformer_block import Block, BlockKind
 from wan22_inference.engine.transformer_config import PATCH, TransformerConfig
@@ -32,8 +33,8 @@ EXACT_BLOCKS = 2
 class TextContext:
     """What one DiT's cross-attentions need of one text; made once a generation, since no step changes it."""
 
-    blocks: tuple[tuple[Tensor, Tensor], ...]
-    """Keys and values of each block, (1, 512, H, D) each."""
+    blocks: tuple[TextKeys, ...]
+    """Keys and values of each block."""
 
 
 class Transformer(nn.Module):
@@ -79,8 +80,9 @@ class Transformer(nn.Module):
 
     def text_context(self, embeddings: Tensor) -> TextContext:
         """The context of a text from its embeddings (1, 512, text_dim), padded with zeros."""
-        text = self.text_embedding(embeddings.to(self.dtype))
-        return TextContext(tuple(block.cross_attention.context(text) for block in self._placed_blocks()))
+        joined, padding = join_padding(embeddings.to(self.dtype))
+        text = self.text_embedding(joined)
+        return TextContext(tuple(block.cross_attention.context(text, padding) for block in self._placed_blocks()))
 
     def forward(
         self,
@@ -163,7 +165,7 @@ class TextEmbedding(nn.Module):
         self.linear_out = Linear(config.dim, config.dim, dtype)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, 512, text_dim) to (B, 512, dim)."""
+        """(B, M, text_dim) to (B, M, dim)."""
         out: Tensor = self.linear_out(gelu(self.linear_in(embeddings)))
         return out
 

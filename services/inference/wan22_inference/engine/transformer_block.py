@@ -15,6 +15,7 @@ from wan22_inference.engine.operations import Operations, operations
 from wan22_inference.engine.rope import Rotary
 from wan22_inference.engine.rows8 import Operand, split_tokens
 from wan22_inference.engine.stream import Stream
+from wan22_inference.engine.text_keys import TextKeys
 from wan22_inference.engine.transformer_config import TransformerConfig
 
 
@@ -51,7 +52,7 @@ class Block(Adaptable):
         self.cross_attention = CrossAttention(config, kind)
         self.feed_forward = FeedForward(config, kind)
 
-    def forward(self, stream: Stream, time: Tensor, rotary: Rotary, text: tuple[Tensor, Tensor]) -> None:
+    def forward(self, stream: Stream, time: Tensor, rotary: Rotary, text: TextKeys) -> None:
         """Adds this block's branches to the stream.
 
         `time` (R, 6, dim) float32 is the timesteps' part of the modulation, a row for each run of the stream's tokens;
@@ -119,17 +120,18 @@ class SelfAttention(_Attention):
 class CrossAttention(_Attention):
     """Every token of the video looks at the text, padding included."""
 
-    def context(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, 512, H, D) of an embedded text (B, 512, dim); the same in all steps."""
+    def context(self, text: Tensor, padding: int) -> TextKeys:
+        """What a text (B, M, dim), whose last token stands for `padding`, is to all queries; the same in all steps."""
         ops = operations(text.device)
         key = ops.norm_heads(self.key(text), self.key_norm.value("weight"), self.num_heads, self.eps)
-        return key, self.value(text).unflatten(2, (self.num_heads, -1))
+        return TextKeys(key, self.value(text).unflatten(2, (self.num_heads, -1)), padding)
 
-    def forward(self, x: Operand, text: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Operand, text: TextKeys) -> Tensor:
         """X and the result are (B, L, dim); `text` is of `context`."""
         query = self.query(x)
-        q = operations(query.device).norm_heads(query, self.query_norm.value("weight"), self.num_heads, self.eps)
-        out: Tensor = self.out(attention(q, *text).flatten(2))
+        attended = operations(query.device).attend_text(query, self.query_norm.value("weight"), self.eps, text)
+        del query
+        out: Tensor = self.out(attended)
         return out
 
 

@@ -26,7 +26,7 @@ from wan22.errors import FailedPrecondition
 
 FOLDER = Path(sys.prefix) / "share/wan22/launchers"
 DRIVER_LIBRARY = "libcuda.so.1"
-SCALARS = {"eps": ("fp32",)}
+SCALARS = dict.fromkeys(("eps", "scale", "bonus"), ("fp32",))
 """Kinds of the arguments that are not pointers, constants or whole numbers."""
 WHOLE = ("i32", "constexpr")
 """A whole number; Triton makes a constant of 1."""
