@@ -16,7 +16,7 @@ from torch import Tensor
 from wan22_inference.engine.kernels.launch import row_shape
 from wan22_inference.engine.text_keys import TextKeys
 
-QUERIES, KEYS, WARPS = 128, 64, 8
+QUERIES, KEYS, WARPS = 64, 32, 4
 """Of a program: queries, keys at a time, and warps."""
 
 
