@@ -1,4 +1,4 @@
-"""Ways to compute what the engine computes that are not taken yet, each beside the one that is, at full size.
+"""Other ways to what the engine computes, each beside the engine's own, at full size.
 
 `wan22 bench engine --candidates` times both and tells how far apart their results are; what wins goes into the engine.
 """
@@ -64,55 +64,6 @@ def rows(device: torch.device, sizes: Sizes) -> Iterator[Row]:
         )
 
 
-def folded_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The convolution by 3 x 3 of frames (N, C, H, W) whose pixels are each repeated in two rows and columns.
-
-    By one of 2 x 2 of the pixels as they are, whose results are each of the four that come of one: of three neighbours
-    two are the same pixel, and their weights are summed, in float32, and rounded once. Four ninths of the operations.
-    """
-    folded = _folded(weight.float()).to(x.dtype).contiguous(memory_format=torch.channels_last)
-    results = F.conv2d(x, folded, bias.repeat(4), padding=1)
-    count, _, height, width = results.shape
-    parts = torch.unflatten(results, 1, (2, 2, len(weight)))
-    halves = [
-        torch.stack([parts[:, a, b, :, a : height - 1 + a, b : width - 1 + b] for b in (0, 1)], dim=-1) for a in (0, 1)
-    ]
-    whole = torch.stack(halves, dim=-3)  # (N, C, H, row of two, W, column of two)
-    return whole.reshape(count, len(weight), 2 * (height - 1), 2 * (width - 1))
-
-
-def _folded(weight: Tensor) -> Tensor:
-    """(C', C, 3, 3) to (2 x 2 x C', C, 2, 2), by row and column of the four."""
-    upper = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]], device=weight.device)
-    lower = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], device=weight.device)
-    sums = torch.stack([upper, lower])
-    return torch.einsum("aik,bjl,ockl->abocij", sums, sums, weight).flatten(0, 2)
-
-
-def repeated_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same as the VAE does it: the pixels are repeated, then convolved."""
-    count, channels, height, width = x.shape
-    pixels = x.movedim(1, -1).reshape(count, height, 1, width, 1, channels).expand(-1, -1, 2, -1, 2, -1)
-    frames = pixels.reshape(count, 2 * height, 2 * width, channels).movedim(-1, 1)
-    return F.conv2d(frames, weight, bias, padding=1)
-
-
-def conv_of_frames(frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution of 3 x 3 x 3 of frames (1, C, T + 2, H, W), by one of 3 x 3 of three frames' channels together."""
-    count = frames.shape[2] - 2
-    together = torch.cat([frames[0, :, shift : shift + count] for shift in range(3)]).transpose(0, 1)
-    flat = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-    together = together.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(together, flat, bias, padding=1).transpose(0, 1).unsqueeze(0)
-
-
-def wider_conv(frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same with output channels of zeros up to a multiple of 64, which are cut off."""
-    more = -len(weight) % 64
-    wide = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, 0, 0, more)).contiguous(memory_format=torch.channels_last_3d)
-    return F.conv3d(frames, wide, F.pad(bias, (0, more)), padding=(0, 1, 1))[:, : len(weight)]
-
-
 def _random(device: torch.device, sizes: Sizes, *shape: int) -> Tensor:
     drawn = torch.randn(shape, generator=torch.Generator(device).manual_seed(len(shape)), device=device)
     return drawn.to(sizes.dtype)
@@ -127,39 +78,10 @@ def _frames(sizes: Sizes, device: torch.device) -> tuple[Tensor, Tensor, Tensor]
     return frames.contiguous(memory_format=last), weight.contiguous(memory_format=last), bias
 
 
-def _conv(other: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Sizes, torch.device], tuple[Make, Make]]:
-    def make(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
-        frames, weight, bias = _frames(sizes, device)
-        return lambda: F.conv3d(frames, weight, bias, padding=(0, 1, 1)), lambda: other(frames, weight, bias)
-
-    return make
-
-
-def _upsampling(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
-    last = torch.channels_last
-    x = _random(device, sizes, 4, 2 * sizes.channels, sizes.height // 2, sizes.width // 2).contiguous(
-        memory_format=last
-    )
-    weight = _random(device, sizes, sizes.channels, 2 * sizes.channels, 3, 3) / (18 * sizes.channels) ** 0.5
-    bias = _random(device, sizes, sizes.channels)
-    weight = weight.contiguous(memory_format=last)
-    return lambda: repeated_conv(x, weight, bias), lambda: folded_conv(x, weight, bias)
-
-
-def _norm_silu(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
-    """The engine's is the fused one on a GPU: here the candidate is the plain one."""
-    frames, _, gamma = _frames(sizes, device)
-    ours, plain = torch.empty_like(frames), torch.empty_like(frames)
-
-    def fused() -> Tensor:
-        operations(device).norm_silu(frames, gamma, 1e-24, ours)
-        return ours
-
-    def by_torch() -> Tensor:
-        plain_operations.norm_silu(frames, gamma, 1e-24, plain)
-        return plain
-
-    return fused, by_torch
+def _convolution(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
+    frames, weight, bias = _frames(sizes, device)
+    ops = operations(device)
+    return lambda: ops.convolve(frames, weight, bias), lambda: plain_operations.convolve(frames, weight, bias)
 
 
 def _qkv(*, fp8: bool) -> Callable[[Sizes, torch.device], tuple[Make, Make]]:
@@ -186,21 +108,6 @@ def _qkv(*, fp8: bool) -> Callable[[Sizes, torch.device], tuple[Make, Make]]:
     return make
 
 
-def _exact_sums(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
-    x = quantise_rows(_random(device, sizes, sizes.tokens, sizes.ffn_dim))
-    weight = quantise_rows(_random(device, sizes, sizes.dim, sizes.ffn_dim) / sizes.ffn_dim**0.5)
-    bias = _random(device, sizes, sizes.dim)
-    ops = operations(device)
-
-    def other() -> Tensor:
-        if device.type != "cuda":
-            return plain_operations.matmul_rows(x, weight, bias)
-        scales = x.scale.reshape(-1, 1), weight.scale.reshape(1, -1)
-        return torch._scaled_mm(x.data, weight.data.t(), *scales, bias=bias, out_dtype=bias.dtype)  # noqa: SLF001  # has no other name
-
-    return lambda: ops.matmul_rows(x, weight, bias), other
-
-
 def _text(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
     """The norm of the queries is part of both."""
     x, weight = _random(device, sizes, 1, sizes.tokens, sizes.dim), _random(device, sizes, sizes.dim)
@@ -219,12 +126,7 @@ def _with_padding(joined: Tensor, padding: int) -> Tensor:
 
 
 CANDIDATES = (
-    Candidate(
-        "VAE 2.1, convolution of 3x3x3 at the pixels' level: channels of three frames together", _conv(conv_of_frames)
-    ),
-    Candidate("VAE 2.1, the same: output channels up to a multiple of 64", _conv(wider_conv)),
-    Candidate("VAE 2.1, the last upsampling: by a convolution of 2x2 of the pixels as they are", _upsampling),
-    Candidate("VAE 2.1, norm and SiLU of 6 frames at the pixels' level: by torch", _norm_silu),
+    Candidate("VAE 2.1, convolution of 3x3x3 at the pixels' level: cuDNN's", _convolution),
     Candidate(
         f"attention to a text of {TEXT_TOKENS} tokens, with the norm and a copy of the queries: all padding multiplied",
         _text,
@@ -236,5 +138,4 @@ CANDIDATES = (
     Candidate(
         "queries, keys and values, fp8: one product; the engine's way has the copy that joins its three", _qkv(fp8=True)
     ),
-    Candidate("the feed-forward's second product, fp8: partial sums in float32", _exact_sums),
 )

@@ -16,6 +16,7 @@ _KINDS = (
     ("convolutions", r"conv|implicit|wgrad|dgrad|fprop|cudnn"),
     ("norms and sums", r"_add_norm"),
     ("norm and rotation of queries and keys", r"_norm_rotate"),
+    ("attention to the text, with its norm", r"_attend_text|_row_factors"),
     ("quantisation", r"_quantise_rows|_centre_heads"),
 )
 

@@ -12,9 +12,10 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from wan22_inference.engine.kernels import add_norm, attend_text, centre_heads, norm_rotate, norm_silu, quantise_rows
+from wan22_inference.engine.kernels import add_norm, attend_text, centre_heads, convolve
+from wan22_inference.engine.kernels import norm_rotate, norm_silu, quantise_rows
 
-def ptx(kernel, pointers, numbers, constants):
+def ptx(kernel, pointers, numbers, constants, warps=8):
     names = kernel.arg_names
     signature = dict.fromkeys(names, "constexpr") | pointers | numbers
     source = ASTSource(
@@ -23,7 +24,7 @@ def ptx(kernel, pointers, numbers, constants):
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in pointers},
     )
-    return compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8}).asm["ptx"]
+    return compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}).asm["ptx"]
 
 row = {"DIM": 5120, "MAIN": 4096, "REST": 1024}
 for out in ("*bf16", "*fp8e4nv"):
@@ -45,6 +46,10 @@ pointers = dict.fromkeys(("x_ptr", "weight_ptr", "key_ptr", "value_ptr", "out_pt
 numbers = dict.fromkeys(("length", "num_keys"), "i32") | dict.fromkeys(("scale", "bonus"), "fp32")
 constants = {"HEADS": 40, "HEAD": 128, "QUERIES": attend_text.QUERIES, "KEYS": attend_text.KEYS}
 sys.stdout.write(ptx(attend_text._attend_text, pointers, numbers, constants))
+pointers = dict.fromkeys(("x_ptr", "weight_ptr", "bias_ptr", "out_ptr"), "*bf16")
+numbers = dict.fromkeys(("height", "width"), "i32")
+constants = {"CHANNELS": 96, "WIDE": 64, "NARROW": 32, "PIXELS": convolve.PIXELS}
+sys.stdout.write(ptx(convolve._convolve, pointers, numbers, constants, convolve.WARPS))
 pointers = {"x_ptr": "*bf16", "out_ptr": "*fp8e4nv", "mean_ptr": "*fp32", "scale_ptr": "*fp32"}
 sys.stdout.write(ptx(centre_heads._centre_heads, pointers, {"length": "i32"}, row | {"HEAD": 128}))
 pointers = {"x_ptr": "*bf16", "gamma_ptr": "*bf16", "out_ptr": "*bf16"}
@@ -104,6 +109,7 @@ def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
         "_norm_rotate",
         "_row_factors",
         "_attend_text",
+        "_convolve",
         "_centre_heads",
         "_norm_silu",
         "_norm_silu",
@@ -111,7 +117,7 @@ def test_the_kernels_compile_for_hopper_and_move_16_bytes_at_a_time() -> None:
         "_quantise_rows",
     ]
     for kernel in kernels:
-        assert "ld.global.v4.b32" in kernel
+        assert ("cp.async.cg" if kernel.startswith("_convolve(") else "ld.global.v4.b32") in kernel
         assert "ld.global.b16" not in kernel
         assert "st.global.v4.b32" in kernel or kernel.startswith("_row_factors(")  # which writes one number a row
-    assert "wgmma" in next(kernel for kernel in kernels if kernel.startswith("_attend_text("))
+    assert all("wgmma" in kernel for kernel in kernels if kernel.startswith(("_attend_text(", "_convolve(")))

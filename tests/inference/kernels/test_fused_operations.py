@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wan22_inference.engine import fused_operations, plain_operations
 from wan22_inference.engine.heads8 import Heads8, normed_scale
+from wan22_inference.engine.kernels import convolve
 from wan22_inference.engine.rope import rotary
 from wan22_inference.engine.rows8 import Operand, Rows8, quantise_rows
 from wan22_inference.engine.text_keys import TextKeys, join_padding
@@ -122,6 +123,29 @@ def test_pixels_are_normed_into_the_frames_after_the_past_as_plainly(batch: int)
         results.append(frames)
     assert results[0][:, :, :2].unique().tolist() == [7.0]  # type: ignore[no-untyped-call]  # torch's
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(3, 5, 37), (4, 9, 16), (3, 1, 1)], ids=str)
+def test_the_convolution_of_96_channels_is_the_plain_one(size: tuple[int, int, int]) -> None:
+    frames = random(1, 96, *size).to(memory_format=torch.channels_last_3d)
+    weight, bias = random(96, 96, 3, 3, 3, seed=1) / 51, random(96, seed=2)
+    made = convolve.convolve(frames, weight, bias)
+    assert made.is_contiguous(memory_format=torch.channels_last_3d)
+    assert_close(made, plain_operations.convolve(frames, weight, bias))
+
+
+def test_other_convolutions_are_left_to_torch() -> None:
+    frames, weight = random(1, 96, 3, 4, 4, dtype=torch.bfloat16), random(96, 96, 3, 3, 3, dtype=torch.bfloat16)
+    assert convolve.fits(frames, weight)
+    assert not convolve.fits(frames.float(), weight.float())
+    assert not convolve.fits(frames, weight[:, :, 2:])
+    assert not convolve.fits(frames[:, :, :2], weight)
+    assert not convolve.fits(frames.expand(2, -1, -1, -1, -1), weight)
+    wide = torch.empty(1, 96, 3, 1, 1, dtype=torch.bfloat16).expand(-1, -1, -1, 2200, 3400)
+    assert not convolve.fits(wide, weight)
+    weight, bias = random(8, 6, 3, 3, 3, seed=1), random(8, seed=2)
+    frames = random(2, 6, 4, 5, 7).to(memory_format=torch.channels_last_3d)
+    assert torch.equal(fused_operations.convolve(frames, weight, bias), plain_operations.convolve(frames, weight, bias))
 
 
 def test_values_are_centred_and_quantised_as_plainly() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wan22_inference.engine import plain_operations
 from wan22_inference.engine.heads8 import Heads8
 from wan22_inference.engine.kernels import add_norm as sums
 from wan22_inference.engine.kernels import attend_text as texts
+from wan22_inference.engine.kernels import convolve as convolutions
 from wan22_inference.engine.kernels import norm_silu as pixels
 from wan22_inference.engine.kernels import quantise_rows as rows
 from wan22_inference.engine.kernels.centre_heads import centre_heads
@@ -68,6 +70,13 @@ def centred_heads8(x: Tensor, mean: Tensor, scale: Tensor) -> Heads8:
 def norm_silu(x: Tensor, gamma: Tensor, eps: float, out: Tensor) -> None:
     """See Operations."""
     pixels.norm_silu(x, gamma, eps, out)
+
+
+def convolve(frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See Operations; cuDNN's but for the one that it has no good kernel for."""
+    if convolutions.fits(frames, weight):
+        return convolutions.convolve(frames, weight, bias)
+    return plain_operations.convolve(frames, weight, bias)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

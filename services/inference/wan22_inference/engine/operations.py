@@ -73,6 +73,13 @@ class Operations(Protocol):
         """Writes SiLU of the RMSNorm of x (B, C, T, H, W) over channels, times gamma (C values), to `out`, like x."""
         ...
 
+    def convolve(self, frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The convolution of frames (B, C, T, H, W) by weight (C', C, t, h, w), plus bias: (B, C', T - t + 1, H, W).
+
+        Beyond a frame's edges there are zeros. Frames and the result are in channels_last_3d.
+        """
+        ...
+
     def linear_gelu(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """GELU, in its tanh form, of the product of x (..., in) and weight (out, in), plus bias (out,)."""
         ...

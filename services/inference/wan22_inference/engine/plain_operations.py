@@ -74,6 +74,11 @@ def norm_silu(x: Tensor, gamma: Tensor, eps: float, out: Tensor) -> None:
     torch.ops.aten.silu.out(normed, out=out)
 
 
+def convolve(frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See Operations."""
+    return F.conv3d(frames, weight, bias, padding=(0, weight.shape[3] // 2, weight.shape[4] // 2))
+
+
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See Operations."""
     return gelu(F.linear(x, weight, bias))

@@ -9,6 +9,7 @@ from wan22_inference.engine.kernels import launchers
 from wan22_inference.engine.kernels.add_norm import _add_norm
 from wan22_inference.engine.kernels.attend_text import _attend_text, _row_factors
 from wan22_inference.engine.kernels.centre_heads import _centre_heads
+from wan22_inference.engine.kernels.convolve import _convolve
 from wan22_inference.engine.kernels.merge_planes import _merge_planes
 from wan22_inference.engine.kernels.norm_rotate import _norm_rotate
 from wan22_inference.engine.kernels.norm_silu import _norm_silu
@@ -18,6 +19,7 @@ KERNELS = (
     _add_norm,
     _attend_text,
     _centre_heads,
+    _convolve,
     _merge_planes,
     _norm_rotate,
     _norm_silu,

@@ -38,7 +38,6 @@ class CausalConv3d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_channels, dtype=dtype))
-        self.padding = (0, kernel[1] // 2, kernel[2] // 2)
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         """The convolution of frames as they are."""
@@ -71,7 +70,7 @@ class CausalConv3d(nn.Module):
             # Before the first frame there are zeros, which need no multiplying.
             weight = weight[:, :, kept:]
             history.frames[self] = F.pad(frames, (0, 0, 0, 0, kept - 1, 0))
-        return F.conv3d(frames, weight, self.bias, padding=self.padding)
+        return operations(frames.device).convolve(frames, weight, self.bias)
 
 
 class PointwiseConv(nn.Module):
