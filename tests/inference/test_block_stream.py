@@ -51,11 +51,25 @@ def test_two_buffers_at_most_are_on_the_device_beside_the_resident_blocks() -> N
     for index, block in enumerate(stream):
         elsewhere = {tensor.data_ptr() for tensor in block.state_dict().values()} - at_host
         assert len(elsewhere) == 2  # its weight and bias, and not those in host memory
-        if index >= 2:
+        if index in {1, 3, 4}:
             buffers.add(frozenset(elsewhere))
     assert len(buffers) == 2
     assert host
-    assert all(tensor.data_ptr() in at_host for block in blocks[2:] for tensor in block.state_dict().values())
+    assert all(tensor.data_ptr() in at_host for index in (1, 3, 4) for tensor in blocks[index].state_dict().values())
+
+
+@pytest.mark.parametrize("resident", range(31))
+def test_blocks_that_stay_lie_evenly_between_those_that_come(resident: int) -> None:
+    blocks = [nn.Linear(1, 1) for _ in range(30)]
+    stream = BlockStream(blocks, CPU)
+    at_host = {tensor.data_ptr() for state in stream._host for tensor in state.values()}
+    stream.set_resident(resident)
+    come = [number for number, block in enumerate(blocks) if block.weight.data_ptr() in at_host]
+    assert len(come) == 30 - resident
+    around = [
+        after - before for before, after in zip(come, [*come[1:], *(number + 30 for number in come[:1])], strict=True)
+    ]
+    assert not around or max(around) - min(around) <= 1
 
 
 def test_a_forward_that_is_given_up_in_the_middle_harms_no_later_one() -> None:

@@ -17,7 +17,7 @@ from wan22.economy import FEED_FORWARD_CHUNKS, TILES, Economy
 from wan22.parameters import Parameters
 from wan22.variants import MAX_PROMPT_TOKENS, TEMPORAL_STRIDE, Variant
 
-SLACK = 768 << 20
+SLACK = 512 << 20
 """Left free where blocks are streamed: what the allocator holds in pieces too small for the next tensor."""
 TEXT_ACTIVATIONS = 200 << 20
 """UMT5-XXL on 512 tokens in bfloat16."""

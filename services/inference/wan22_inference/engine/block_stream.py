@@ -1,7 +1,8 @@
 """A DiT's blocks in host memory, of which a share lies on the device and the rest comes when its turn comes.
 
-While one block computes, the next is copied into the other of two buffers on a stream of its own. The weights are the
-same, bit for bit, and so is what the blocks make of them.
+While blocks compute, the next that is not there is copied into the other of two buffers on a stream of its own. Those
+that stay lie evenly between those that come, so that the copies have all of a forward's time. The weights are the same,
+bit for bit, and so is what the blocks make of them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class BlockStream:
         self._cuda = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]  # torch's
         self._host = [self._to_host(block) for block in blocks]
-        self._resident: list[State] = []
+        self._resident: dict[int, State] = {}
         self._buffers: list[_Buffer] = []
 
     @property
@@ -50,19 +51,16 @@ class BlockStream:
         return len(self._resident)
 
     def set_resident(self, count: int) -> None:
-        """Lets the first `count` blocks stay on the device; with 0 and no use, nothing of the blocks is there."""
-        states = self._resident
-        for index in reversed(range(count, len(states))):
+        """Lets `count` of the blocks stay on the device; with 0 and no use, nothing of the blocks is there."""
+        streamed = _spread(len(self._blocks) - count, len(self._blocks))
+        for index in streamed & self._resident.keys():
             self._give(index, self._host[index])
-            states.pop()
-        for index in range(len(states), min(count, len(self._blocks))):
-            states.append(
-                {
-                    name: tensor.to(self._device, non_blocking=True, copy=True)
-                    for name, tensor in self._host[index].items()
-                }
-            )
-            self._give(index, states[index])
+            del self._resident[index]
+        for index, host in enumerate(self._host):
+            if index not in streamed and index not in self._resident:
+                state = {name: tensor.to(self._device, non_blocking=True, copy=True) for name, tensor in host.items()}
+                self._resident[index] = state
+                self._give(index, state)
 
     def release(self) -> None:
         """Takes everything off the device: another expert's turn has come, or the generation has ended."""
@@ -77,7 +75,7 @@ class BlockStream:
     def __iter__(self) -> Iterator[nn.Module]:
         """The blocks in order; each has its weights on the device until the next is asked for."""
         for index, block in enumerate(self._blocks):
-            if index < self.resident:
+            if index in self._resident:
                 yield block
                 continue
             buffer = self._fetch(index, keep=None)
@@ -93,7 +91,8 @@ class BlockStream:
 
     def _next_streamed(self, index: int) -> int:
         """The streamed block after this one; after the last comes the first again, for the next forward."""
-        return index + 1 if index + 1 < len(self._blocks) else self.resident
+        streamed = [number for number in range(len(self._blocks)) if number not in self._resident]
+        return next((number for number in streamed if number > index), streamed[0])
 
     def _fetch(self, index: int, keep: _Buffer | None) -> _Buffer:
         """The buffer with a block's weights, which may still be on their way; not the one to keep, if it has others."""
@@ -132,3 +131,9 @@ class BlockStream:
 
     def _give(self, index: int, state: State) -> None:
         self._blocks[index].load_state_dict(state, assign=True)
+
+
+def _spread(count: int, total: int) -> set[int]:
+    """`count` of the numbers from 0 to `total`, less what is too many, at distances as equal as can be."""
+    count = max(min(count, total), 0)
+    return {number for number in range(total) if (number + 1) * count // total > number * count // total}
