@@ -16,6 +16,9 @@ from wan22_inference.engine.frame import Frame
 
 CRF = "16"
 """Visually lossless for H.264: the video is watched, and may be edited."""
+PRESET = "faster"
+"""Half the time of x264's own medium for as many bytes, and less than 0.1 dB: a video of noise, which is the most work,
+then is encoded as fast as its frames come."""
 THREADS = 8
 """Of the encoder, on every machine: x264's bytes depend on how many there are, and not on how they take turns."""
 
@@ -37,7 +40,7 @@ class Mp4Writer:
 
     def _open_stream(self, width: int, height: int, fps: int) -> VideoStream:
         # x264's macroblock tree reads memory that it has not written: with it, equal frames give two or three files.
-        options = {"crf": CRF, "preset": "medium", "threads": str(THREADS), "mbtree": "0"}
+        options = {"crf": CRF, "preset": PRESET, "threads": str(THREADS), "mbtree": "0"}
         stream = self._container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p"
