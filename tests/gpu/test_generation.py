@@ -66,7 +66,7 @@ def measure(model: Model, work: Work, num_steps: int, path: Path) -> dict[str, A
     ended = time.perf_counter()
     decoding = moments[Stage.DECODING.name]
     return {
-        "what": f"a whole generation, {work}, {num_steps} steps with guidance, plain path, prompt to MP4",
+        "what": f"a whole generation, {work}, {num_steps} steps with guidance, prompt to MP4",
         "unit": "s",
         "value": ended - began,
         "denoising_seconds": decoding - moments[Stage.DENOISING.name],
