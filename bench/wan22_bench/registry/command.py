@@ -58,26 +58,28 @@ def main(arguments: list[str] | None = None) -> None:
     device = choose_device(options.device)
     size = int(options.size or SIZES[device.type])
     console = Console(width=180)
-    rows: list[Row] = []
     command = f"wan22 bench registry --size {size:.4g}"
     command += f" --cold-start {options.cold_start}" if options.cold_start else ""
+    rows: list[Row] = []
+    report = Report(
+        name="registry", device=describe(device), command=command, rows=rows, versions=versions_of(*VERSIONS)
+    )
     try:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            for row in measure(size, Path(folder), device):
-                rows.append(row)
-                console.print(
-                    f"{row.id or '-'}: {row.what}: {row.value} {row.unit}, peer {row.peer}, floor {row.floor}"
-                )
-            if options.cold_start:
-                from wan22_bench.registry import cold_start  # noqa: PLC0415  # the engine whole: av and Pillow too
-
-                rows.append(cold_start.row(options.cold_start, Path(folder), device))
-        if device.type != "cuda":
-            rows += gpu_goals.not_measured()
-    finally:  # what was measured before something failed, or somebody ended it, took minutes
-        report = Report(
-            name="registry", device=describe(device), command=command, rows=rows, versions=versions_of(*VERSIONS)
-        )
+        for row in _all(options, size, device):
+            rows.append(row)
+            console.print(f"{row.id or '-'}: {row.what}: {row.value} {row.unit}, peer {row.peer}, floor {row.floor}")
+            if options.json is not None:  # what was measured before somebody ends it took minutes
+                report.write(options.json)
+    finally:
         report.show(console)
-        if options.json is not None:
-            report.write(options.json)
+
+
+def _all(options: argparse.Namespace, size: int, device: torch.device) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        yield from measure(size, Path(folder), device)
+        if options.cold_start:
+            from wan22_bench.registry import cold_start  # noqa: PLC0415  # the engine whole: av and Pillow too
+
+            yield cold_start.row(options.cold_start, Path(folder), device)
+    if device.type != "cuda":
+        yield from gpu_goals.not_measured()
