@@ -64,6 +64,14 @@ def test_a_few_steps_are_scaled_to_those_that_each_expert_runs() -> None:
     assert timing.scaled({0: 26, 1: 14}) == pytest.approx(7.0 + 26 * 2.1 + 14 * 3.0)
 
 
+def test_times_can_be_had_without_errors(tmp_path: Path) -> None:
+    command.main(["--rows", "P6", "--times-only", "--dry-run", "--json", str(tmp_path / "times.json")])
+    (row,) = json.loads((tmp_path / "times.json").read_text())["rows"]
+    assert (row["id"], row["error"]) == ("P6", None)
+    assert row["value"] > 0.0
+    assert row["peer"] > 0.0
+
+
 def test_what_is_no_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--rows", "P99", "--dry-run"])

@@ -52,17 +52,17 @@ class Forwards:
         self._sides: Sides | None = None
         self._peers: dict[tuple[Work, Mode], float] = {}
 
-    def rows(self, ids: set[str]) -> Iterator[Row]:
-        """The rows of these ids, and the errors that they come with."""
+    def rows(self, ids: set[str], *, errors_too: bool = True) -> Iterator[Row]:
+        """The rows of these ids, and the errors that they come with, unless these are not wanted."""
         goals = [goal for goal in GOALS if goal.id in ids]
         errors: dict[tuple[bool, Mode], float | None] = {}
-        for work in self.scale.errors:
+        for work in self.scale.errors if errors_too else ():
             modes = {goal.mode for goal in goals if _same_model(work, self.work(goal))}
             for mode, row in self._errors(work, sorted(modes, key=list(Mode).index)):
                 errors[is_5b(work), mode] = row.value
                 yield row
         for goal in goals:
-            yield self._time(goal, errors[is_5b(self.work(goal)), goal.mode])
+            yield self._time(goal, errors.get((is_5b(self.work(goal)), goal.mode)))
         self.let_go()
 
     def work(self, goal: Goal) -> Work:
