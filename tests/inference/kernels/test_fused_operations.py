@@ -79,7 +79,8 @@ def test_a_text_is_looked_at_as_plainly_and_as_with_all_of_its_padding(tokens: i
     embedded[:, tokens:] = 0.0
     embedded[0, tokens // 2 :] = 0.0  # of two texts the longer counts
     joined, padding = join_padding(embedded)
-    assert (joined.shape[1], padding) == ((320, 1) if tokens == 300 else (tokens + 1, 320 - tokens))
+    kept = {0: 32, 1: 32, 63: 64, 64: 96, 130: 160, 300: 320}[tokens]
+    assert (joined.shape[1], padding) == (kept, 321 - kept)
     project, weight = random(dim, dim, seed=2) / dim**0.5, random(dim, seed=3)
 
     def keys(text: Tensor, padding: int) -> TextKeys:

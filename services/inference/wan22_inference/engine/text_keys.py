@@ -2,7 +2,7 @@
 
 WAN2.2 pads a text with zeros to 512 tokens and masks none of them. All tokens of padding have one key and one value, so
 that attention to them is attention to that one with the logarithm of their number added to its score: the same softmax,
-for the sum of n equal terms e^s is e^(s + log n). A prompt of 60 tokens so has 61 keys in place of 512.
+for the sum of n equal terms e^s is e^(s + log n). A prompt of 60 tokens so has 64 keys in place of 512.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from wan22_inference.engine.attention import attention
 
 MOST = 256
 """Keys above which a text keeps its padding: there is less to leave out, and attention's kernels are for many keys."""
+MULTIPLE = 32
+"""Keys are as many, or times as many: products of few rows may have other bits with more threads."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,14 @@ class TextKeys:
 
 
 def join_padding(embeddings: Tensor) -> tuple[Tensor, int]:
-    """Embeddings of texts (B, N, dim), padded with zeros, with one token of padding; and how many that stands for.
+    """Embeddings of texts (B, N, dim), padded with zeros, with less padding; and how much of it their last token is.
 
     Of several texts the longest says how much is padding. They are left as they are where more than MOST would stay.
     """
     count = embeddings.shape[1]
     used = (embeddings != 0).any(2).any(0).nonzero()
     tokens = int(used[-1]) + 1 if len(used) else 0
-    if tokens + 1 >= min(count, MOST + 1):
+    kept = -(-(tokens + 1) // MULTIPLE) * MULTIPLE
+    if kept >= min(count, MOST + 1):
         return embeddings, 1
-    return embeddings[:, : tokens + 1], count - tokens
+    return embeddings[:, :kept], count - kept + 1

@@ -1,7 +1,7 @@
 """Attention of a video's tokens to a text: the norm of the queries and softmax attention to few keys, in one pass.
 
 The queries are read once more beforehand, for the root mean square of each row; neither they nor the norm are written.
-With the 61 keys of a prompt of 60 tokens what bounds it is memory.
+With the 64 keys of a prompt of 60 tokens what bounds it is memory.
 """
 
 from __future__ import annotations
