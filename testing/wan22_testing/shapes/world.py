@@ -34,6 +34,12 @@ _CANDIDATES = 48
 _DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 _SIZES = {"grows": (0.55, 1.35), "shrinks": (1.35, 0.55)}
 """Radius at the start and at the end, over the group's."""
+_HOMES = {1: ((0.5, 0.5),), 2: ((0.3, 0.3), (0.7, 0.7)), 3: ((0.25, 0.28), (0.75, 0.28), (0.5, 0.74))}
+"""Where the middles of objects' paths are drawn to, by how many there are and in the order of their colours."""
+_REACH = (0.2, 1.0)
+"""How far around home places are drawn, the first and the last of them, over the frame's side."""
+_APART = 0.03
+"""What is between two objects at least, where any of the drawn places has so much."""
 
 
 @dataclass(frozen=True)
@@ -132,19 +138,36 @@ class _Paths:
         self.angles = (turns * way * math.pi * (0.6 + 0.4 * draw(count, MAX_OBJECTS)))[..., None] * time
         direction = table([[_DIRECTIONS.get(one.motion, (0.0, 0.0)) for one in row] for row in slots])
         step = direction * (0.35 + 0.2 * draw(count, MAX_OBJECTS, 1))
-        self.centres = self._places(step, time, draw(_CANDIDATES, count, MAX_OBJECTS, 2), present)
+        homes = table([_homes(row) for row in slots])
+        self.centres = self._places(step, time, draw(_CANDIDATES, count, MAX_OBJECTS, 2), present, homes)
 
-    def _places(self, step: Tensor, time: Tensor, drawn: Tensor, present: Tensor) -> Tensor:
-        """Of the drawn places those that keep the objects inside the frame and farthest apart."""
+    def _places(self, step: Tensor, time: Tensor, drawn: Tensor, present: Tensor, homes: Tensor) -> Tensor:
+        """Of places that are drawn ever farther around home the first that are far enough apart.
+
+        All keep the objects inside the frame. So a caption says roughly where things are, and leaves a small network
+        less to learn.
+        """
         margin = self.radii.amax(-1)[..., None] + 0.02
         low, high = margin - step.clamp(max=0), 1 - margin - step.clamp(min=0)
-        centres = (low + drawn * (high - low))[..., None] + step[..., None] * time  # (candidates, scenes, slots, 2, F)
+        reach = torch.linspace(*_REACH, len(drawn), device=drawn.device)[:, None, None, None]
+        places = (homes - step / 2 + reach * (drawn - 0.5)).clamp(low, high)
+        centres = places[..., None] + step[..., None] * time  # (candidates, scenes, slots, 2, F)
         centres = centres.transpose(-1, -2)
         apart = torch.full(drawn.shape[:2], math.inf, device=drawn.device)
         for one, other in ((0, 1), (0, 2), (1, 2)):
             between = (centres[:, :, one] - centres[:, :, other]).norm(dim=-1)
             gap = (between - 1.15 * (self.radii[:, one] + self.radii[:, other])).amin(-1)  # corners reach farther
             apart = apart.minimum(torch.where((present[:, one] * present[:, other]) > 0, gap, math.inf))
-        # far enough is enough, so that places do not all lie at the edges
-        best = apart.clamp(max=0.03).argmax(0)
+        later = 1e-4 * torch.arange(len(drawn), device=drawn.device)[:, None]
+        best = (apart.clamp(max=_APART) - later).argmax(0)
         return centres[best, torch.arange(len(best), device=best.device)]
+
+
+def _homes(slots: Sequence[Group]) -> list[tuple[float, float]]:
+    """Of each slot; where there is no object, any."""
+    present = [slot for slot, group in enumerate(slots) if group.number]
+    by_colour = sorted(present, key=lambda slot: list(COLOURS).index(slots[slot].colour))
+    homes = [(0.5, 0.5)] * len(slots)
+    for slot, home in zip(by_colour, _HOMES[len(present)], strict=True):
+        homes[slot] = home
+    return homes

@@ -70,6 +70,23 @@ def test_more_objects_cover_more(number: int) -> None:
     assert several / one == pytest.approx(number, rel=0.15)
 
 
+def test_two_objects_have_homes_by_their_colours() -> None:
+    groups = [Group(1, "green", "ring", "still"), Group(1, "red", "square", "still")]
+    for seed in range(8):
+        for order in (groups, groups[::-1]):
+            clip = clip_of(*order, seed=seed)
+            for colour, home in (("red", 0.3), ("green", 0.7)):
+                assert middle(covered(clip, colour)[0]) == pytest.approx((home, home), abs=0.13)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_objects_stay_apart_and_within_the_frame(seed: int) -> None:
+    clip = clip_of(Group(1, "red", "square", "right"), Group(1, "blue", "circle", "up"), seed=seed)
+    counts = [covered(clip, colour).sum((1, 2)) for colour in ("red", "blue")]
+    for count in counts:
+        assert count.min() > 0.8 * count.max()
+
+
 @given(seed=st.integers(0, 2**32))
 def test_values_stay_within_their_range(seed: int) -> None:
     clip = render([random_scene(random.Random(seed))], 16, torch.Generator().manual_seed(seed))
