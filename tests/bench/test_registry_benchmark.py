@@ -17,9 +17,10 @@ from wan22_bench.registry.model_weights import VAE_DIMS, Shape, make_weights, qu
 from wan22_bench.registry.packing import A14B, pack
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading import loader as loaders
+from wan22_inference.engine.loading.device_loading import DECODERS
 from wan22_inference.engine.loading.frames import PlainDecoder
 from wan22_inference.engine.loading.planes import merge_plainly
-from wan22_inference.engine.loading.spent import ON_DEVICE, Step
+from wan22_inference.engine.loading.spent import OF_DEVICE_THREAD, ON_DEVICE, Step
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
@@ -49,7 +50,7 @@ def test_a_small_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFi
     assert result["name"] == "registry"
     rows = result["rows"]
     spent = [row for row in rows if row["what"].startswith("of that load's ")]
-    assert [row["what"].split(": ")[1].split(",")[0] for row in spent] == [
+    assert [row["what"].split(" lanes: ")[1] for row in spent] == [
         "making the lane and its memory",
         "waiting for the next batch and the memory of its tensors",
         "reading",
@@ -100,12 +101,13 @@ def test_each_stage_of_decoding_on_a_device_is_measured_alone(tmp_path: Path) ->
     assert [row.what.split(" alone")[0].split(" by ")[0] for row in rows] == [
         "taking memory for the tensors of the device",
         "reading out of the page cache",
+        "reading out of the page cache",
         "copying to the device",
         "reading, copying and the host's work",
-        "decoding",
-        "decoding",
-        f"decoding the batches of {stages.lanes_count()} lanes in one call",
-        "merging",
+        "decoding a batch a call",
+        "decoding a whole group a call",
+        "decoding a whole group a call",
+        "merging a whole group",
     ]
     assert all(row.value is not None and 0 < row.value < math.inf for row in rows)
     assert {row.unit for row in rows} == {"GB/s"}
@@ -118,12 +120,18 @@ def test_a_load_that_decodes_on_the_device_tells_its_steps(tmp_path: Path, monke
     remember(packed)
     monkeypatch.setattr(loaders, "find_decoder", lambda _: PlainDecoder)
     loaded, _ = load(packed, device)
-    assert set(loaded.spent) == set(Step) - {Step.CHECKING, Step.HOST_DECODING, Step.PUTTING}  # digests come behind
-    of_threads = sum(seconds for step, seconds in loaded.spent.items() if step not in ON_DEVICE)
-    assert 0 < of_threads < loaded.seconds * stages.lanes_count()
-    assert sum(
-        row.value or 0 for row in stages.spent(loaded) if row.unit == "s"
-    ) * stages.lanes_count() == pytest.approx(sum(loaded.spent.values()))
+    of_host = {Step.MAKING, Step.WAITING, Step.HOST_DECODING, Step.PUTTING}
+    assert set(loaded.spent) == set(Step) - of_host - {Step.CHECKING}  # digests come behind
+    of_thread = sum(loaded.spent[step] for step in OF_DEVICE_THREAD)
+    of_readers = sum(loaded.spent[step] for step in set(Step) - OF_DEVICE_THREAD - ON_DEVICE)
+    assert 0 < of_thread < loaded.seconds
+    assert 0 < of_readers < loaded.seconds * stages.lanes_count()
+    rows = {row.what.split(": ")[1]: row for row in stages.spent(loaded) if row.unit == "s"}
+    for step, count in ((Step.READING, stages.lanes_count()), (Step.LAUNCHING, 1), (Step.DECODING, DECODERS)):
+        assert rows[step].value == pytest.approx(loaded.spent[step] / count)
+    assert "of a thread of" in rows[Step.READING].what
+    assert "that read" in rows[Step.READING].what
+    assert "the device's thread" in rows[Step.LAUNCHING].what
 
 
 def test_the_parts_of_a_version_are_counted_as_an_import_keeps_them() -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from wan22.errors import DataLoss
+from wan22.pack.layout import EXTENT_BYTES
 from wan22.pack.writer import pack_file
 from wan22_bench.registry import stages
 from wan22_bench.registry.model_weights import make_weights, remember, write_weights
+from wan22_inference.engine.loading import device_loading, group, group_decoder
 from wan22_inference.engine.loading import loader as loaders
+from wan22_inference.engine.loading.device_loading import DECODERS
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.loading.nvcomp import find_decoder, find_nvcomp
-from wan22_inference.engine.loading.planes import Part, merge_by_kernel, merge_plainly
-from wan22_inference.engine.loading.spent import ON_DEVICE
+from wan22_inference.engine.loading.planes import Parts, merge_by_kernel, merge_plainly
+from wan22_inference.engine.loading.spent import OF_DEVICE_THREAD, ON_DEVICE, Step
 from wan22_testing.damaged_pack import damage_plane
 
 pytestmark = pytest.mark.gpu
@@ -101,6 +105,34 @@ def test_every_bit_comes_to_the_device(
     assert_equal(load(path, tensors, cuda, dtype), tensors)
 
 
+@pytest.mark.parametrize(("extents", "frames"), [(1, 1152), (2, 80), (100, 100)])
+def test_groups_of_any_size_take_turns_in_their_memory(
+    packed: Path,
+    tensors: dict[str, Tensor],
+    cuda: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    extents: int,
+    frames: int,
+) -> None:
+    """Many more groups than memory for them, so that each waits for its turn; twice, by one loader."""
+    if find_nvcomp() is None:
+        pytest.skip("nvCOMP is not installed")
+    monkeypatch.setattr(device_loading, "BATCH_BYTES", EXTENT_BYTES)
+    monkeypatch.setattr(group, "GROUP_BYTES", extents * EXTENT_BYTES)
+    for module in (group, group_decoder):
+        monkeypatch.setattr(module, "GROUP_FRAMES", frames)
+    packed.read_bytes()
+    with WeightLoader(lambda _: None) as loader:
+        for _ in range(2):
+            found = {name: torch.zeros_like(tensor, device=cuda) for name, tensor in tensors.items()}
+            loader.load([(packed.name, packed)], cuda, lambda name, _, into=found: into[name])  # type: ignore[misc]
+            assert_equal(found, tensors)
+        free, _ = torch.cuda.mem_get_info(cuda)
+        taken = loader.scratch_bytes
+        loader.release_lanes()
+        assert torch.cuda.mem_get_info(cuda)[0] - free >= taken > 0
+
+
 def test_a_damaged_extent_is_found_behind_at_the_latest(
     packed: Path, tensors: dict[str, Tensor], cuda: torch.device, tmp_path: Path
 ) -> None:
@@ -132,9 +164,11 @@ def test_a_load_tells_what_the_device_took(packed: Path, tensors: dict[str, Tens
     found = {name: torch.empty_like(tensor, device=cuda) for name, tensor in tensors.items()}
     with WeightLoader(lambda _: None) as loader:
         loader.load([(packed.name, packed)], cuda, lambda name, _: found[name])
-    of_device = {step: loader.loaded.spent[step] for step in ON_DEVICE}
-    assert min(of_device.values()) > 0
-    assert sum(of_device.values()) < stages.lanes_count() * loader.loaded.seconds
+    spent, seconds = loader.loaded.spent, loader.loaded.seconds
+    assert min(spent[step] for step in ON_DEVICE) > 0
+    assert spent[Step.COPYING] < seconds
+    assert spent[Step.DECODING] + spent[Step.MERGING] < DECODERS * seconds
+    assert sum(spent[step] for step in OF_DEVICE_THREAD) < seconds
 
 
 def test_each_stage_of_a_load_is_measured_alone(cuda: torch.device, tmp_path: Path) -> None:
@@ -144,7 +178,7 @@ def test_each_stage_of_a_load_is_measured_alone(cuda: torch.device, tmp_path: Pa
     pack_file(tmp_path / "w.safetensors", tmp_path / "w.safetensors.pack", lambda _: None)
     remember(tmp_path / "w.safetensors.pack")
     rows = list(stages.alone(tmp_path / "w.safetensors.pack", cuda, make_decoder, merge_by_kernel))
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(row.value is not None and row.value > 0 for row in rows)
 
 
@@ -156,7 +190,9 @@ def test_the_kernel_merges_what_the_plain_path_merges(word: int, cuda: torch.dev
     top = torch.randint(0, 256, (count + 7,), dtype=torch.uint8, device=cuda, generator=generator)
     ours, theirs = (torch.zeros(word * count + 4 * word, dtype=torch.uint8, device=cuda) for _ in range(2))
     for merge, target in ((merge_by_kernel, ours), (merge_plainly, theirs)):
-        parts = [Part(3, count, 7, count - 9, target, 2 * word), Part(1, count, 0, 1, target, 0)]
-        merge(stored, top, parts, word, lambda rows: torch.from_numpy(rows).to(cuda))
+        address = target.data_ptr()
+        rows = np.array([(3, 7, count, count - 9, address + 2 * word), (1, 0, count, 1, address)])
+        parts = Parts(word, rows, [target, target])
+        merge(stored, top, parts, torch.from_numpy(parts.addresses(stored, top)).to(cuda))
     assert torch.equal(ours, theirs)
     assert int(ours.count_nonzero()) > count // 2

@@ -1,4 +1,4 @@
-"""What bounds a load: where its lanes' time went, and how fast each stage of decoding on a device is alone."""
+"""What bounds a load: where its threads' time went, and how fast each stage of decoding on a device is alone."""
 
 from __future__ import annotations
 
@@ -6,59 +6,74 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wan22_bench.registry import peers
 from wan22_bench.registry.model_weights import DTYPES
 from wan22_bench.report import Row
-from wan22_inference.engine.loading.device_lane import BATCH_BYTES, LANE_BYTES, DeviceLane
-from wan22_inference.engine.loading.frames import FrameDecoder, Frames, Numbers, Upload
+from wan22_inference.engine.loading.buffers import Buffer, Filled
+from wan22_inference.engine.loading.contents import list_contents
+from wan22_inference.engine.loading.device_loading import BATCH_BYTES, DECODERS, DeviceLoading
+from wan22_inference.engine.loading.frames import FrameDecoder, Frames
+from wan22_inference.engine.loading.group import Group
+from wan22_inference.engine.loading.group_decoder import GroupDecoder
 from wan22_inference.engine.loading.lane_memory import make_lane_memory
-from wan22_inference.engine.loading.loader import MAX_LANES, Loaded, MakeDecoder
+from wan22_inference.engine.loading.loader import MAX_LANES, Loaded
+from wan22_inference.engine.loading.nvcomp import MakeDecoder
 from wan22_inference.engine.loading.plan import Batch, Plan
-from wan22_inference.engine.loading.planes import Merge, Part
+from wan22_inference.engine.loading.planes import Merge, Parts
+from wan22_inference.engine.loading.reader import read_batches
+from wan22_inference.engine.loading.shared_batches import SharedBatches
 from wan22_inference.engine.loading.sources import Source, open_source
-from wan22_inference.engine.loading.spent import ON_DEVICE, Step
+from wan22_inference.engine.loading.spent import OF_DEVICE_THREAD, ON_DEVICE, Clock, Step
 from wan22_inference.engine.loading.streams import Stream
+from wan22_inference.engine.loading.together import run_together
 
 TIMES = 3
-Result = TypeVar("Result")
 
 
 def lanes_count() -> int:
-    """How many lanes a loader has here."""
+    """How many lanes, or readers, a loader has here."""
     return min(MAX_LANES, len(os.sched_getaffinity(0)))
 
 
 def spent(loaded: Loaded) -> Iterator[Row]:
-    """A row a step that a load's lanes spent time on, in seconds a lane: those of its thread add up to the load's.
+    """A row a step that a load spent time on, in seconds of each that took it: those of a thread add up to the load's.
 
     First the share that the page cache did not have after all.
     """
     share = loaded.direct_bytes / loaded.stored_bytes
     yield Row(id=None, what="the share of that load's bytes that the page cache had not", value=share, unit="1")
-    lanes = lanes_count()
+    on_device = Step.LAUNCHING in loaded.spent
     for step in Step:
         if step in loaded.spent:
-            by = "a stream, beside its lane's thread" if step in ON_DEVICE else "a lane's thread"
-            what = f"of that load's {loaded.seconds:.3f} s, by {lanes} lanes: {step}, {by}"
-            yield Row(id=None, what=what, value=loaded.spent[step] / lanes, unit="s")
+            count, who = _who(step, on_device=on_device)
+            what = f"of that load's {loaded.seconds:.3f} s, {who}: {step}"
+            yield Row(id=None, what=what, value=loaded.spent[step] / count, unit="s")
+
+
+def _who(step: Step, *, on_device: bool) -> tuple[int, str]:
+    """How many took a step beside each other, and who they are."""
+    if step in OF_DEVICE_THREAD:
+        return 1, "of the device's thread"
+    if step is Step.COPYING:
+        return 1, "of the stream that copies"
+    if step in ON_DEVICE:
+        return DECODERS, f"of a stream of {DECODERS} that decode"
+    return lanes_count(), f"of a thread of {lanes_count()} {'that read' if on_device else 'lanes'}"
 
 
 def alone(packed: Path, device: torch.device, make_decoder: MakeDecoder, merge: Merge) -> Iterator[Row]:
     """A row a stage in bytes of the model a second, as if it were the only one; P8 is at most the least of them."""
-    lanes = [_Bench(device, make_decoder, merge) for _ in range(lanes_count())]
     source = open_source(packed, packed.name)
     with source.reader:
         places = _places(source, device)
-        plan = Plan([source], lambda name, _: places[name], BATCH_BYTES)
-        batches = list(plan.batches())
-        size = sum(piece.extent.length for batch in batches for piece in batch.pieces)
+        batches = list(Plan([source], lambda name, _: places[name], BATCH_BYTES).batches())
+        size = sum(map(_decoded_bytes, batches))
 
         def rate(work: Callable[[], object], part: float = 1.0) -> float:
             return part * size / 1e9 / peers.seconds(work, device, TIMES)
@@ -66,46 +81,34 @@ def alone(packed: Path, device: torch.device, make_decoder: MakeDecoder, merge: 
         def row(what: str, value: float) -> Row:
             return Row(id=None, what=f"{what} alone, bytes of the model", value=value, unit="GB/s")
 
-        some = f"{len(lanes)} lanes"
+        pinned = device.type == "cuda"
+        buffers = [Buffer(make_lane_memory(BATCH_BYTES, pinned=pinned)) for _ in range(lanes_count())]
+        some = f"{len(buffers)} readers"
         yield row("taking memory for the tensors of the device", rate(lambda: _places(source, device)))
-        yield row(f"reading out of the page cache by {some}", rate(lambda: _share(lanes, batches, _Bench.read)))
-        first, stored = batches[0].size, sum(batch.size for batch in batches)
-        copies = stored // first
-        yield row("copying to the device", rate(lambda: lanes[0].copy(first, copies), copies * first / stored))
-        without = rate(lambda: _share(lanes, batches, _Bench.load_undecoded))
+        yield row(f"reading out of the page cache by {some}", rate(lambda: _share(buffers, batches)))
+        twice = [*buffers, *(Buffer(make_lane_memory(BATCH_BYTES, pinned=pinned)) for _ in buffers)]
+        yield row(f"reading out of the page cache by {len(twice)} readers", rate(lambda: _share(twice, batches)))
+        yield row("copying to the device", rate(lambda: _copy(buffers[0], batches, device)))
+        undecoded = DeviceLoading(device, partial(_Nothing, device), _merge_nothing)
+        without = rate(lambda: _load(undecoded, batches, device))
         yield row(f"reading, copying and the host's work by {some}, nothing decoded,", without)
-        for lane in lanes:
-            lane.lane.load(batches[0])
-        decoded = sum(piece.extent.length for piece in batches[0].pieces)
-        rounds = max(1, size // decoded // len(lanes))
 
-        def repeat(use: Sequence[_Bench], work: Callable[[_Bench], object], batches_each: int = 1) -> float:
-            times = max(1, rounds * len(lanes) // len(use) // batches_each)
-            part = times * len(use) * batches_each * decoded / size
-            return rate(lambda: [work(lane) for _ in range(times) for lane in use], part)
+        def repeat(works: Sequence[Callable[[], object]], decoded: int) -> float:
+            times = max(1, size // decoded // len(works))
+            return rate(lambda: [work() for _ in range(times) for work in works], times * len(works) * decoded / size)
 
-        yield row("decoding by one lane", repeat(lanes[:1], _Bench.decode_again))
-        yield row(f"decoding by {some}", repeat(lanes, _Bench.decode_again))
-        together = lanes[0].run(lambda: _together([lane.decoder for lane in lanes], make_decoder()))
-        of_all = repeat(lanes[:1], lambda lane: lane.run(together), len(lanes))
-        yield row(f"decoding the batches of {some} in one call", of_all)
-        yield row("merging by one lane", repeat(lanes[:1], _Bench.merge_again))
+        one = _Bench(device, make_decoder, merge, buffers[0], batches[:1])
+        yield row("decoding a batch a call", repeat([one.decode], one.size))
+        del one
+        whole = [_Bench(device, make_decoder, merge, buffers[0], batches) for _ in range(DECODERS)]
+        yield row("decoding a whole group a call by one decoder", repeat([whole[0].decode], whole[0].size))
+        both = repeat([bench.decode for bench in whole], whole[0].size)
+        yield row(f"decoding a whole group a call by {DECODERS} decoders", both)
+        yield row("merging a whole group", repeat([whole[0].merge], whole[0].size))
 
 
-def _together(repeated: Sequence[_Repeated], decoder: FrameDecoder) -> Callable[[], Tensor]:
-    """Decodes what several lanes have decoded in one call, on the current stream as this one."""
-    stored = torch.cat([one.stored for one in repeated])
-    target = torch.cat([one.target for one in repeated])
-    frames = [one.frames for one in repeated]
-    shift, further = len(repeated[0].stored), len(repeated[0].target)
-    joined = Frames(
-        np.concatenate([part.begins + number * shift for number, part in enumerate(frames)]),
-        np.concatenate([part.sizes for part in frames]),
-        np.concatenate([part.targets + number * further for number, part in enumerate(frames)]),
-        np.concatenate([part.lengths for part in frames]),
-    )
-    upload = _once(lambda numbers: torch.from_numpy(numbers).to(stored.device))
-    return lambda: decoder.decode(stored, joined, target, upload)
+def _decoded_bytes(batch: Batch) -> int:
+    return sum(piece.extent.length for piece in batch.pieces)
 
 
 def _places(source: Source, device: torch.device) -> Mapping[str, Tensor]:
@@ -117,115 +120,121 @@ def _places(source: Source, device: torch.device) -> Mapping[str, Tensor]:
         }
 
 
-def _share(lanes: Sequence[_Bench], batches: Sequence[Batch], work: Callable[[_Bench, Batch], object]) -> None:
-    """Each batch to one lane, a thread each."""
+def _share(buffers: Sequence[Buffer], batches: Sequence[Batch]) -> None:
+    """Reads each batch into one of the buffers, a thread each."""
     left, lock = iter(batches), threading.Lock()
 
-    def use(lane: _Bench) -> None:
+    def use(buffer: Buffer) -> None:
         while True:
             with lock:
                 batch = next(left, None)
             if batch is None:
                 return
-            work(lane, batch)
+            batch.source.reader.read(batch.offset, buffer.view[: batch.size])
 
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        for future in [pool.submit(use, lane) for lane in lanes]:
+    with ThreadPoolExecutor(len(buffers)) as pool:
+        for future in [pool.submit(use, buffer) for buffer in buffers]:
             future.result()
 
 
+def _copy(buffer: Buffer, batches: Sequence[Batch], device: torch.device) -> None:
+    """As many bytes as the batches have, to the device."""
+    with Stream(device):
+        stored = torch.empty(BATCH_BYTES, dtype=torch.uint8, device=device)
+        for batch in batches:
+            stored[: batch.size].copy_(buffer.memory[: batch.size], non_blocking=True)
+
+
+def _load(loading: DeviceLoading, batches: Sequence[Batch], device: torch.device) -> None:
+    """As a loader does it."""
+    shared, ring = SharedBatches(iter(batches), Stream(device)), loading.ring(lanes_count())
+
+    def close() -> None:
+        shared.close()
+        ring.close()
+
+    read = partial(read_batches, shared, ring, Clock(), lambda *_: None)
+    use_device = partial(loading.run, ring, shared.places, Clock())
+    run_together([shared.make, use_device, *[read] * lanes_count()], close)
+
+
 class _Bench:
-    """A lane whose decoding and merging can be left out, or done again without the rest."""
+    """A group, of as many of the batches as it takes, that has been decoded and can be again, or only merged."""
 
-    def __init__(self, device: torch.device, make_decoder: MakeDecoder, merge: Merge) -> None:
-        self._memory = make_lane_memory(LANE_BYTES, pinned=device.type == "cuda")
-        self._view = self._memory[:BATCH_BYTES].numpy().data
-        self._stream = Stream(device)
-        self.decoder, self._merge = _Repeated(make_decoder()), merge
+    def __init__(
+        self, device: torch.device, make_decoder: MakeDecoder, merge: Merge, buffer: Buffer, batches: Sequence[Batch]
+    ) -> None:
+        self.size = 0
+        """Bytes of the model."""
+        self._merge = merge
+        self._decodings: list[Callable[[], object]] = []
         self._merges: list[Callable[[], object]] = []
-        self._stored = torch.empty(BATCH_BYTES, dtype=torch.uint8, device=device)
-        self.lane = DeviceLane(self._memory, self._stream, device, self.decoder, self._keep_merge)
-        nothing = _Nothing(device)
-        self._undecoded = DeviceLane(self._memory, self._stream, device, nothing, nothing.merge)
+        copying = Stream(device)
+        with copying:
+            group = Group(device)
+            for batch in batches:
+                batch.source.reader.read(batch.offset, buffer.view[: batch.size])
+                filled = Filled(buffer, batch, list_contents(batch, buffer.view[: batch.size]))
+                if not group.has_room_for(filled):
+                    break
+                group.add(filled)
+                self.size += _decoded_bytes(batch)
+                copying.synchronize()
+        kept = _Kept(make_decoder(), self._decodings)
+        decoder = GroupDecoder(device, kept, self._keep_merge)
+        decoder.decode(group, copying, copying)
+        self._stream = decoder.stream
+        self._stream.synchronize()
 
-    def read(self, batch: Batch) -> None:
-        """Into pinned memory."""
-        batch.source.reader.read(batch.offset, self._view[: batch.size])
+    def decode(self) -> None:
+        """Its frames."""
+        self._again(self._decodings)
 
-    def copy(self, size: int, times: int) -> None:
-        """From there to the device."""
+    def merge(self) -> None:
+        """Its words."""
+        self._again(self._merges)
+
+    def _again(self, calls: Sequence[Callable[[], object]]) -> None:
         with self._stream:
-            for _ in range(times):
-                self._stored[:size].copy_(self._memory[:size], non_blocking=True)
+            for call in calls:
+                call()
 
-    def load_undecoded(self, batch: Batch) -> None:
-        """All but what the device has to do."""
-        self._undecoded.load(batch)
-
-    def decode_again(self) -> None:
-        """The frames of the batch that was loaded."""
-        self.run(self.decoder.repeat)
-
-    def run(self, work: Callable[[], Result]) -> Result:
-        """On the lane's stream."""
-        with self._stream:
-            return work()
-
-    def merge_again(self) -> None:
-        """The words of the batch that was loaded."""
-        with self._stream:
-            for merge in self._merges:
-                merge()
-
-    def _keep_merge(self, stored: Tensor, top: Tensor, parts: Sequence[Part], word: int, upload: Upload) -> None:
-        kept = _once(upload)
-        self._merges.append(lambda: self._merge(stored, top, parts, word, kept))
-        self._merge(stored, top, parts, word, kept)
+    def _keep_merge(self, stored: Tensor, top: Tensor, parts: Parts, table: Tensor) -> None:
+        self._merges.append(partial(self._merge, stored, top, parts, table))
+        self._merges[-1]()
 
 
-class _Repeated:
-    """A decoder that can do its last call again."""
+class _Kept:
+    """A decoder whose calls can be made again."""
 
-    stored: Tensor
-    frames: Frames
-    target: Tensor
-
-    def __init__(self, decoder: FrameDecoder) -> None:
+    def __init__(self, decoder: FrameDecoder, calls: list[Callable[[], object]]) -> None:
         self._decoder = decoder
-        self._upload: Upload = torch.from_numpy
+        self._calls = calls
 
-    def decode(self, stored: Tensor, frames: Frames, target: Tensor, upload: Upload) -> Tensor:
+    def reserve(self, count: int) -> int:
         """See FrameDecoder."""
-        self.stored, self.frames, self.target, self._upload = stored, frames, target, _once(upload)
-        return self.repeat()
+        return self._decoder.reserve(count)
 
-    def repeat(self) -> Tensor:
-        """The last call."""
-        return self._decoder.decode(self.stored, self.frames, self.target, self._upload)
+    def decode(self, stored: Tensor, frames: Frames, target: Tensor, table: Tensor) -> Tensor:
+        """See FrameDecoder."""
+        self._calls.append(partial(self._decoder.decode, stored, frames, target, table))
+        return self._decoder.decode(stored, frames, target, table)
 
 
 class _Nothing:
-    """Decodes and merges nothing, but brings the tables to the device."""
+    """Decodes nothing."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def decode(self, stored: Tensor, frames: Frames, target: Tensor, upload: Upload) -> Tensor:
+    def reserve(self, count: int) -> int:  # noqa: ARG002
         """See FrameDecoder."""
-        upload(frames.addresses(stored.data_ptr(), target.data_ptr()))
+        return 0
+
+    def decode(self, stored: Tensor, frames: Frames, target: Tensor, table: Tensor) -> Tensor:  # noqa: ARG002
+        """See FrameDecoder."""
         return torch.ones(len(frames), dtype=torch.bool, device=self._device)
 
-    def merge(self, stored: Tensor, top: Tensor, parts: Sequence[Part], word: int, upload: Upload) -> None:
-        """See Merge."""
 
-
-def _once(upload: Upload) -> Upload:
-    """Brings a table to the device at the first call, and gives that one again."""
-    found: list[Tensor] = []
-
-    def kept(numbers: Numbers) -> Tensor:
-        if not found:
-            found.append(upload(numbers))
-        return found[0]
-
-    return kept
+def _merge_nothing(stored: Tensor, top: Tensor, parts: Parts, table: Tensor) -> None:
+    """See Merge."""

@@ -1,7 +1,7 @@
 """How much of a device's memory a generation needs at its peak, and which share of a DiT's blocks may stay there.
 
 Weights are counted by whoever holds them, all of them also while some are still loaded. What loading takes beside them
-(2.2 GB at most) is not in a worker's Holdings: it is gone seconds after a start. An engine counts it while it lasts,
+(1.9 GB at most) is not in a worker's Holdings: it is gone seconds after a start. An engine counts it while it lasts,
 and a generation that fits only without it waits until the load has ended.
 
 Activations of the DiT are counted from the tensors that live at once in engine/transformer_block.py; those of the VAE

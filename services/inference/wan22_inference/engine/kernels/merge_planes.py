@@ -1,4 +1,4 @@
-"""Puts words together again from the planes that a pack stores them in, for all parts of a batch in one launch."""
+"""Puts words together again from the planes that a pack stores them in, for all parts of a group in one launch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 BLOCK = 4096
 """Words a program."""
 _LAUNCHING = threading.Lock()
-"""Lanes launch from threads of their own, and the first launch compiles."""
+"""Loaders launch from threads of their own, and the first launch compiles."""
 
 
 @triton.jit

@@ -58,6 +58,3 @@ class HostLane:
             self.stream.synchronize()
             self.clock.lap(Step.WAITING)
         return direct
-
-    def finish(self) -> None:
-        """Nothing is outstanding."""

@@ -1,4 +1,4 @@
-"""The host's memory that a lane reads into; pinned where a GPU copies from it."""
+"""The host's memory that a lane, or a reader, reads into; pinned where a GPU copies from it."""
 
 from __future__ import annotations
 

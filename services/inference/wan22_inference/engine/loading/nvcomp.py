@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from wan22.pack.planes import FRAME_BYTES
-from wan22_inference.engine.loading.frames import FrameDecoder, Frames, Upload
+from wan22_inference.engine.loading.frames import FrameDecoder, Frames
 
+MakeDecoder = Callable[[], FrameDecoder]
 log = logging.getLogger(__name__)
 _PACKAGE = "nvidia-libnvcomp-cu13"
 _LIBRARY = "libnvcomp.so.6"
@@ -30,42 +31,16 @@ class _Options(ctypes.Structure):
 
 
 class NvcompDecoder:
-    """Decodes frames on the current stream of a CUDA device; each lane has its own."""
+    """Decodes frames on the current stream of a CUDA device, always the same one."""
 
     def __init__(self, library: ctypes.CDLL, device: torch.device) -> None:
         self._library = library
         self._device = device
         self._scratch = torch.empty(0, dtype=torch.uint8, device=device)
+        self._reserved = 0
 
-    def decode(self, stored: Tensor, frames: Frames, target: Tensor, upload: Upload) -> Tensor:
-        """See FrameDecoder; all is done when the stream has passed.
-
-        A frame that is not as its packer wrote it may come out
-        as anything, and is then not always told.
-        """
-        count = len(frames)
-        sources, sizes, targets, wanted = upload(frames.addresses(stored.data_ptr(), target.data_ptr()))
-        actual = torch.empty(count, dtype=torch.int64, device=self._device)
-        states = torch.empty(count, dtype=torch.int32, device=self._device)
-        scratch = self._make_scratch(count)
-        state = self._library.nvcompBatchedZstdDecompressAsync(
-            ctypes.c_void_p(sources.data_ptr()),
-            ctypes.c_void_p(sizes.data_ptr()),
-            ctypes.c_void_p(wanted.data_ptr()),
-            ctypes.c_void_p(actual.data_ptr()),
-            ctypes.c_size_t(count),
-            ctypes.c_void_p(scratch.data_ptr()),
-            ctypes.c_size_t(len(scratch)),
-            ctypes.c_void_p(targets.data_ptr()),
-            _Options(_ON_MULTIPROCESSORS),
-            ctypes.c_void_p(states.data_ptr()),
-            ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream),
-        )
-        _check(state)
-        right: Tensor = (states == 0) & (actual == wanted)
-        return right
-
-    def _make_scratch(self, count: int) -> Tensor:
+    def reserve(self, count: int) -> int:
+        """See FrameDecoder; nvCOMP 6.0 asks for 400,152 bytes a frame."""
         needed = ctypes.c_size_t()
         state = self._library.nvcompBatchedZstdDecompressGetTempSize(
             ctypes.c_size_t(count),
@@ -78,11 +53,41 @@ class NvcompDecoder:
         _check(state)
         if len(self._scratch) < needed.value:
             self._scratch = torch.empty(needed.value, dtype=torch.uint8, device=self._device)
-        return self._scratch
+        self._reserved = max(self._reserved, count)
+        return len(self._scratch)
+
+    def decode(self, stored: Tensor, frames: Frames, target: Tensor, table: Tensor) -> Tensor:  # noqa: ARG002
+        """See FrameDecoder; all is done when the stream has passed.
+
+        A frame that is not as its packer wrote it may come out
+        as anything, and is then not always told.
+        """
+        count = len(frames)
+        sources, sizes, targets, wanted = table
+        actual = torch.empty(count, dtype=torch.int64, device=self._device)
+        states = torch.empty(count, dtype=torch.int32, device=self._device)
+        if count > self._reserved:
+            self.reserve(count)
+        state = self._library.nvcompBatchedZstdDecompressAsync(
+            ctypes.c_void_p(sources.data_ptr()),
+            ctypes.c_void_p(sizes.data_ptr()),
+            ctypes.c_void_p(wanted.data_ptr()),
+            ctypes.c_void_p(actual.data_ptr()),
+            ctypes.c_size_t(count),
+            ctypes.c_void_p(self._scratch.data_ptr()),
+            ctypes.c_size_t(len(self._scratch)),
+            ctypes.c_void_p(targets.data_ptr()),
+            _Options(_ON_MULTIPROCESSORS),
+            ctypes.c_void_p(states.data_ptr()),
+            ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream),
+        )
+        _check(state)
+        right: Tensor = (states == 0) & (actual == wanted)
+        return right
 
 
-def find_decoder(device: torch.device) -> Callable[[], FrameDecoder] | None:
-    """What makes a lane's decoder on the device; None where it has none, and the host decodes."""
+def find_decoder(device: torch.device) -> MakeDecoder | None:
+    """What makes a decoder on the device; None where it has none, and the host decodes."""
     library = find_nvcomp() if device.type == "cuda" else None
     return None if library is None else functools.partial(NvcompDecoder, library, device)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from wan22_inference.engine.loading.plan import Batch
 from wan22_inference.engine.loading.streams import Stream
 
-AHEAD = 16
+AHEAD = 32
 """Batches whose tensors have their memory before anybody takes them: a device gives some in fits and starts."""
 
 

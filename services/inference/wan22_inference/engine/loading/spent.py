@@ -1,4 +1,4 @@
-"""Where the time of a load goes: what a lane's thread did, and what the device did for it meanwhile."""
+"""Where the time of a load goes: what its threads did, and what the device did for them meanwhile."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """What a lane's time is spent on; a benchmark's rows are named so."""
+    """What a thread's time, or a stream's, is spent on; a benchmark's rows are named so."""
 
     MAKING = "making the lane and its memory"
     TAKING = "waiting for the next batch and the memory of its tensors"
+    BUFFERING = "waiting for a buffer that has been copied, or making one"
     READING = "reading"
     CHECKING = "digests"
-    PREPARING = "tables and launches"
+    LISTING = "tables"
     WAITING = "waiting for the device"
     HOST_DECODING = "decoding on the host"
     PUTTING = "putting what the host decoded into tensors"
+    RESERVING = "making the device's memory"
+    GATHERING = "waiting for buffers that are filled, or for a decoder"
+    LAUNCHING = "copies and launches"
+    FINISHING = "waiting for the device at the end"
     COPYING = "copying"
     DECODING = "decoding"
     MERGING = "merging into tensors"
 
 
+OF_DEVICE_THREAD = frozenset({Step.RESERVING, Step.GATHERING, Step.LAUNCHING, Step.FINISHING})
+"""Steps of the one thread that gives a device its work; all others of a host are those of each lane or reader."""
 ON_DEVICE = frozenset({Step.COPYING, Step.DECODING, Step.MERGING})
-"""Steps that a lane's stream takes beside its thread, by the device's clock; streams share the device."""
+"""Steps that streams take beside that thread, by the device's clock; streams share the device."""
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The CUDA stream of a lane, as a context; on a CPU there is none, and all is done when a call returns."""
+"""A CUDA stream as a context; on a CPU there is none, and all is done when a call returns."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ class Mark:
     """A point in a stream that can be waited for, and when its device came to it; on a CPU, when it was made."""
 
     def __init__(self, stream: torch.cuda.Stream | None) -> None:
-        self._event: torch.cuda.Event | None = None
+        self.event: torch.cuda.Event | None = None
         self._at = time.perf_counter()
         if stream is not None:
-            self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
-            self._event.record(stream)
+            # a thread that waits for it sleeps: by default it would keep a core from those that read
+            self.event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]  # torch's
+            self.event.record(stream)
+
+    def is_passed(self) -> bool:
+        """Whether the device has come to it."""
+        return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]  # torch's
 
     def wait(self) -> None:
         """Returns when the device has come to it."""
-        if self._event is not None:
-            self._event.synchronize()
+        if self.event is not None:
+            self.event.synchronize()
 
     def seconds_since(self, earlier: Mark) -> float:
         """By the device's clock; both have been passed."""
-        if self._event is None or earlier._event is None:
+        if self.event is None or earlier.event is None:
             return self._at - earlier._at
-        milliseconds: float = earlier._event.elapsed_time(self._event)
+        milliseconds: float = earlier.event.elapsed_time(self.event)
         return milliseconds / 1e3
 
 
@@ -64,6 +69,11 @@ class Stream:
         """What comes next waits for what the other stream has now."""
         if self._stream is not None and other._stream is not None:
             self._stream.wait_stream(other._stream)
+
+    def wait_for(self, mark: Mark) -> None:
+        """What comes next waits for the mark, of any stream."""
+        if self._stream is not None and mark.event is not None:
+            self._stream.wait_event(mark.event)
 
     def follow_computing(self) -> None:
         """What comes next waits for what the device's default stream has now."""
