@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Table, select
 
 from wan22.client import Client
-from wan22.errors import FailedPrecondition, NotFound
+from wan22.errors import FailedPrecondition, NotFound, ResourceExhausted
 from wan22.v1 import generation_pb2
 from wan22.v1.generation_pb2 import Generation
 from wan22_gateway.store import generations
@@ -121,6 +121,24 @@ async def test_erasing_gives_way_to_a_long_read(tmp_path: Path) -> None:
             await database.write(rows.add_generation)
         assert await database.erase()
         assert (tmp_path / "store" / "store.sqlite-wal").stat().st_size == 0
+    finally:
+        await database.close()
+
+
+async def test_erasing_on_a_full_disk_is_a_typed_error_and_works_once_there_is_room(small_disk: Path) -> None:
+    database = SqliteDatabase(small_disk / "store")
+    try:
+        await database.write(rows.add_pool)
+        for _ in range(40):
+            await database.write(rows.add_generation)  # more pages than the file has
+        with suppress(OSError), (small_disk / "filler").open("ab", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        with pytest.raises(ResourceExhausted, match="Free space on its disk"):
+            await database.erase()
+        assert len(await database.read(lambda tx: tx.execute(select(table)).all())) == 40
+        (small_disk / "filler").unlink()
+        assert await database.erase()
     finally:
         await database.close()
 

@@ -59,7 +59,7 @@ class SqliteDatabase(Database):
     async def erase(self) -> bool:
         """Empties the write-ahead log, which has earlier states of pages; deleted content in pages is zeros at once.
 
-        False when somebody reads or writes just now.
+        False when somebody reads or writes just now. Raises ResourceExhausted when the disk is full, Unavailable.
         """
         return await asyncio.to_thread(_truncate_log, self.path)
 
@@ -79,8 +79,11 @@ class SqliteDatabase(Database):
         return await self._loop.run_in_executor(self._readers, self._read, function)
 
     def _read(self, function: Callable[[Transaction], T]) -> T:
-        with self._reader_engine.begin() as connection:
-            return function(Transaction(connection, _clock, self._memory, _Count(dict(self._versions))))
+        try:
+            with self._reader_engine.begin() as connection:
+                return function(Transaction(connection, _clock, self._memory, _Count(dict(self._versions))))
+        except OperationalError as error:
+            raise _explain(error.orig) from error
 
     def _commit(self, group: Sequence[Write]) -> None:
         try:
@@ -88,7 +91,7 @@ class SqliteDatabase(Database):
                 topics = run_group(connection, group, lambda: Transaction(connection, _clock))
                 self._counts.begin(topics)
         except OperationalError as error:
-            fail_group(group, _explain(error))
+            fail_group(group, _explain(error.orig))
             topics = set()
         for topic in topics & TOPICS:
             self._versions[topic] += 1  # before anybody is told, so that whoever reads then sees it
@@ -114,19 +117,21 @@ def _clock() -> int:
     return time.time_ns() // 1000
 
 
-def _explain(error: OperationalError) -> Wan22Error:
-    if "full" in str(error.orig):
-        return ResourceExhausted(
-            f"The gateway's store cannot grow: {error.orig}. Free space on its disk.", retry_after=10
-        )
-    text = f"The gateway's store failed: {error.orig}."
+def _explain(error: BaseException | None) -> Wan22Error:
+    """For what SQLite says of its files."""
+    if "full" in str(error):
+        return ResourceExhausted(f"The gateway's store cannot grow: {error}. Free space on its disk.", retry_after=10)
+    text = f"The gateway's store failed: {error}."
     return Unavailable(text, reason=Reason.STORE_UNAVAILABLE, retry_after=1)
 
 
 def _truncate_log(path: Path) -> bool:
     """By a connection of its own, since it must be in no transaction and may wait for others only shortly."""
-    with closing(sqlite3.connect(path, timeout=ERASE_SECONDS)) as connection:
-        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    try:
+        with closing(sqlite3.connect(path, timeout=ERASE_SECONDS)) as connection:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:  # on a full disk it cannot bring its pages to the file
+        raise _explain(error) from error
     return not busy
 
 
