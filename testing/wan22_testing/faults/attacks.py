@@ -61,6 +61,14 @@ class Attacks:
             self._rested[part] = time.monotonic() + self._chance.uniform(*REST_SECONDS)
         self.count[kind] += 1
 
+    async def watch(self) -> None:
+        """Never returns. Raises AssertionError with its log where a process ends that nothing happens to."""
+        while True:
+            for part in ("gateway", *self._site.workers):
+                if part not in self._busy and not self._process(part).running:
+                    raise AssertionError(f"{part} ended by itself:\n{self._process(part).log.read_text()[-4000:]}")
+            await asyncio.sleep(0.2)
+
     def _free(self) -> dict[tuple[str, str], float]:
         """What may happen now, and to which part, by its weight."""
         now = time.monotonic()

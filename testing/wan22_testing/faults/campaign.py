@@ -59,10 +59,13 @@ async def run(folder: Path, *, events: int, seed: int, on_postgres: bool, second
         ready = time.monotonic()
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
+            watching = group.create_task(attacks.watch())
             async with asyncio.TaskGroup() as attackers:
                 for _ in range(AT_ONCE):
                     attackers.create_task(attack())
             load.stop()
+            await load.ended.wait()
+            watching.cancel()
         verdict = await judge(site, load.accepted)
     took = time.monotonic() - began
     return Found(attacks.count.total(), attacks.count, len(load.accepted.names), took, verdict)
