@@ -17,7 +17,7 @@ from wan22_bench.report import Row
 from wan22_inference.engine import plain_operations
 from wan22_inference.engine.operations import operations
 from wan22_inference.engine.rows8 import Rows8, quantise_rows
-from wan22_inference.engine.text_keys import TextKeys
+from wan22_inference.engine.text_keys import TextKeys, join_padding
 from wan22_testing.forwards import TEXT_TOKENS, error, free_memory, seconds
 
 Make = Callable[[], Tensor]
@@ -112,17 +112,16 @@ def _text(sizes: Sizes, device: torch.device) -> tuple[Make, Make]:
     """The norm of the queries is part of both."""
     x, weight = _random(device, sizes, 1, sizes.tokens, sizes.dim), _random(device, sizes, sizes.dim)
     heads = max(2, sizes.dim // 128)
-    key, value = (_random(device, sizes, 1, TEXT_TOKENS + 1, heads, sizes.dim // heads) for _ in range(2))
-    text = TextKeys(key, value, MAX_PROMPT_TOKENS - TEXT_TOKENS)
-    whole = TextKeys(_with_padding(key, text.padding), _with_padding(value, text.padding), 1)
+    embeddings = torch.zeros(1, MAX_PROMPT_TOKENS, 1)
+    embeddings[:, :TEXT_TOKENS] = 1.0
+    joined, padding = join_padding(embeddings)
+    key, value = (_random(device, sizes, 1, joined.shape[1], heads, sizes.dim // heads) for _ in range(2))
+    text = TextKeys(key, value, padding)
+    whole = text.with_all_padding()
     ops = operations(device)
     return lambda: ops.attend_text(x.clone(), weight, 1e-6, text), lambda: ops.attend_text(
         x.clone(), weight, 1e-6, whole
     )
-
-
-def _with_padding(joined: Tensor, padding: int) -> Tensor:
-    return torch.cat([joined, joined[:, -1:].expand(-1, padding - 1, -1, -1)], dim=1)
 
 
 CANDIDATES = (

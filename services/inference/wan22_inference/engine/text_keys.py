@@ -35,15 +35,18 @@ class TextKeys:
     def attend(self, q: Tensor) -> Tensor:
         """Softmax attention of q (B, L, H, D), by torch or by kernels made for many keys."""
         if self.padding == 1 or q.dtype is not torch.float32:  # half precision would round the logarithm by percents
-            return attention(q, *(self._all(each) for each in (self.key, self.value)))
+            whole = self.with_all_padding()
+            return attention(q, whole.key, whole.value)
         bonus = torch.zeros(1, 1, 1, self.key.shape[1], device=q.device)
         bonus[..., -1] = math.log(self.padding)
         q, key, value = (each.transpose(1, 2) for each in (q, self.key, self.value))
         return F.scaled_dot_product_attention(q, key, value, attn_mask=bonus).transpose(1, 2)
 
-    def _all(self, joined: Tensor) -> Tensor:
-        if self.padding == 1:
-            return joined
+    def with_all_padding(self) -> TextKeys:
+        """The same, each token by itself."""
+        return self if self.padding == 1 else TextKeys(self._repeated(self.key), self._repeated(self.value), 1)
+
+    def _repeated(self, joined: Tensor) -> Tensor:
         return torch.cat([joined, joined[:, -1:].expand(-1, self.padding - 1, -1, -1)], dim=1)
 
 
