@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +27,10 @@ from wan22_inference.engine.loading.loader import MAX_LANES, Loaded
 from wan22_inference.engine.loading.nvcomp import MakeDecoder
 from wan22_inference.engine.loading.plan import Batch, Plan
 from wan22_inference.engine.loading.planes import Merge, Parts
-from wan22_inference.engine.loading.reader import read_batches
 from wan22_inference.engine.loading.shared_batches import SharedBatches
 from wan22_inference.engine.loading.sources import Source, open_source
 from wan22_inference.engine.loading.spent import OF_DEVICE_THREAD, ON_DEVICE, Clock, Step
 from wan22_inference.engine.loading.streams import Stream
-from wan22_inference.engine.loading.together import run_together
 
 TIMES = 3
 
@@ -147,15 +146,8 @@ def _copy(buffer: Buffer, batches: Sequence[Batch], device: torch.device) -> Non
 
 def _load(loading: DeviceLoading, batches: Sequence[Batch], device: torch.device) -> None:
     """As a loader does it."""
-    shared, ring = SharedBatches(iter(batches), Stream(device)), loading.ring(lanes_count())
-
-    def close() -> None:
-        shared.close()
-        ring.close()
-
-    read = partial(read_batches, shared, ring, Clock(), lambda *_: None)
-    use_device = partial(loading.run, ring, shared.places, Clock())
-    run_together([shared.make, use_device, *[read] * lanes_count()], close)
+    shared = SharedBatches(iter(batches), Stream(device))
+    loading.load(shared, lanes_count(), lambda: nullcontext(Clock()), lambda *_: None)
 
 
 class _Bench:

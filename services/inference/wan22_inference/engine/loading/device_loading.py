@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -12,8 +13,11 @@ from wan22_inference.engine.loading.group_decoder import GroupDecoder, Outcome
 from wan22_inference.engine.loading.lane_memory import make_lane_memory
 from wan22_inference.engine.loading.nvcomp import MakeDecoder
 from wan22_inference.engine.loading.planes import Merge
+from wan22_inference.engine.loading.reader import OnRead, read_batches
+from wan22_inference.engine.loading.shared_batches import SharedBatches
 from wan22_inference.engine.loading.spent import Clock, Step
 from wan22_inference.engine.loading.streams import Mark, Stream
+from wan22_inference.engine.loading.together import run_together
 
 BATCH_BYTES = 16 << 20
 """Three extents of bfloat16 weights: the device begins once a few milliseconds' reading is there."""
@@ -48,6 +52,29 @@ class DeviceLoading:
         """What it takes of the device beside the tensors."""
         groups = sum(group.device_bytes for group in self._groups)
         return groups + sum(decoder.device_bytes for decoder in self._decoders)
+
+    def load(
+        self, batches: SharedBatches, readers: int, timed: Callable[[], AbstractContextManager[Clock]], on_read: OnRead
+    ) -> None:
+        """Makes and reads batches, by so many threads that read, and returns when all is in the tensors.
+
+        `timed` gives each thread its clock. Raises what making and reading them raise, and what `run` raises.
+        """
+        ring = self.ring(readers)
+
+        def close() -> None:
+            batches.close()
+            ring.close()
+
+        def read() -> None:
+            with timed() as clock:
+                read_batches(batches, ring, clock, on_read)
+
+        def use_device() -> None:
+            with timed() as clock:
+                self.run(ring, batches.places, clock)
+
+        run_together([batches.make, use_device, *[read] * readers], close)
 
     def ring(self, readers: int) -> BufferRing:
         """Buffers for a load by so many readers, who make them: memory is pinned slowly."""

@@ -25,7 +25,6 @@ from wan22_inference.engine.loading.lane_memory import make_lane_memory
 from wan22_inference.engine.loading.nvcomp import MakeDecoder, find_decoder
 from wan22_inference.engine.loading.plan import Batch, Place, Plan
 from wan22_inference.engine.loading.planes import merge_for
-from wan22_inference.engine.loading.reader import read_batches
 from wan22_inference.engine.loading.shared_batches import SharedBatches
 from wan22_inference.engine.loading.sources import Source, open_source
 from wan22_inference.engine.loading.spent import Clock, Step
@@ -139,22 +138,8 @@ class WeightLoader:
     def _load_by_device(self, batches: SharedBatches, device: torch.device, make_decoder: MakeDecoder) -> None:
         if device not in self._on_device:
             self._on_device[device] = DeviceLoading(device, make_decoder, merge_for(device))
-        loading, on_read = self._on_device[device], partial(self._note, verified_all=False)
-        ring = loading.ring(self._lanes_count)
-
-        def close() -> None:
-            batches.close()
-            ring.close()
-
-        def read() -> None:
-            with self._timed() as clock:
-                read_batches(batches, ring, clock, on_read)
-
-        def use_device() -> None:
-            with self._timed() as clock:
-                loading.run(ring, batches.places, clock)
-
-        run_together([batches.make, use_device, *[read] * self._lanes_count], close)
+        on_read = partial(self._note, verified_all=False)
+        self._on_device[device].load(batches, self._lanes_count, self._timed, on_read)
 
     def _lane(self, device: torch.device, number: int) -> HostLane:
         """The lane of this number, made by its thread: memory is pinned slowly, and the first lane need not wait."""
