@@ -58,13 +58,13 @@ async def run(folder: Path, *, events: int, seed: int, on_postgres: bool, second
         started: list[None] = []
         ready = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            group.create_task(load.run())
+            loading = group.create_task(load.run())
             watching = group.create_task(attacks.watch())
             async with asyncio.TaskGroup() as attackers:
                 for _ in range(AT_ONCE):
                     attackers.create_task(attack())
             load.stop()
-            await load.ended.wait()
+            await loading
             watching.cancel()
         verdict = await judge(site, load.accepted)
     took = time.monotonic() - began

@@ -42,8 +42,6 @@ class Load:
         self._site = site
         self._seed = seed
         self._stopping = asyncio.Event()
-        self.ended = asyncio.Event()
-        """Set once `run` has returned."""
         self.accepted = Accepted()
 
     def stop(self) -> None:
@@ -56,7 +54,6 @@ class Load:
             for tenant in TENANTS:
                 for number in range(CALLERS):
                     callers.create_task(self._call(tenant, random.Random(f"{self._seed} {tenant} {number}")))  # noqa: S311
-        self.ended.set()
 
     async def _call(self, tenant: str, chance: random.Random) -> None:
         async with self._site.client(tenant) as client:
