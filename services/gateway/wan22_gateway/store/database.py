@@ -128,7 +128,7 @@ class Database(ABC):
     async def read(self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function on a consistent snapshot that holds every write that was answered before.
 
-        Raises Unavailable when the store cannot be reached.
+        Raises Unavailable when the store cannot be reached, ResourceExhausted where a read lacks room on its disk.
         """
         return await self._snapshot(lambda tx: function(tx, *args, **kwargs))
 
