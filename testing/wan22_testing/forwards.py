@@ -103,7 +103,8 @@ class Sides:
         """Our forward; the text's keys and values are made before, as once a generation."""
         with torch.device("meta"):
             config = read_transformer_config(self.work.config, str(self.work))
-            module = Transformer(config, dtype, fp8=fp8, attention8=attention8)
+            exact = VARIANTS[self.work.variant].exact_blocks
+            module = Transformer(config, dtype, fp8=fp8, exact_blocks=exact, attention8=attention8)
         module.load_state_dict(our_state(module, self.weights), assign=True)
         module.requires_grad_(requires_grad=False).eval()
         with torch.inference_mode():
@@ -165,7 +166,8 @@ def random_transformer(
     with torch.device("meta"):
         theirs = WanTransformer3DModel.from_config(work.config).state_dict()
         config = read_transformer_config(work.config, str(work))
-        module = Transformer(config, compute_dtype(device), fp8=fp8, attention8=attention8)
+        exact = VARIANTS[work.variant].exact_blocks
+        module = Transformer(config, compute_dtype(device), fp8=fp8, exact_blocks=exact, attention8=attention8)
     shapes = {name: tensor.shape for name, tensor in theirs.items()}
     weights = random_transformer_weights(shapes, dim=random_variant(work.variant).dim, seed=seed, device=device)
     module.load_state_dict(our_state(module, weights), assign=True)

@@ -80,6 +80,29 @@ def test_more_pixels_frames_or_limits_are_never_less_memory(width: int, height: 
     assert predict(T2V, chosen, replace(held, limit=held.limit + GIB), economy).fits or not few.fits
 
 
+@pytest.mark.parametrize("limit", range(6, 30, 2))
+def test_larger_blocks_at_the_start_come_by_turns_and_are_counted(limit: int) -> None:
+    """Those of a quantised model are twice as large as the others."""
+    held = holdings(limit * GIB, streamed=True, text_encoder_stays=False, text_encoder=0)
+    quantised = replace(held, block=held.block // 2, largest_block=held.block)
+    chosen = parameters(width=512, height=512, num_frames=33)
+    prediction, of_bf16 = predict(T2V, chosen, quantised, EMPTY), predict(T2V, chosen, held, EMPTY)
+    assert prediction.resident_blocks >= of_bf16.resident_blocks
+    assert prediction.phases["denoise"] <= max(held.limit, of_bf16.phases["denoise"])
+    larger_stay = max(prediction.resident_blocks - 38, 0)
+    buffers = min(2, 40 - prediction.resident_blocks)
+    held_bytes = prediction.resident_blocks * quantised.block + larger_stay * quantised.block + buffers * held.block
+    without = predict(T2V, chosen, replace(quantised, block=0, largest_block=0), EMPTY).phases["denoise"]
+    assert without + held_bytes <= prediction.phases["denoise"]
+
+
+def test_larger_blocks_are_counted_where_all_stay() -> None:
+    quantised = holdings(largest_block=holdings().block, block=holdings().block // 2)
+    chosen = parameters(width=512, height=512)
+    less = predict(T2V, chosen, holdings(), EMPTY).peak - predict(T2V, chosen, quantised, EMPTY).peak
+    assert less == 2 * 38 * quantised.block
+
+
 @given(st.sampled_from([EMPTY, Economy(decode_tile=16), Economy(encode_tile=8, feed_forward_chunk=4096)]))
 def test_economy_and_holdings_survive_their_messages(economy: Economy) -> None:
     assert economy_from_message(economy_message(economy)) == economy

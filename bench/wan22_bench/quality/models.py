@@ -19,7 +19,7 @@ from wan22.pack.layout import PACKED_SUFFIX
 from wan22.pack.safetensors_header import StoredTensor
 from wan22.pack.writer import pack_file
 from wan22.precision import is_quantised
-from wan22.variants import VARIANTS
+from wan22.variants import VARIANTS, Variant
 from wan22_inference.engine.components import empty_vae, fill_vae
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.loading.loader import WeightLoader
@@ -67,7 +67,7 @@ class Models:
         """
         files = self._files(variant)
         if packed is not None:
-            files = import_in_float8(files, packed)
+            files = import_in_float8(VARIANTS[variant], files, packed)
         try:
             return load_model(VARIANTS[variant], files, self.device, lambda _: None, options)
         except FailedPrecondition as error:
@@ -110,7 +110,7 @@ class Models:
         return path
 
 
-def import_in_float8(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+def import_in_float8(variant: Variant, files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     """A model's files, its weights packed into the folder as `wan22 models import --precision fp8` packs them."""
     found: dict[str, Path] = {}
     for name, path in files.items():
@@ -119,7 +119,7 @@ def import_in_float8(files: Mapping[str, Path], folder: Path) -> dict[str, Path]
             continue
 
         def choose(tensor: StoredTensor, name: str = name) -> Form:
-            return Form.FLOAT8 if is_quantised(name, tensor.name) else Form.AS_IS
+            return Form.FLOAT8 if is_quantised(variant, name, tensor.name) else Form.AS_IS
 
         target = folder / f"{len(found)}{PACKED_SUFFIX}"
         pack_file(path, target, lambda _: None, choose)

@@ -60,13 +60,20 @@ class Holdings:
     expert: int
     """Weights of one expert beside its blocks."""
     block: int
-    """Weights of one block of an expert."""
+    """Weights of one block of an expert; of one whose layers are quantised, where that is not all of them."""
     streamed: bool
     """Whether blocks can live in host memory."""
     vae: int
     """Weights of the VAE."""
     element: int = 2
     """Bytes of a number of the DiT's activations."""
+    largest_block: int = 0
+    """Weights of each of the variant's exact blocks, where the others are quantised; else, and if 0, those of any."""
+
+    @property
+    def room_for_block(self) -> int:
+        """What any block fits into."""
+        return max(self.block, self.largest_block)
 
 
 @dataclass(frozen=True)
@@ -91,13 +98,15 @@ def predict(variant: Variant, parameters: Parameters, holdings: Holdings, econom
     always += holdings.text_encoder if holdings.text_encoder_stays else 0
     visiting = 0 if holdings.text_encoder_stays else holdings.text_encoder
     all_blocks = variant.num_layers * holdings.block
+    all_blocks += variant.exact_blocks * (holdings.room_for_block - holdings.block)
     denoise = always + denoise_activations(variant, parameters, holdings.element, economy)
     resident = variant.num_layers
     blocks = variant.experts * all_blocks
     if holdings.streamed:
-        room = holdings.limit - SLACK - denoise - 2 * holdings.block  # two buffers
+        buffers = 2 * holdings.room_for_block
+        room = holdings.limit - SLACK - denoise - buffers
         resident = min(max(room // holdings.block, 0), variant.num_layers) if holdings.block else variant.num_layers
-        blocks = min(resident + 2, variant.num_layers) * holdings.block
+        blocks = min(resident * holdings.block + buffers, all_blocks)
     vae = VAES[variant.spatial_stride]
     elsewhere = 0 if holdings.streamed else blocks  # streamed blocks are away while the others compute
     phases = {

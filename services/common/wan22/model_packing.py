@@ -86,7 +86,11 @@ class Packer:
 
         def choose(tensor: StoredTensor) -> Form:
             path = source.path_in_model
-            if self._precision == "fp8" and is_quantised(path, tensor.name) and tensor.dtype != "F8_E4M3":
+            if (
+                self._precision == "fp8"
+                and is_quantised(self._variant, path, tensor.name)
+                and tensor.dtype != "F8_E4M3"
+            ):
                 return Form.FLOAT8
             bfloat16 = tensor.dtype == "F32" and runs_in_bfloat16(self._variant, path, tensor.name)
             return Form.BFLOAT16 if bfloat16 else Form.AS_IS

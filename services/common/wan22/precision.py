@@ -10,7 +10,7 @@ from wan22.variants import VARIANTS, Variant
 
 Precision = Literal["bf16", "fp8"]
 """`bf16`: what the model runs in bfloat16 is kept so. `fp8`: the matrices of the linear layers of the transformers'
-blocks and of the text encoder are kept as float8 with a scale a row; all else as with `bf16`."""
+blocks but the first two and of the text encoder are kept as float8 with a scale a row; all else as with `bf16`."""
 CAST_COMPONENTS = ("transformer/", "transformer_2/", "text_encoder/")
 """The VAE runs in float32."""
 KEPT = (
@@ -22,7 +22,7 @@ KEPT = (
 """Parts of the names of transformer weights that run in float32: time embedding, modulation, cross-attention's norm."""
 _LINEAR = {
     "transformer": re.compile(
-        r"blocks\.\d+\.(?:attn[12]\.to_(?:q|k|v|out\.0)|(?:self|cross)_attn\.[qkvo]|ffn\.(?:net\.0\.proj|net\.2|0|2))"
+        r"blocks\.(?P<block>\d+)\.(?:attn[12]\.to_(?:q|k|v|out\.0)|(?:self|cross)_attn\.[qkvo]|ffn\.(?:net\.0\.proj|net\.2|0|2))"
         r"\.weight"
     ),
     "text_encoder": re.compile(
@@ -30,7 +30,8 @@ _LINEAR = {
         r"|blocks\.\d+\.(?:attn\.[qkvo]|ffn\.(?:gate\.0|fc1|fc2)))\.weight"
     ),
 }
-"""Names of the matrices that `fp8` quantises, diffusers' or transformers' and the official repository's."""
+"""Names of the matrices that `fp8` quantises, diffusers' or transformers' and the official repository's; of a
+transformer's first blocks it does not."""
 
 
 def check_precision(value: str) -> Precision:
@@ -59,8 +60,9 @@ def runs_in_bfloat16(variant: Variant, path: str, tensor: str) -> bool:
     return path.startswith("text_encoder/") or not any(part in tensor for part in KEPT)
 
 
-def is_quantised(path: str, tensor: str) -> bool:
-    """Whether `fp8` keeps a weight of a file of a model as float8, of any variant."""
+def is_quantised(variant: Variant, path: str, tensor: str) -> bool:
+    """Whether `fp8` keeps a weight of a file of a model as float8."""
     component = path.partition("/")[0]
     pattern = _LINEAR.get("transformer" if component == "transformer_2" else component)
-    return pattern is not None and pattern.fullmatch(tensor) is not None
+    match = None if pattern is None else pattern.fullmatch(tensor)
+    return match is not None and int(match.groupdict().get("block", variant.exact_blocks)) >= variant.exact_blocks

@@ -56,6 +56,11 @@ class Variant:
         return 1 if self.boundary is None else 2
 
     @property
+    def exact_blocks(self) -> int:
+        """Blocks at the start of a DiT that nothing is quantised in: errors made there grow through all that follow."""
+        return 0 if self.small else 2
+
+    @property
     def spatial_stride(self) -> int:
         """Pixels to one latent, in height and width; the DiT's patches are 2 x 2 latents."""
         return self.size_multiple // 2

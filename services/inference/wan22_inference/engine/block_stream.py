@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
+ALIGNMENT = 512
+"""Bytes: where the allocator's own tensors begin, too."""
 
 
 @dataclass
 class _Buffer:
-    """Room on the device for one block's weights."""
+    """Room on the device for any block's weights."""
 
-    tensors: State
+    room: Tensor
+    """Bytes."""
     holds: int | None = None
     """Index of the block whose weights are in it, or on their way."""
     filled: torch.cuda.Event | None = None
@@ -28,7 +31,7 @@ class _Buffer:
 
 
 class BlockStream:
-    """Gives blocks their weights in order, as often as asked; `blocks` are all of the same shape."""
+    """Gives blocks their weights in order, as often as asked."""
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         """Takes the blocks' weights to host memory, page-locked where the device is a CUDA device."""
@@ -37,13 +40,9 @@ class BlockStream:
         self._cuda = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]  # torch's
         self._host = [self._to_host(block) for block in blocks]
+        self._sizes = [sum(tensor.nbytes for tensor in state.values()) for state in self._host]
         self._resident: dict[int, State] = {}
         self._buffers: list[_Buffer] = []
-
-    @property
-    def block_bytes(self) -> int:
-        """Of one block's weights."""
-        return sum(tensor.nbytes for tensor in self._host[0].values())
 
     @property
     def resident(self) -> int:
@@ -51,8 +50,8 @@ class BlockStream:
         return len(self._resident)
 
     def set_resident(self, count: int) -> None:
-        """Lets `count` of the blocks stay on the device; with 0 and no use, nothing of the blocks is there."""
-        streamed = _spread(len(self._blocks) - count, len(self._blocks))
+        """Lets `count` of the blocks stay on the device, the smallest; with 0 and no use, nothing of them is there."""
+        streamed = _choose(len(self._blocks) - count, self._sizes)
         for index in streamed & self._resident.keys():
             self._give(index, self._host[index])
             del self._resident[index]
@@ -82,7 +81,7 @@ class BlockStream:
             self._fetch(self._next_streamed(index), keep=buffer)
             if buffer.filled is not None:
                 torch.cuda.current_stream(self._device).wait_event(buffer.filled)
-            self._give(index, buffer.tensors)
+            self._give(index, _laid_out(self._host[index], buffer.room))
             try:
                 yield block
             finally:
@@ -97,7 +96,7 @@ class BlockStream:
     def _fetch(self, index: int, keep: _Buffer | None) -> _Buffer:
         """The buffer with a block's weights, which may still be on their way; not the one to keep, if it has others."""
         while len(self._buffers) < min(2, len(self._blocks) - self.resident):
-            room = {name: torch.empty_like(tensor, device=self._device) for name, tensor in self._host[0].items()}
+            room = torch.empty(max(map(_room, self._host)), dtype=torch.uint8, device=self._device)
             self._buffers.append(_Buffer(room, used=self._mark()))  # kernels before may write there still
         buffer = next((buffer for buffer in self._buffers if buffer.holds == index), None)
         if buffer is None:
@@ -107,15 +106,16 @@ class BlockStream:
 
     def _fill(self, buffer: _Buffer, index: int) -> None:
         buffer.holds = index
+        tensors = _laid_out(self._host[index], buffer.room)
         if self._copies is None:
             for name, tensor in self._host[index].items():
-                buffer.tensors[name].copy_(tensor)
+                tensors[name].copy_(tensor)
             return
         if buffer.used is not None:
             self._copies.wait_event(buffer.used)
         with torch.cuda.stream(self._copies):
             for name, tensor in self._host[index].items():
-                buffer.tensors[name].copy_(tensor, non_blocking=True)
+                tensors[name].copy_(tensor, non_blocking=True)
             buffer.filled = self._copies.record_event()
 
     def _mark(self) -> torch.cuda.Event | None:
@@ -131,6 +131,31 @@ class BlockStream:
 
     def _give(self, index: int, state: State) -> None:
         self._blocks[index].load_state_dict(state, assign=True)
+
+
+def _laid_out(state: State, room: Tensor) -> State:
+    """Tensors like those of a state in a buffer's room, one after the other."""
+    laid: State = {}
+    at = 0
+    for name, tensor in state.items():
+        laid[name] = room[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        at += _aligned(tensor.nbytes)
+    return laid
+
+
+def _room(state: State) -> int:
+    return sum(_aligned(tensor.nbytes) for tensor in state.values())
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _choose(count: int, sizes: Sequence[int]) -> set[int]:
+    """`count` of the blocks, those that take more than others first, the rest at distances as equal as can be."""
+    larger = [index for index, size in enumerate(sizes) if size > min(sizes)][: max(count, 0)]
+    others = [index for index, size in enumerate(sizes) if size == min(sizes)]
+    return {*larger, *(others[number] for number in _spread(count - len(larger), len(others)))}
 
 
 def _spread(count: int, total: int) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+"""How names of a DiT's blocks begin, diffusers' and the official repository's."""
+
 
 def load_tokenizer(files: ModelFiles) -> Tokenizer:
     """The tokenizer of tokenizer/tokenizer.json; refused when it does not end a text with `</s>`, as UMT5's does."""
@@ -35,7 +39,7 @@ def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> Any:
     """UMT5's encoder of text_encoder/ on the meta device: all but its weights, in float8 if they are stored so."""
     with torch.device("meta"):
         module = UMT5EncoderModel(UMT5Config.from_dict(files.config("text_encoder"))).to(dtype)
-        if _is_quantised(files, "text_encoder"):
+        if _scales(files, "text_encoder"):
             scale_linear_layers(module)
     return module
 
@@ -45,17 +49,19 @@ def empty_transformer(
 ) -> Transformer:
     """A DiT of transformer/ or transformer_2/ on the meta device: all but its weights.
 
-    It computes its blocks' linear layers in float8 if they are stored so, which their scales tell.
+    It computes its blocks' linear layers in float8 where they are stored so, which their scales tell: in all
+    blocks from the first that has any.
     """
-    fp8 = _is_quantised(files, component)
+    scaled = [int(block[1]) for block in map(_BLOCK.match, _scales(files, component)) if block is not None]
     with torch.device("meta"):
         config = read_transformer_config(files.config(component), component)
-        return Transformer(config, dtype, fp8=fp8, attention8=attention8)
+        exact = min(scaled, default=config.num_layers)
+        return Transformer(config, dtype, fp8=bool(scaled), exact_blocks=exact, attention8=attention8)
 
 
-def _is_quantised(files: ModelFiles, component: str) -> bool:
+def _scales(files: ModelFiles, component: str) -> list[str]:
     names = [name for file in files.weights(component) for name in read_tensor_names(files.paths[file], file)]
-    return any(name.endswith(".weight_scale") for name in names)
+    return [name for name in names if name.endswith(".weight_scale")]
 
 
 def empty_vae(files: ModelFiles, decode_dtype: torch.dtype) -> Vae:

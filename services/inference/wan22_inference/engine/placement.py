@@ -66,9 +66,9 @@ class Placement:
         self._text_encoder = text_encoder_bytes
         self._text_encoder_place = options.text_encoder
         self._vae = vae_bytes
-        blocks = transformers[0].blocks
-        self._block = bytes_of(blocks[0])
-        self._expert = bytes_of(transformers[0]) - len(blocks) * self._block
+        blocks = [bytes_of(block) for block in transformers[0].blocks]
+        self._block, self._largest_block = min(blocks), max(blocks)
+        self._expert = bytes_of(transformers[0]) - sum(blocks)
 
     @property
     def streamed(self) -> bool:
@@ -86,6 +86,7 @@ class Placement:
             text_encoder_stays=self._text_encoder_place is TextEncoderPlace.DEVICE,
             expert=self._expert,
             block=self._block,
+            largest_block=self._largest_block,
             streamed=self.streamed,
             vae=self._vae,
             element=self._transformers[0].dtype.itemsize,

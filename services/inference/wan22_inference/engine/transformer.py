@@ -42,12 +42,19 @@ class Transformer(nn.Module):
 
     Matrix products and the residual stream are of `dtype`. Modulation, norms of the stream and the time embedding are
     float32 whatever it is: the official model's are, and diffusers' too but for its projection of the time embedding.
-    With `fp8` the linear layers of the blocks hold quantised weights, as engine/linear.py says; with `attention8`
+    With `fp8` the linear layers of all blocks but the first `exact_blocks` hold quantised weights, as engine/linear.py
+    says; with `attention8`
     self-attention but the first two blocks' is in float8, as engine/attention8.py says, where the device can.
     """
 
     def __init__(
-        self, config: TransformerConfig, dtype: torch.dtype, *, fp8: bool = False, attention8: bool = False
+        self,
+        config: TransformerConfig,
+        dtype: torch.dtype,
+        *,
+        fp8: bool = False,
+        exact_blocks: int = 0,
+        attention8: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -56,7 +63,10 @@ class Transformer(nn.Module):
         self.patch_embedding = PatchEmbedding(config, dtype)
         self.time_embedding = TimeEmbedding(config)
         self.text_embedding = TextEmbedding(config, dtype)
-        kinds = (BlockKind(dtype, fp8, attention8 and index >= EXACT_BLOCKS) for index in range(config.num_layers))
+        kinds = (
+            BlockKind(dtype, fp8 and index >= exact_blocks, attention8 and index >= EXACT_BLOCKS)
+            for index in range(config.num_layers)
+        )
         self.blocks: list[Block] = nn.ModuleList(Block(config, kind) for kind in kinds)  # type: ignore[assignment]  # iterates as such
         self.head = Head(config, dtype)
         self.block_stream: BlockStream | None = None
