@@ -104,11 +104,12 @@ async def test_fp8_keeps_the_matrices_of_linear_layers_in_8_bits_and_nothing_els
     client: ModelClient, folder: Path, scratch: Path, tmp_path: Path, variant: str
 ) -> None:
     matrix = {
-        name: torch.randn(16, 8) for name in ("blocks.0.attn1.to_q.weight", "blocks.1.ffn.2.weight", "proj_out.weight")
+        name: torch.randn(16, 8)
+        for name in ("blocks.1.ffn.2.weight", "blocks.2.attn1.to_q.weight", "blocks.3.ffn.2.weight", "proj_out.weight")
     }
     encoder = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
     for component, tensors in {
-        "transformer": matrix | {"blocks.0.attn1.to_q.bias": torch.randn(16)},
+        "transformer": matrix | {"blocks.2.attn1.to_q.bias": torch.randn(16)},
         "text_encoder": {encoder: torch.randn(16, 8), "shared.weight": torch.randn(16, 8)},
         "vae": {"blocks.0.attn1.to_q.weight": torch.randn(16, 8)},
     }.items():
@@ -124,15 +125,17 @@ async def test_fp8_keeps_the_matrices_of_linear_layers_in_8_bits_and_nothing_els
     await Export(tmp_path / "out").write(cached, lambda _: None)
     cached.close()
     other = torch.float32 if VARIANTS[variant].small else torch.bfloat16
+    exact_too = {"blocks.1.ffn.2.weight": torch.float8_e4m3fn, "blocks.1.ffn.2.weight_scale": torch.float32}
     found = load_file(tmp_path / "out" / "transformer" / "diffusion_pytorch_model.safetensors")
     assert {name: tensor.dtype for name, tensor in found.items()} == {
-        "blocks.0.attn1.to_q.bias": other,
-        "blocks.0.attn1.to_q.weight": torch.float8_e4m3fn,
-        "blocks.0.attn1.to_q.weight_scale": torch.float32,
-        "blocks.1.ffn.2.weight": torch.float8_e4m3fn,
-        "blocks.1.ffn.2.weight_scale": torch.float32,
+        "blocks.1.ffn.2.weight": other,
+        "blocks.2.attn1.to_q.bias": other,
+        "blocks.2.attn1.to_q.weight": torch.float8_e4m3fn,
+        "blocks.2.attn1.to_q.weight_scale": torch.float32,
+        "blocks.3.ffn.2.weight": torch.float8_e4m3fn,
+        "blocks.3.ffn.2.weight_scale": torch.float32,
         "proj_out.weight": other,
-    }
+    } | (exact_too if VARIANTS[variant].exact_blocks == 0 else {})
     assert load_file(tmp_path / "out" / FILE)["blocks.0.attn1.to_q.weight"].dtype is torch.float32
     text = load_file(tmp_path / "out" / "text_encoder" / "diffusion_pytorch_model.safetensors")
     assert (text[encoder].dtype, text["shared.weight"].dtype) == (torch.float8_e4m3fn, other)
