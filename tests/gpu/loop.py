@@ -56,6 +56,7 @@ class Loop:
         deliver: Deliver = lambda _step, _data: None,
         show: ShowPreview | None = None,
         resume: Checkpoint | None = None,
+        share_start: bool = False,
     ) -> Tensor:
         """The final latents."""
         generator = make_generator(7)
@@ -86,6 +87,7 @@ class Loop:
                 report=lambda _: None,
                 should_stop=lambda: False,
                 first_step=0 if resume is None else resume.step,
+                share_start=share_start,
                 after_step=after_step,
             )
 

@@ -14,6 +14,7 @@ from wan22_inference.engine.noise import draw_noise, latent_shape, make_generato
 from wan22_inference.engine.progress import Check, Progress, Stage
 from wan22_inference.engine.sampling import Expert, Text, denoise
 from wan22_inference.engine.schedule import Schedule, make_schedule
+from wan22_inference.engine.shared_start import SharedStart
 from wan22_inference.engine.shortcuts import ForwardPlan, Residual, Turn
 from wan22_inference.engine.text_keys import TextKeys
 from wan22_inference.engine.timesteps import Timesteps
@@ -31,6 +32,7 @@ class Field:
         self.encoded: list[float] = []
         self.asked: list[float] = []
         self.reused: list[float] = []
+        self.shared: list[SharedStart | None] = []
 
     def text_context(self, embeddings: Tensor) -> TextContext:
         self.encoded.append(float(embeddings[0, 0, 0]))
@@ -43,8 +45,10 @@ class Field:
         text: TextContext,
         check: Check,
         residual: Residual | None = None,
+        shared: SharedStart | None = None,
     ) -> Tensor:
         check()
+        self.shared.append(shared)
         if residual is not None and residual.reuse:
             assert residual.value is not None
             self.reused.append(float(residual.value))
@@ -167,3 +171,16 @@ def test_a_step_without_the_negative_prompt_is_not_guided() -> None:
     guided = run([Expert(Field(0.1), 4.0), Expert(Field(0.2), 4.0)], plan=all_run)
     assert torch.equal(guided, run([Expert(Field(0.1), 4.0), Expert(Field(0.2), 4.0)]))
     assert not torch.equal(guided, gated)
+
+
+def test_each_guided_step_whose_forwards_both_run_has_a_start_of_its_own() -> None:
+    high, low = Field(0.1), Field(0.2)
+    plan = ForwardPlan((RUN, RUN, REUSE, RUN), (RUN, RUN, RUN, LEAVE_OUT))
+    run([Expert(high, 4.0), Expert(low, 4.0)], plan=plan, share_start=True)
+    first, second, *others = zip(high.shared[0::2], high.shared[1::2], strict=True)
+    assert None not in (*first, *second)
+    assert (first[0] is first[1], second[0] is second[1], first[0] is second[0]) == (True, True, False)
+    assert (others, low.shared) == ([(None, None)], [None])
+    high, low = Field(0.1), Field(0.2)
+    run([Expert(high, 4.0), Expert(low, 1.0)])
+    assert {*high.shared, *low.shared} == {None}

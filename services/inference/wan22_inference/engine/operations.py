@@ -44,7 +44,10 @@ class Operations(Protocol):
         *,
         fp8: bool,
     ) -> Operand:
-        """Writes x + y * gate over x, y like x, gate (R, dim) float32 or none, and returns the norm of the sum."""
+        """Writes x + y * gate over x, y like x, gate (R, dim) float32 or none, and returns the norm of the sum.
+
+        Nothing but x is written to.
+        """
         ...
 
     def norm_heads(self, x: Tensor, weight: Tensor, num_heads: int, eps: float) -> Tensor:

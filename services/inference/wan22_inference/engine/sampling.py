@@ -15,6 +15,7 @@ from wan22_inference.engine.condition import Condition
 from wan22_inference.engine.pace import Pace
 from wan22_inference.engine.progress import Check, Progress, Report, ShouldStop, Stage
 from wan22_inference.engine.schedule import Schedule
+from wan22_inference.engine.shared_start import SharedStart
 from wan22_inference.engine.shortcuts import ForwardPlan, Residual, Residuals, Turn
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import TextContext
@@ -37,8 +38,9 @@ class Velocity(Protocol):
         text: TextContext,
         check: Check,
         residual: Residual | None = None,
+        shared: SharedStart | None = None,
     ) -> Tensor:
-        """The velocity of latents (1, C, T, h, w), in any dtype; as transformer.py has it for a residual."""
+        """The velocity of latents (1, C, T, h, w), in any dtype; `residual` and `shared` are as in transformer.py."""
         ...
 
 
@@ -71,11 +73,14 @@ def denoise(
     should_stop: ShouldStop,
     first_step: int = 0,
     plan: ForwardPlan | None = None,
+    share_start: bool = False,
     after_step: AfterStep = lambda _step, _latents, _clean: None,
 ) -> Tensor:
     """Runs the steps from `first_step` on, from latents (1, C, T, h, w) float32, and returns the latents to decode.
 
-    `after_step` hears of each step but the last. `plan` says which forwards are left out; without one none is.
+    `after_step` hears of each step but the last. `plan` says which forwards are left out; without one none is. With
+    `share_start` the two forwards of a step compute once what they have in common: the same bits sooner, for the memory
+    of one more tensor like the DiT's stream.
 
     Guidance is two forwards of batch 1, so that it gives the same bits with any neighbour. Raises Cancelled at the
     next block after `should_stop`, InternalError (NOT_FINITE) with the step at which NaN or infinity arose.
@@ -92,12 +97,15 @@ def denoise(
             running = _start(expert, text)
         model_latents, timesteps = condition.model_input(latents, timestep)
 
+        turns = (Turn.RUN, Turn.RUN) if plan is None else (plan.prompt[step], plan.negative[step])
+        both_run = running.negative is not None and turns == (Turn.RUN, Turn.RUN)
+        shared = SharedStart() if share_start and both_run else None
+
         def forward(text: TextContext, kept: Residual, turn: Turn) -> Tensor:
             kept.reuse = turn is Turn.REUSE
-            given = () if plan is None or not plan.reuses else (kept,)
-            return expert.transformer(model_latents, timesteps, text, pace.check, *given).float()  # noqa: B023  # called at once
+            residual = kept if plan is not None and plan.reuses else None
+            return expert.transformer(model_latents, timesteps, text, pace.check, residual, shared).float()  # noqa: B023  # called at once
 
-        turns = (Turn.RUN, Turn.RUN) if plan is None else (plan.prompt[step], plan.negative[step])
         velocity = forward(running.prompt, running.residuals.prompt, turns[0])
         if running.negative is not None and turns[1] is not Turn.LEAVE_OUT:
             unguided = forward(running.negative, running.residuals.negative, turns[1])

@@ -22,7 +22,10 @@ class Stream:
         self._waiting: tuple[Tensor, Tensor | None] | None = None
 
     def add(self, branch: Tensor, gate: Tensor | None = None) -> None:
-        """Adds branch * gate: the branch is like the stream, the gate (R, dim) float32. A norm comes between two."""
+        """Adds branch * gate: the branch is like the stream, the gate (R, dim) float32. A norm comes between two.
+
+        The branch is only read.
+        """
         if self._waiting is not None:
             raise RuntimeError("a branch was added before the norm that follows the one before it")
         self._waiting = branch, gate

@@ -18,6 +18,7 @@ from wan22_inference.engine.linear import Linear
 from wan22_inference.engine.plain_operations import gelu
 from wan22_inference.engine.progress import Check
 from wan22_inference.engine.rope import rotary
+from wan22_inference.engine.shared_start import SharedStart
 from wan22_inference.engine.shortcuts import Residual
 from wan22_inference.engine.stream import Stream
 from wan22_inference.engine.text_keys import TextKeys, join_padding
@@ -101,11 +102,13 @@ class Transformer(nn.Module):
         text: TextContext,
         check: Check,
         residual: Residual | None = None,
+        shared: SharedStart | None = None,
     ) -> Tensor:
         """The velocity (B, out_channels, T, h, w) in the compute dtype of latents (B, in_channels, T, h, w).
 
         h and w are even. All of the batch have the same timesteps. `check` is called before each block. What the blocks
-        add to the stream is left in `residual`, if there is one; where it says so, that is added in their place.
+        add to the stream is left in `residual`, if there is one; where it says so, that is added in their place. The
+        two forwards of a step may have one `shared`, if both run their blocks.
         """
         _, _, frames, height, width = latents.shape
         grid = (frames // PATCH[0], height // PATCH[1], width // PATCH[2])
@@ -120,7 +123,8 @@ class Transformer(nn.Module):
         stream = Stream(x, lengths)
         for block, context in zip(self._placed_blocks(), text.blocks, strict=True):
             check()
-            block(stream, modulation, table, context)
+            block(stream, modulation, table, context, shared)
+            shared = None  # from here on the stream has seen the text
         velocity = from_patches(self.head(stream, time), grid)
         if residual is not None and start is not None:
             residual.value = torch.sub(x, start, out=start)  # the head's norm has made the last sum, in x

@@ -14,6 +14,7 @@ from wan22_inference.engine.linear import Fp8Linear, Linear, LinearLayer
 from wan22_inference.engine.operations import Operations, operations
 from wan22_inference.engine.rope import Rotary
 from wan22_inference.engine.rows8 import Operand, split_tokens
+from wan22_inference.engine.shared_start import SharedStart
 from wan22_inference.engine.stream import Stream
 from wan22_inference.engine.text_keys import TextKeys
 from wan22_inference.engine.transformer_config import TransformerConfig
@@ -52,15 +53,22 @@ class Block(Adaptable):
         self.cross_attention = CrossAttention(config, kind)
         self.feed_forward = FeedForward(config, kind)
 
-    def forward(self, stream: Stream, time: Tensor, rotary: Rotary, text: TextKeys) -> None:
+    def forward(
+        self, stream: Stream, time: Tensor, rotary: Rotary, text: TextKeys, shared: SharedStart | None = None
+    ) -> None:
         """Adds this block's branches to the stream.
 
         `time` (R, 6, dim) float32 is the timesteps' part of the modulation, a row for each run of the stream's tokens;
-        `text` is what cross_attention.context made of the text.
+        `text` is what cross_attention.context made of the text. The first branch is `shared`, if there is such a thing.
         """
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.value("modulation") + time).unbind(1)
         weight, bias = (self.cross_norm.value(name).expand(len(time), -1) for name in ("weight", "bias"))
-        stream.add(self.self_attention(stream.norm(1 + scale, shift, self.eps, fp8=self.fp8), rotary), gate)
+
+        def first() -> Tensor:
+            out: Tensor = self.self_attention(stream.norm(1 + scale, shift, self.eps, fp8=self.fp8), rotary)
+            return out
+
+        stream.add(first() if shared is None else shared.take_or_make(first), gate)
         stream.add(self.cross_attention(stream.norm(weight, bias, self.eps, fp8=self.fp8), text))
         stream.add(self.feed_forward(stream.norm(1 + ffn_scale, ffn_shift, self.eps, fp8=self.fp8)), ffn_gate)
 
