@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wan22.economy import EMPTY, FEED_FORWARD_CHUNKS, TILES, Economy
 from wan22.errors import Reason, ResourceExhausted
+from wan22.memory_model import predict
 from wan22.mp4_boxes import read_recipe
 from wan22.parameters import Parameters
 from wan22.recipe import Recipe
@@ -26,6 +27,7 @@ from wan22_inference.engine.transformer_block import FeedForward
 from wan22_testing.tiny_models import shared_folder
 
 from .conftest import model_paths
+from .starts import Starts, starts
 
 Make = Callable[..., Parameters]
 VARIANT = "t2v-a14b-tiny"
@@ -85,6 +87,74 @@ def test_the_feed_forward_is_cut_until_it_fits(
     assert again[2] == video  # with the same economy from the start, the same bits
     assert [progress.economy for progress in again[1] if progress.economy] == []
     assert run(model, chosen, tmp_path / "after.mp4")[2] == plain[2]  # and without it none of it is left
+
+
+@contextmanager
+def no_room_for_a_start(model: Model) -> Iterator[Starts]:
+    """A device that has no room for the result of a first block's self-attention once that block has ended."""
+    with starts(model.transformers) as watched:
+
+        def refuse(*_: object) -> None:
+            if watched.now_alive:
+                raise torch.OutOfMemoryError("a tensor too many")
+
+        hooks = [transformer.blocks[0].register_forward_hook(refuse) for transformer in model.transformers]
+        try:
+            yield watched
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def test_what_forwards_share_is_given_up_before_anything_that_changes_bits(parameters: Make, tmp_path: Path) -> None:
+    model, chosen = load(), parameters(VARIANT, num_inference_steps=2)
+    with starts(model.transformers) as watched:
+        plain = run(model, chosen, tmp_path / "plain.mp4")
+    assert watched.alive == [1, 0] * 2
+    with no_room_for_a_start(model) as watched:
+        economy, heard, video = run(model, chosen, tmp_path / "apart.mp4")
+    assert watched.alive == [1] + [0] * 4
+    assert (economy, [progress.economy for progress in heard if progress.economy], video) == (EMPTY, [], plain[2])
+    assert not model.placement.streamed
+
+
+def test_without_guidance_there_is_nothing_to_give_up(
+    parameters: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wan22.memory_model.FEED_FORWARD_CHUNKS", (6,))
+    tries = []
+    for scale in (1.0, 2.0):
+        chosen = parameters(VARIANT, num_inference_steps=1, guidance_scale_high=scale, guidance_scale_low=scale)
+        model = load()
+        with memory_for(linear_layers(model), largest=10 * 96):
+            _, heard, _ = run(model, chosen, tmp_path / "v.mp4")
+        tries.append(sum(progress.step == 0 for progress in heard))
+    assert tries == [2, 3]
+
+
+@pytest.mark.parametrize("spare", [0, -1])
+def test_forwards_share_their_start_where_twice_its_room_is_left(
+    parameters: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    monkeypatch.setattr("wan22_inference.engine.placement.ROOM", 0)  # else blocks are streamed under so low a limit
+    chosen, wide = parameters(VARIANT, num_inference_steps=2), load(vram_limit=1 << 40)
+    holdings = wide.placement.holdings()
+    assert holdings is not None
+    needed = predict(wide.variant, chosen, holdings, EMPTY).phases["denoise"]
+    start = 48 * wide.variant.dim * holdings.element  # a tiny video has 48 tokens
+    model = load(vram_limit=needed + 2 * start + spare)
+    assert not model.placement.streamed
+    with starts(model.transformers) as watched:
+        run(model, chosen, tmp_path / "v.mp4")
+    assert watched.alive == ([0] * 4 if spare else [1, 0] * 2)
+
+
+def test_forwards_of_streamed_blocks_share_nothing(parameters: Make, tmp_path: Path) -> None:
+    model = load(vram_limit=1300 << 20)
+    assert model.placement.streamed
+    with starts(model.transformers) as watched:
+        run(model, parameters(VARIANT, num_inference_steps=2), tmp_path / "v.mp4")
+    assert watched.alive == [0] * 4
 
 
 def test_decoding_in_tiles_repeats_no_denoising(parameters: Make, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wan22.economy import EMPTY, Economy
 from wan22.errors import DataLoss, Reason, ResourceExhausted
-from wan22.memory_model import economise, predict, what_fits
+from wan22.memory_model import Prediction, economise, predict, what_fits
 from wan22.parameters import Parameters
 from wan22.profiles import TURBO_HIGH_STEPS, Profile
 from wan22.recipe import Recipe
@@ -143,7 +143,7 @@ class _Generation:
         self._holdings = model.placement.holdings()
         self._resident = model.variant.num_layers
         self._fits_beside_loading = True
-        economy = run.economy
+        economy, prediction = run.economy, None
         if self._holdings is not None:
             overhead = self._holdings.overhead + self._adaptation.device_bytes + self._kept_bytes()
             self._holdings = replace(self._holdings, overhead=overhead)
@@ -151,7 +151,8 @@ class _Generation:
             self._resident = prediction.resident_blocks
             loading = replace(self._holdings, overhead=overhead + model.arrivals.scratch_bytes)
             self._fits_beside_loading = predict(model.variant, parameters, loading, economy).fits
-        self._ladder = Ladder(economy, model.placement, model.device, self._tell_economy)
+        shares_start = self._shares_start(prediction)
+        self._ladder = Ladder(economy, model.placement, model.device, self._tell_economy, shares_start)
         if economy != run.economy:
             self._tell_economy(economy)
 
@@ -257,6 +258,7 @@ class _Generation:
                 should_stop=run.should_stop,
                 first_step=0 if resume is None else resume.step,
                 plan=plan,
+                share_start=self._ladder.shares_start,
                 after_step=after_step,
             )
         finally:
@@ -273,11 +275,22 @@ class _Generation:
 
     def _kept_bytes(self) -> int:
         """Of the device, for what steps leave to others: a residual of each text, and the stream it is taken from."""
-        if self._model.shortcuts.mag_cache is None:
-            return 0
+        return 0 if self._model.shortcuts.mag_cache is None else 3 * self._stream_bytes()
+
+    def _shares_start(self, prediction: Prediction | None) -> bool:
+        """Whether there is room to spare for what one forward of a step leaves to the other, and there is another."""
+        if not any(scale > 1.0 for scale in self._scales()):
+            return False
+        if self._holdings is None or prediction is None:
+            return True
+        wanted = prediction.phases["denoise"] + 2 * self._stream_bytes()  # twice: it gains little, a retry costs much
+        return not self._holdings.streamed and wanted <= self._holdings.limit
+
+    def _stream_bytes(self) -> int:
+        """Of a tensor like the DiT's residual stream."""
         parameters, variant = self._parameters, self._model.variant
         tokens = variant.tokens(parameters.width, parameters.height, parameters.num_frames)
-        return 3 * tokens * variant.dim * self._model.transformers[0].dtype.itemsize
+        return tokens * variant.dim * self._model.transformers[0].dtype.itemsize
 
     def _scales(self) -> list[float]:
         scales = (self._parameters.guidance_scale_high, self._parameters.guidance_scale_low)

@@ -31,6 +31,8 @@ class Ladder:
     device: torch.device
     tell: Callable[[Economy], None]
     """Hears of each step that changes bits."""
+    shares_start: bool
+    """Whether forwards share their start, which takes memory: given up before all else, since that changes no bits."""
 
     def run(self, phase: str, work: Callable[[], T]) -> T:
         """The result of `work`, tried again after each step. Raises OutOfSteps."""
@@ -43,6 +45,10 @@ class Ladder:
             self._step(phase, what)
 
     def _step(self, phase: str, what: str) -> None:
+        if phase == "denoise" and self.shares_start:
+            log.warning("Out of memory (phase %s): trying again with nothing shared by forwards. (%s)", phase, what)
+            self.shares_start = False
+            return
         step = tighten(self.economy, phase)
         if step is not None:
             taken = step.entries().items() - self.economy.entries().items()
