@@ -64,19 +64,24 @@ def make_model(
     encoder = make_text_encoder(text, device)
     if options.text_encoder is not TextEncoderPlace.DEVICE:
         encoder.to("cpu")
+    bounded = options.vram_limit is not None
+    home = torch.device("cpu") if bounded else device  # made beyond the limit, in the pieces of larger tensors
     transformers = tuple(
-        random_transformer(work, seed, device, fp8=fp8, attention8=options.attention8)
+        random_transformer(work, seed, device, fp8=fp8, attention8=options.attention8).to(home)
         for seed in range(variant.experts)
     )
-    decoder = make_vae(vae, device)
+    decoder = make_vae(vae, device).to(home)
+    free_memory(device)
     weights = sum(map(bytes_of, transformers))
     stays = options.text_encoder is TextEncoderPlace.DEVICE
     encoded = TextEncoder(tiny_tokenizer.build(), encoder, device, options)
     limit = device_limit(device, options)
+    decoder.to(device)
     placement = Placement(transformers, bytes_of(encoder), bytes_of(decoder), device, options, limit)
     if must_stream(limit, weights + (bytes_of(encoder) if stays else 0)):
         placement.stream()
-    free_memory(device)
+    for transformer in () if placement.streamed else transformers:
+        transformer.to(device)
     return Model(
         variant=variant,
         device=device,

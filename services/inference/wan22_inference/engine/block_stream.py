@@ -55,6 +55,8 @@ class BlockStream:
         for index in streamed & self._resident.keys():
             self._give(index, self._host[index])
             del self._resident[index]
+        if count > 0:
+            self._make_buffers(len(streamed))  # first, since they are the largest pieces
         for index, host in enumerate(self._host):
             if index not in streamed and index not in self._resident:
                 state = {name: tensor.to(self._device, non_blocking=True, copy=True) for name, tensor in host.items()}
@@ -70,6 +72,8 @@ class BlockStream:
             if buffer.holds is not None:
                 self._give(buffer.holds, self._host[buffer.holds])
         self._buffers.clear()
+        if self._cuda:
+            torch.cuda.empty_cache()  # else what comes next finds the room in pieces
 
     def __iter__(self) -> Iterator[nn.Module]:
         """The blocks in order; each has its weights on the device until the next is asked for."""
@@ -95,14 +99,17 @@ class BlockStream:
 
     def _fetch(self, index: int, keep: _Buffer | None) -> _Buffer:
         """The buffer with a block's weights, which may still be on their way; not the one to keep, if it has others."""
-        while len(self._buffers) < min(2, len(self._blocks) - self.resident):
-            room = torch.empty(max(map(_room, self._host)), dtype=torch.uint8, device=self._device)
-            self._buffers.append(_Buffer(room, used=self._mark()))  # kernels before may write there still
+        self._make_buffers(len(self._blocks) - self.resident)
         buffer = next((buffer for buffer in self._buffers if buffer.holds == index), None)
         if buffer is None:
             buffer = next(buffer for buffer in self._buffers if buffer is not keep)
             self._fill(buffer, index)
         return buffer
+
+    def _make_buffers(self, streamed: int) -> None:
+        while len(self._buffers) < min(2, streamed):
+            room = torch.empty(max(map(_room, self._host)), dtype=torch.uint8, device=self._device)
+            self._buffers.append(_Buffer(room, used=self._mark()))  # kernels before may write there still
 
     def _fill(self, buffer: _Buffer, index: int) -> None:
         buffer.holds = index
