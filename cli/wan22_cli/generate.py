@@ -77,7 +77,7 @@ def generate(
     guidance_low: Annotated[float | None, typer.Option(help="Of the low-noise expert; 1 is off.")] = None,
     shift: Annotated[float | None, typer.Option(help="Of the sigmas, towards noise.")] = None,
     boundary: Annotated[float | None, typer.Option(help="Sigma from which on the high-noise expert runs.")] = None,
-    solver: Annotated[Solver | None, typer.Option(help="Default: UNIPC.", case_sensitive=False)] = None,
+    solver: Annotated[Solver | None, typer.Option(help="Default: the variant's.", case_sensitive=False)] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(

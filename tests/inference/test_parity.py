@@ -35,6 +35,10 @@ ONE_LEVEL = 1.0 + 1e-3
 """Of 255; the reference is not rounded."""
 
 
+OFFICIAL = {"solver": Solver.UNIPC}
+"""The published variants' solver, where none is asked for."""
+
+
 class OfficialSigmas(UniPCMultistepScheduler):  # type: ignore[misc]  # diffusers is untyped
     """The scheduler as the pipelines call it, with the official sigmas."""
 
@@ -155,7 +159,7 @@ def test_frames_equal_those_of_diffusers_within_one_level(
 ) -> None:
     width = given.get("width", 64)
     media = {field: picture(seed, width) for seed, field in enumerate(pictures)}
-    chosen = parameters(variant, **given, **{field: name for field, (name, _) in media.items()})
+    chosen = parameters(variant, **OFFICIAL | given, **{field: name for field, (name, _) in media.items()})
     images = dict(media.values())
     frames = ours(chosen, variant, images)
     expected = reference(chosen, variant, images)
@@ -169,9 +173,9 @@ def test_each_expert_is_guided_by_its_own_scale(
 ) -> None:
     """diffusers switches guidance off for both experts by the first scale; 3.0 for the second must still count."""
     variant = "t2v-a14b-tiny"
-    both_off = ours(parameters(variant, guidance_scale_high=1.0, guidance_scale_low=1.0), variant, {})
-    low_on = ours(parameters(variant, guidance_scale_high=1.0, guidance_scale_low=3.0), variant, {})
-    high_on = ours(parameters(variant, guidance_scale_high=4.0, guidance_scale_low=1.0), variant, {})
+    both_off = ours(parameters(variant, **OFFICIAL, guidance_scale_high=1.0, guidance_scale_low=1.0), variant, {})
+    low_on = ours(parameters(variant, **OFFICIAL, guidance_scale_high=1.0, guidance_scale_low=3.0), variant, {})
+    high_on = ours(parameters(variant, **OFFICIAL, guidance_scale_high=4.0, guidance_scale_low=1.0), variant, {})
     assert np.abs(low_on - both_off).max() > 10.0
     assert np.abs(high_on - both_off).max() > 10.0
     assert np.abs(high_on - low_on).max() > 10.0

@@ -116,7 +116,7 @@ def resolve(
         seed=draw_seed() if requested.seed is None else requested.seed,
         image=requested.image,
         last_image=requested.last_image,
-        solver=_or(requested.solver, Solver.UNIPC),
+        solver=_or(requested.solver, variant.solver),
         profile=_or(requested.profile, Profile.QUALITY),
         loras=tuple(lora.complete() for lora in requested.loras),
         cut_prompt=_or(requested.cut_prompt, False),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from wan22.solvers import Solver
+
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
     "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
@@ -47,6 +49,7 @@ class Variant:
     dim: int
     num_layers: int
     ffn_dim: int
+    solver: Solver = Solver.UNIPC
     small: bool = False
     """Made for CPUs: computed in float32, and its DiT's sizes and latent channels are its model's own, see `sized`."""
 
@@ -149,7 +152,8 @@ def _tiny(
         num_inference_steps=20,
         guidance_scale_high=guidance,
         guidance_scale_low=None if variant.guidance_scale_low is None else guidance,
-        flow_shift=3.0,
+        flow_shift=5.0,
+        solver=Solver.LCM,
         fps=8,
         num_frames=17,
         width=128,

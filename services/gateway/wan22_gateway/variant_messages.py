@@ -29,7 +29,7 @@ def variant_message(tx: Transaction, pool: PoolRow) -> generation_pb2.Variant:
         guidance_scale_low=variant.guidance_scale_low,
         flow_shift=variant.flow_shift,
         boundary=variant.boundary,
-        solver=generation_pb2.Parameters.UNIPC,
+        solver=generation_pb2.Parameters.Solver.Value(variant.solver),
     )
     return generation_pb2.Variant(
         name=variant.name,
