@@ -37,8 +37,9 @@ SIDES = ((128, 8_192), (64, 16_384), (128, 8_192))
 """Sides of the clips, and clips to learn from at a time; by turns."""
 TOKENS, CLIPS = 40_960, 512
 """Tokens a step, about, and clips at most: four times as many tokens take twice the time."""
-STEPS_A_NEW_CLIP = 192
-"""How many steps learn from a clip, on average, before a new one has its place."""
+STEPS_A_NEW_CLIP = 16
+"""How many steps learn from a clip, on average, before a new one has its place; with 192 a high-noise expert came to
+know its clips by heart, and grew worse on others."""
 NEW = 64
 """Clips that are made at a time."""
 PROMPTED = 8

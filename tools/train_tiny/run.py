@@ -77,6 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=500.0, help="how long to train")
     parser.add_argument("--batch", type=int, default=None, help="clips a step, where the stage's own are too many")
     parser.add_argument("--clips", type=int, default=None, help="clips to learn from, likewise")
+    parser.add_argument("--seed", type=int, default=0, help="another one for other clips, where a training goes on")
 
 
 def start(stage: str, given: argparse.Namespace) -> Run:
@@ -84,7 +85,7 @@ def start(stage: str, given: argparse.Namespace) -> Run:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     join(device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
-    return Run(stage, given.out, device, given.seconds, given.batch, given.clips)
+    return Run(stage, given.out, device, given.seconds, given.batch, given.clips, given.seed)
 
 
 @dataclass
@@ -97,11 +98,12 @@ class Run:
     seconds: float
     batch_size: int | None
     clip_count: int | None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         self._together = Together(self.device)
-        self.rng = random.Random(f"{self.stage}{self._together.rank or ''}")  # noqa: S311  # scenes, not secrets
+        self.rng = random.Random(f"{self.stage} {self.seed} {self._together.rank}")  # noqa: S311  # scenes, not secrets
         torch.manual_seed(self.rng.getrandbits(32))
         self.generator = torch.Generator(self.device).manual_seed(self.rng.getrandbits(32))
         self._deadline = time.monotonic() + self.seconds

@@ -57,7 +57,7 @@ def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path)
     ]
     compared = subprocess.run([sys.executable, "-m", *compare], cwd=ROOT, capture_output=True, text=True, check=False)
     for solver in ("UNIPC", "LCM"):
-        said = f"{solver}, 2 steps, shift 3, guidance 2 and 1.5: right with one object"
+        said = f"{solver}, 2 steps, shift 5, guidance 2 and 1.5: right with one object"
         assert said in compared.stdout, compared.stderr
     sizes = ["--layers", "1", "--width", "64", "--head", "16", "--feed-forward", "96", "--out", str(tmp_path)]
     anew = [sys.executable, "-m", "tools.new_expert", "t2v-a14b-tiny", "--low", *sizes]
