@@ -16,7 +16,7 @@ from wan22.pack.layout import EXTENT_BYTES
 from wan22.pack.writer import pack_file
 from wan22_bench.registry import stages
 from wan22_bench.registry.model_weights import make_weights, remember, write_weights
-from wan22_inference.engine.loading import device_loading, group, group_decoder
+from wan22_inference.engine.loading import device_loading, group, group_decoder, plan
 from wan22_inference.engine.loading import loader as loaders
 from wan22_inference.engine.loading.device_loading import DECODERS
 from wan22_inference.engine.loading.loader import WeightLoader
@@ -121,6 +121,7 @@ def test_groups_of_any_size_take_turns_in_their_memory(
     monkeypatch.setattr(group, "GROUP_BYTES", extents * EXTENT_BYTES)
     for module in (group, group_decoder):
         monkeypatch.setattr(module, "GROUP_FRAMES", frames)
+    monkeypatch.setattr(plan, "MAX_FRAMES", min(frames, plan.MAX_FRAMES))
     packed.read_bytes()
     with WeightLoader(lambda _: None) as loader:
         for _ in range(2):

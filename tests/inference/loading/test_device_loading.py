@@ -18,7 +18,7 @@ from wan22.pack.layout import EXTENT_BYTES, Codec, Extent
 from wan22.pack.planes import FRAME_BYTES, frame_lengths
 from wan22.pack.reader import PackedFile
 from wan22.pack.writer import pack_file
-from wan22_inference.engine.loading import device_loading, group, group_decoder
+from wan22_inference.engine.loading import device_loading, group, group_decoder, plan
 from wan22_inference.engine.loading import loader as loaders
 from wan22_inference.engine.loading.buffers import BufferRing, Filled
 from wan22_inference.engine.loading.contents import list_contents
@@ -28,7 +28,7 @@ from wan22_inference.engine.loading.frames import Frames, PlainDecoder
 from wan22_inference.engine.loading.group import GROUP_BYTES, GROUP_FRAMES
 from wan22_inference.engine.loading.group_decoder import GroupDecoder
 from wan22_inference.engine.loading.loader import WeightLoader
-from wan22_inference.engine.loading.plan import MAX_DECODED_BYTES, MAX_PIECES, Place, Plan
+from wan22_inference.engine.loading.plan import MAX_FRAMES, Place, Plan
 from wan22_inference.engine.loading.planes import Merge, merge_by_kernel, merge_plainly
 from wan22_inference.engine.loading.reader import read_batches
 from wan22_inference.engine.loading.sources import open_source
@@ -131,8 +131,8 @@ def read(path: Path, place: Place, loading: DeviceLoading) -> Iterator[BufferRin
     source = open_source(path, path.name)
     with source.reader:
         ring = loading.ring(1)
-        plan = Plan([source], place, device_loading.BATCH_BYTES)
-        read_batches(plan.batches(), ring, Clock(), lambda *_: None)
+        batches = Plan([source], place, device_loading.BATCH_BYTES).batches()
+        read_batches(batches, ring, Clock(), lambda *_: None)
         yield ring
 
 
@@ -373,22 +373,47 @@ def test_a_load_that_is_cancelled_reads_no_further(blocks: Path, monkeypatch: py
         assert len(reads) == 1
 
 
-def test_zeros_which_are_stored_small_take_no_more_room_than_a_group_has(tmp_path: Path, calls: list[int]) -> None:
-    zeros = {"zeros": torch.zeros(200 << 20, dtype=torch.uint8).view(torch.float8_e4m3fn)}
+@pytest.mark.parametrize(("dtype", "most_frames"), [(torch.float8_e4m3fn, MAX_FRAMES), (torch.bfloat16, 64)])
+def test_zeros_which_are_stored_small_take_no_more_room_than_a_group_has(
+    dtype: torch.dtype, most_frames: int, tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "MAX_FRAMES", most_frames)
+    for module in (group, group_decoder):
+        monkeypatch.setattr(module, "GROUP_FRAMES", most_frames)
+    zeros = {"zeros": torch.zeros(200 << 20, dtype=torch.uint8).view(dtype)}
     path = pack(zeros, tmp_path / "t.safetensors.pack")
-    found = {"zeros": torch.ones(200 << 20, dtype=torch.uint8).view(torch.float8_e4m3fn)}
+    found = {"zeros": torch.ones(200 << 20, dtype=torch.uint8).view(dtype)}
     with WeightLoader(lambda _: None) as loader:
         loader.load([(path.name, path)], CPU, lambda name, _: found[name])
     assert_equal(found, zeros)
-    assert sum(calls) == (200 << 20) // FRAME_BYTES
-    assert max(calls) <= GROUP_FRAMES
+    assert sum(calls) == (200 << 20) // zeros["zeros"].itemsize // FRAME_BYTES
+    assert max(calls) == most_frames
+
+
+def test_a_batch_has_no_more_extents_than_its_tables_are_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wan22.pack.writer.EXTENT_BYTES", 8 << 10)
+    path = pack({"zeros": torch.zeros(3_000 * 4 << 10, dtype=torch.bfloat16)}, tmp_path / "t.safetensors.pack")
     source = open_source(path, path.name)
     with source.reader:
-        batches = list(Plan([source], lambda _, __: found["zeros"], device_loading.BATCH_BYTES).batches())
-    assert max(sum(piece.extent.length for piece in batch.pieces) for batch in batches) == MAX_DECODED_BYTES
+        batches = list(Plan([source], lambda *_: torch.empty(0), device_loading.BATCH_BYTES).batches())
+    assert max(len(batch.pieces) for batch in batches) == plan.MAX_PIECES
 
 
 def test_an_empty_group_has_room_for_any_batch_of_a_plan() -> None:
     assert device_loading.BATCH_BYTES <= GROUP_BYTES
-    assert MAX_PIECES + MAX_DECODED_BYTES // FRAME_BYTES <= GROUP_FRAMES
+    assert MAX_FRAMES <= GROUP_FRAMES
     assert EXTENT_BYTES <= device_loading.BATCH_BYTES
+    assert EXTENT_BYTES // FRAME_BYTES <= MAX_FRAMES  # words of one byte
+
+
+@pytest.mark.usefixtures("one_extent_each")
+def test_a_batch_that_no_group_takes_is_said_to_be_our_own_fault(blocks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "GROUP_FRAMES", 31)  # an extent has 32
+    loading = DeviceLoading(CPU, PlainDecoder, merge_plainly)
+    with (
+        read(blocks, lambda name, _: torch.empty_like(BLOCKS[name]), loading) as ring,
+        pytest.raises(RuntimeError, match=r"a batch of 32 frames in \d+ bytes is larger than an empty group"),
+    ):
+        loading.run(ring, Stream(CPU), Clock())

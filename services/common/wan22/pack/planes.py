@@ -69,13 +69,17 @@ def _take_apart(words: NDArray[Any], lower: NDArray[np.uint8], top: NDArray[np.u
     np.right_shift(words, 8 * size - 9, out=top, casting="unsafe")
 
 
+def count_frames(length: int, word: int) -> int:
+    """How many frames an extent of so many bytes has."""
+    return -(-(length // word) // FRAME_BYTES)
+
+
 def frame_lengths(stored: bytes | memoryview, length: int, word: int) -> tuple[int, NDArray[np.int64]]:
     """Where the first frame of an encoded form begins, and the bytes of each. Raises MalformedFile if they do not fit.
 
     What they decode to is given by `length`: FRAME_BYTES each, and the rest of the words' top bytes in the last.
     """
-    count = length // word
-    frames = -(-count // FRAME_BYTES)
+    count, frames = length // word, count_frames(length, word)
     lower_end, lengths_end = count * (word - 1), count * (word - 1) + 4 * frames
     if len(stored) < lengths_end:
         raise MalformedFile(f"it has {len(stored)} bytes, its planes and frame lengths need {lengths_end}")

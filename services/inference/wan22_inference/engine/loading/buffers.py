@@ -31,6 +31,9 @@ class Filled:
     batch: Batch
     contents: Contents
 
+    def __str__(self) -> str:
+        return f"a batch of {len(self.contents.frames)} frames in {self.batch.size} bytes"
+
 
 class BufferRing:
     """The way of a load's buffers; queues and not conditions, since Python's lock is what readers and thread share."""

@@ -124,6 +124,8 @@ class DeviceLoading:
                     ring.give_back(copied)
             clock.lap(Step.LAUNCHING)
             if filled is not None or ring.is_at_end or decoder.is_free():
+                if filled is not None and not group.members:
+                    raise RuntimeError(f"{filled} is larger than an empty group, where a plan has to cut it")
                 return
             ring.next(POLL_SECONDS)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wan22.pack.layout import ALIGNMENT, Extent, aligned
+from wan22.pack.layout import ALIGNMENT, Codec, Extent, aligned
 from wan22.pack.malformed import MalformedFile
+from wan22.pack.planes import count_frames
 from wan22.pack.safetensors_header import StoredTensor
 from wan22_inference.engine.loading.sources import Source, blaming
 
@@ -17,9 +18,9 @@ Place = Callable[[str, tuple[int, ...]], Tensor]
 """Gives the tensor, contiguous, that a stored one of this name and shape goes into; it may raise."""
 MAX_PIECES = 512
 """Of a batch, so that its tables are small."""
-MAX_DECODED_BYTES = 64 << 20
-"""Of a batch, which a device keeps decoded beside the weights: more than any of trained weights has, but zeros take no
-room in a file."""
+MAX_FRAMES = 512
+"""Of a batch, or of one extent: more than any of trained weights has, but zeros take no room in a file. A device keeps
+128 KiB of each decoded beside the weights."""
 _DTYPES = {
     "BOOL": torch.bool,
     "F64": torch.float64,
@@ -113,7 +114,7 @@ class Plan:
     """How files become tensors, made while it is carried out: a device takes its time to give memory."""
 
     def __init__(self, sources: Sequence[Source], place: Place, batch_bytes: int) -> None:
-        """For batches of at most `batch_bytes`, or of one extent."""
+        """For batches of at most `batch_bytes` as stored and MAX_FRAMES frames, or of one extent."""
         self._sources = sources
         self._place = place
         self._batch_bytes = batch_bytes
@@ -166,16 +167,22 @@ def _pieces(source: Source, slots: Iterator[Slot]) -> Iterator[Piece]:
 
 def _batches(source: Source, pieces: Iterator[Piece], batch_bytes: int) -> Iterator[Batch]:
     together: list[Piece] = []
+    frames = 0
     for piece in pieces:
         begin = (together[0] if together else piece).extent.offset // ALIGNMENT * ALIGNMENT
         too_long = aligned(piece.extent.offset + piece.extent.size) - begin > batch_bytes
-        decoded = sum(other.extent.length for other in together) + piece.extent.length
-        if together and (too_long or len(together) == MAX_PIECES or decoded > MAX_DECODED_BYTES):
+        more = _frames(piece.extent)
+        if together and (too_long or len(together) == MAX_PIECES or frames + more > MAX_FRAMES):
             yield _batch(source, together)
-            together = []
+            together, frames = [], 0
         together.append(piece)
+        frames += more
     if together:
         yield _batch(source, together)
+
+
+def _frames(extent: Extent) -> int:
+    return count_frames(extent.length, extent.word) if extent.codec is Codec.PLANES_ZSTD else 0
 
 
 def _batch(source: Source, pieces: Sequence[Piece]) -> Batch:
