@@ -18,7 +18,7 @@ from wan22_bench.registry.model_weights import VAE_DIMS, Shape, make_weights, qu
 from wan22_bench.registry.packing import A14B, pack
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading import loader as loaders
-from wan22_inference.engine.loading.device_loading import DECODERS
+from wan22_inference.engine.loading.device_loading import DECODERS, SPARE_BUFFERS
 from wan22_inference.engine.loading.frames import PlainDecoder
 from wan22_inference.engine.loading.planes import merge_plainly
 from wan22_inference.engine.loading.spent import OF_DEVICE_THREAD, ON_DEVICE, Step
@@ -100,6 +100,7 @@ def test_each_stage_of_decoding_on_a_device_is_measured_alone(tmp_path: Path) ->
     remember(packed)
     rows = list(stages.alone(packed, device, PlainDecoder, merge_plainly))
     assert [row.what.split(" alone")[0].split(" by ")[0] for row in rows] == [
+        f"making the {stages.lanes_count() + SPARE_BUFFERS} buffers of a process's first load",
         "taking memory for the tensors of the device",
         "reading out of the page cache",
         "reading out of the page cache",
@@ -111,7 +112,7 @@ def test_each_stage_of_decoding_on_a_device_is_measured_alone(tmp_path: Path) ->
         "merging a whole group",
     ]
     assert all(row.value is not None and 0 < row.value < math.inf for row in rows)
-    assert {row.unit for row in rows} == {"GB/s"}
+    assert [row.unit for row in rows] == ["s", *["GB/s"] * 9]
 
 
 def test_a_load_that_decodes_on_the_device_tells_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +134,10 @@ def test_a_load_that_decodes_on_the_device_tells_its_steps(tmp_path: Path, monke
     assert "of a thread of" in rows[Step.READING].what
     assert "that read" in rows[Step.READING].what
     assert "the device's thread" in rows[Step.LAUNCHING].what
+    for step in (Step.GIVING, Step.LAUNCHING):
+        on_a_core = rows[f"{step}, on a core and not waiting for a lock"].value
+        assert on_a_core == loaded.ran[step]
+        assert 0 < on_a_core < loaded.seconds
 
 
 def test_the_parts_of_a_version_are_counted_as_an_import_keeps_them() -> None:

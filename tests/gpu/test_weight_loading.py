@@ -179,7 +179,7 @@ def test_each_stage_of_a_load_is_measured_alone(cuda: torch.device, tmp_path: Pa
     pack_file(tmp_path / "w.safetensors", tmp_path / "w.safetensors.pack", lambda _: None)
     remember(tmp_path / "w.safetensors.pack")
     rows = list(stages.alone(tmp_path / "w.safetensors.pack", cuda, make_decoder, merge_by_kernel))
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert all(row.value is not None and row.value > 0 for row in rows)
 
 

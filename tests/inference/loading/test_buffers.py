@@ -10,6 +10,7 @@ import torch
 from wan22_inference.engine.loading.buffers import Buffer, BufferRing, Filled
 from wan22_inference.engine.loading.contents import Contents
 from wan22_inference.engine.loading.plan import Batch
+from wan22_inference.engine.loading.spent import Clock
 from wan22_inference.engine.loading.streams import Mark
 
 
@@ -40,9 +41,9 @@ def filled(buffer: Buffer | None) -> Filled:
 def test_buffers_are_made_as_they_are_needed_and_go_round() -> None:
     buffers: list[Buffer] = []
     one = ring(most=2, buffers=buffers)
-    first = one.take()
+    first = one.take(Clock())
     assert buffers == [first]
-    second = one.take()
+    second = one.take(Clock())
     assert buffers == [first, second]
     one.fill(filled(first))
     found = one.next(None)
@@ -50,21 +51,21 @@ def test_buffers_are_made_as_they_are_needed_and_go_round() -> None:
     assert found.buffer is first
     assert one.next(0) is found  # until it is given back
     with ThreadPoolExecutor(1) as pool:
-        taking = pool.submit(one.take)
+        taking = pool.submit(one.take, Clock())
         one.give_back(Mark(None))
         assert taking.result(timeout=60) is first
     assert len(buffers) == 2
     again = ring(most=2, buffers=buffers)
-    assert {again.take(), again.take()} == {first, second}
+    assert {again.take(Clock()), again.take(Clock())} == {first, second}
 
 
 def test_a_buffer_is_read_into_once_its_copy_has_passed() -> None:
     one, copied = ring(most=1), SlowMark()
-    one.fill(filled(one.take()))
+    one.fill(filled(one.take(Clock())))
     one.next(None)
     one.give_back(copied)
     with ThreadPoolExecutor(1) as pool:
-        taking = pool.submit(one.take)
+        taking = pool.submit(one.take, Clock())
         assert copied.waited.wait(60)
         assert not taking.done()
         copied.passed.set()
@@ -73,7 +74,7 @@ def test_a_buffer_is_read_into_once_its_copy_has_passed() -> None:
 
 def test_it_is_at_its_end_when_all_readers_are_and_all_is_taken() -> None:
     one = ring(most=3, readers=2)
-    one.fill(filled(one.take()))
+    one.fill(filled(one.take(Clock())))
     one.end()
     assert one.next(None) is not None
     assert not one.is_at_end
@@ -90,20 +91,20 @@ def test_it_is_at_its_end_when_all_readers_are_and_all_is_taken() -> None:
 @pytest.mark.parametrize("waiting", [1, 3])
 def test_closing_ends_all_who_wait(waiting: int) -> None:
     one = ring(most=1, readers=waiting)
-    one.take()
+    one.take(Clock())
     with ThreadPoolExecutor(waiting + 1) as pool:
-        takers = [pool.submit(one.take) for _ in range(waiting)]
+        takers = [pool.submit(one.take, Clock()) for _ in range(waiting)]
         emptying = pool.submit(one.next, None)
         one.close()
         assert [taker.result(timeout=60) for taker in takers] == [None] * waiting
         assert emptying.result(timeout=60) is None
     assert one.is_closed
     assert one.is_at_end
-    assert one.take() is None
+    assert one.take(Clock()) is None
 
 
 def test_what_is_filled_is_not_given_out_of_a_closed_ring() -> None:
     one = ring()
-    one.fill(filled(one.take()))
+    one.fill(filled(one.take(Clock())))
     one.close()
     assert one.next(None) is None

@@ -175,7 +175,7 @@ def test_the_first_batch_waits_for_no_other(blocks: Path) -> None:
     with source.reader, ThreadPoolExecutor(1) as pool:
         running = pool.submit(loading.run, ring, Stream(CPU), Clock())
         for batch in Plan([source], lambda name, _: found[name], device_loading.BATCH_BYTES).batches():
-            buffer = ring.take()
+            buffer = ring.take(Clock())
             assert buffer is not None
             source.reader.read(batch.offset, buffer.view[: batch.size])
             ring.fill(Filled(buffer, batch, list_contents(batch, buffer.view)))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wan22_inference.engine.loading.contents import Contents
 from wan22_inference.engine.loading.plan import Batch
+from wan22_inference.engine.loading.spent import Clock, Step
 from wan22_inference.engine.loading.streams import Mark
 
 
@@ -53,7 +54,7 @@ class BufferRing:
             self._free.put((buffer, None))
         self._made = len(buffers)
 
-    def take(self) -> Buffer | None:
+    def take(self, clock: Clock) -> Buffer | None:
         """A buffer to read into, once it has been copied; None when the ring is closed. For readers."""
         try:
             free = self._free.get_nowait()
@@ -61,8 +62,10 @@ class BufferRing:
             with self._making:
                 is_made, self._made = self._made < self._most, min(self._made + 1, self._most)
             if is_made:
+                clock.lap(Step.BUFFERING)
                 buffer = self._make()
                 self._buffers.append(buffer)
+                clock.lap(Step.PINNING)
                 return buffer
             free = self._free.get()
         if free is None or self._closed:
@@ -71,6 +74,7 @@ class BufferRing:
         buffer, copied = free
         if copied is not None:
             copied.wait()
+        clock.lap(Step.BUFFERING)
         return buffer
 
     def fill(self, filled: Filled) -> None:

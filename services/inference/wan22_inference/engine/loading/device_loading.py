@@ -122,7 +122,7 @@ class DeviceLoading:
                     copied = self._copying.mark()
                     self._copies.append((begun, copied))
                     ring.give_back(copied)
-            clock.lap(Step.LAUNCHING)
+            clock.lap(Step.GIVING)
             if filled is not None or ring.is_at_end or decoder.is_free():
                 if filled is not None and not group.members:
                     raise RuntimeError(f"{filled} is larger than an empty group, where a plan has to cut it")

@@ -52,6 +52,8 @@ class Loaded:
     seconds: float = 0.0
     spent: Counter[Step] = field(default_factory=Counter)
     """Seconds by step, of all lanes or readers together."""
+    ran: Counter[Step] = field(default_factory=Counter)
+    """Of these, on a core."""
 
 
 class WeightLoader:
@@ -171,6 +173,7 @@ class WeightLoader:
         yield clock
         with self._noting:
             self.loaded.spent.update(clock.spent)
+            self.loaded.ran.update(clock.ran)
 
     def _note(self, batch: Batch, direct_bytes: int, *, verified_all: bool) -> None:
         with self._noting:

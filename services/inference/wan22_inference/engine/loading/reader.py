@@ -23,8 +23,7 @@ def read_batches(batches: Iterable[Batch], ring: BufferRing, clock: Clock, on_re
     """
     for batch in batches:
         clock.lap(Step.TAKING)
-        buffer = ring.take()
-        clock.lap(Step.BUFFERING)
+        buffer = ring.take(clock)
         if buffer is None:
             return
         stored = buffer.view[: batch.size]
