@@ -100,7 +100,7 @@ class LazyStream:
         finally:
             self.done += 1
 
-    def mark(self) -> LazyMark:
+    def mark(self, *, awaited: bool = False) -> LazyMark:
         return LazyMark(self)
 
     def wait_for(self, mark: LazyMark) -> None:

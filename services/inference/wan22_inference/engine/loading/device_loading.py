@@ -119,7 +119,7 @@ class DeviceLoading:
                 while (filled := ring.next(0)) is not None and group.has_room_for(filled):
                     begun = self._copying.mark()
                     group.add(filled)
-                    copied = self._copying.mark()
+                    copied = self._copying.mark(awaited=True)
                     self._copies.append((begun, copied))
                     ring.give_back(copied)
             clock.lap(Step.GIVING)

@@ -52,6 +52,7 @@ class Group:
         self._device = device
         self._table = torch.empty(TABLE_NUMBERS, dtype=torch.int64, device=device)
         self._pinned = torch.empty(TABLE_NUMBERS, dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._numbers: Numbers = self._pinned.numpy()
         self._uploaded = self._table
         self._size = self._frames = 0
         self._decoded: Mark | None = None
@@ -91,15 +92,16 @@ class Group:
 
         On a stream of its own it would wait for all that the device copies by then.
         """
-        flat = torch.from_numpy(np.concatenate([table.ravel() for table in tables]))
+        rows, size = [table.ravel() for table in tables], sum(table.size for table in tables)
         with copying:
-            if len(flat) <= TABLE_NUMBERS:
+            if size <= TABLE_NUMBERS:
                 if self._uploaded_at is not None:
                     self._uploaded_at.wait()
-                self._pinned[: len(flat)].copy_(flat)
-                self._uploaded = self._table[: len(flat)].copy_(self._pinned[: len(flat)], non_blocking=True)
-                self._uploaded_at = copying.mark()
+                np.concatenate(rows, out=self._numbers[:size])
+                self._uploaded = self._table[:size].copy_(self._pinned[:size], non_blocking=True)
+                self._uploaded_at = copying.mark(awaited=True)
             else:
+                flat = torch.from_numpy(np.concatenate(rows))
                 self._uploaded = flat.to(self._device)  # kept, since another stream uses it
         parts = torch.split(self._uploaded, [table.size for table in tables])
         return [part.view(table.shape) for part, table in zip(parts, tables, strict=True)]

@@ -12,12 +12,12 @@ import torch
 class Mark:
     """A point in a stream that can be waited for, and when its device came to it; on a CPU, when it was made."""
 
-    def __init__(self, stream: torch.cuda.Stream | None) -> None:
+    def __init__(self, stream: torch.cuda.Stream | None, *, awaited: bool = False) -> None:
         self.event: torch.cuda.Event | None = None
         self._at = time.perf_counter()
         if stream is not None:
-            # a thread that waits for it sleeps: by default it would keep a core from those that read
-            self.event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]  # torch's
+            # a thread that waits sleeps, where it would keep a core from those that read; the device interrupts for it
+            self.event = torch.cuda.Event(enable_timing=True, blocking=awaited)  # type: ignore[no-untyped-call]  # torch's
             self.event.record(stream)
 
     def is_passed(self) -> bool:
@@ -61,9 +61,9 @@ class Stream:
         """As the CUDA runtime has it."""
         return 0 if self._stream is None else self._stream.cuda_stream
 
-    def mark(self) -> Mark:
-        """The point after what the stream has now."""
-        return Mark(self._stream)
+    def mark(self, *, awaited: bool = False) -> Mark:
+        """The point after what the stream has now; `awaited` if a thread may wait for it."""
+        return Mark(self._stream, awaited=awaited)
 
     def follow(self, other: Stream) -> None:
         """What comes next waits for what the other stream has now."""
