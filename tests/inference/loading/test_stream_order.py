@@ -19,6 +19,7 @@ from wan22_inference.engine.loading import device_loading, group, group_decoder
 from wan22_inference.engine.loading import loader as loaders
 from wan22_inference.engine.loading.device_loading import DeviceLoading
 from wan22_inference.engine.loading.frames import Frames, PlainDecoder
+from wan22_inference.engine.loading.launches import Launches
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.loading.planes import Parts, merge_plainly
 
@@ -133,6 +134,14 @@ class Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         return function(*args, **(kwargs or {}))
 
 
+def lazily(work: Callable[..., Any], device: LazyDevice) -> Callable[..., Any]:
+    def run(*args: Any) -> Any:
+        with Copies(device):
+            return work(*args)
+
+    return run
+
+
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("together", [1, 3])
 def test_in_any_order_that_streams_allow_all_comes_out_right(
@@ -142,7 +151,7 @@ def test_in_any_order_that_streams_allow_all_comes_out_right(
     monkeypatch.setattr("wan22.pack.writer.EXTENT_BYTES", 256 * KIB)
     path = tmp_path / "t.safetensors.pack"
     pack_file(tmp_path / "t.safetensors", path, lambda _: None)
-    device, run = LazyDevice(seed), DeviceLoading.run
+    device = LazyDevice(seed)
 
     class LazyDecoder(PlainDecoder):
         def decode(self, stored: Tensor, frames: Frames, target: Tensor, table: Tensor) -> Tensor:
@@ -162,11 +171,8 @@ def test_in_any_order_that_streams_allow_all_comes_out_right(
 
         device.current.stream.give(work)
 
-    def run_lazily(*args: Any) -> None:
-        with Copies(device):
-            run(*args)
-
-    monkeypatch.setattr(DeviceLoading, "run", run_lazily)
+    monkeypatch.setattr(DeviceLoading, "run", lazily(DeviceLoading.run, device))
+    monkeypatch.setattr(Launches, "run", lazily(Launches.run, device))
     for module in (device_loading, group_decoder, loaders):
         monkeypatch.setattr(module, "Stream", lambda _: LazyStream(device))
     monkeypatch.setattr(device_loading, "SPARE_BUFFERS", 2)
