@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.placement import Placement, bytes_of, device_limit, must_stream
 from wan22_inference.engine.text import TextEncoder
+from wan22_inference.engine.text_encoder_config import read_text_encoder_config
+from wan22_inference.engine.text_encoder_model import TextEncoderModel
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing import tiny_tokenizer
@@ -19,16 +20,20 @@ from wan22_testing.forwards import Work, free_memory, random_transformer
 from wan22_testing.sizes import random_variant
 
 
-def make_text_encoder(sizes: dict[str, int], device: torch.device) -> UMT5EncoderModel:
-    """UMT5's encoder as torch initialises it, the same each time."""
-    config = UMT5Config(
-        feed_forward_proj="gated-gelu",
-        pad_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
-        **sizes,
-    )
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
-        torch.manual_seed(0)
-        return UMT5EncoderModel(config).to(compute_dtype(device)).eval()
+def make_text_encoder(sizes: dict[str, int], device: torch.device) -> TextEncoderModel:
+    """UMT5's encoder with noise of unit gain for matrices, the same each time."""
+    with torch.device("meta"):
+        encoder = TextEncoderModel(read_text_encoder_config(sizes)).to(compute_dtype(device))
+    encoder.to_empty(device=device).requires_grad_(requires_grad=False)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, parameter in encoder.named_parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(1.0)
+        else:
+            is_table = name == "embedding.weight" or name.endswith("position_bias.weight")
+            gain = 1.0 if is_table else parameter.shape[1] ** -0.5
+            parameter.normal_(0.0, gain, generator=generator)
+    return encoder
 
 
 def make_vae(config: dict[str, Any], device: torch.device) -> Vae:

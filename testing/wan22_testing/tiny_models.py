@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
-from transformers.utils.logging import disable_progress_bar
 
 from wan22.official_configs import LATENTS_MEAN_22, LATENTS_STD_22
 from wan22.variants import VARIANTS, Variant
+from wan22_inference.engine.text_encoder_config import read_text_encoder_config
+from wan22_inference.engine.text_encoder_model import TextEncoderModel
+from wan22_inference.engine.text_encoder_names import checkpoint_names as text_encoder_checkpoint_names
 from wan22_testing import tiny_tokenizer
 from wan22_testing.sizes import random_variant
 
@@ -29,11 +31,8 @@ TEXT_DIM = 32
 def make(variant_name: str, folder: Path) -> None:
     """Writes one tiny variant's model into a new folder."""
     variant = random_variant(variant_name)
-    disable_progress_bar()
     write_frame(variant, folder)
-    vocabulary = tiny_tokenizer.build().get_vocab_size()
-    text_encoder = new_text_encoder(vocabulary, d_model=TEXT_DIM, d_kv=8, d_ff=64)
-    _save(text_encoder, folder / "text_encoder", seed=f"{variant_name}/text_encoder")
+    _write_text_encoder(folder / "text_encoder", seed=f"{variant_name}/text_encoder")
     for component in ("transformer", "transformer_2")[: variant.experts]:
         _save(new_transformer(variant, text_dim=TEXT_DIM), folder / component, seed=f"{variant_name}/{component}")
     _save(_vae(variant), folder / "vae", seed=f"{variant_name}/vae")
@@ -62,19 +61,20 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def new_text_encoder(vocab_size: int, **sizes: Any) -> UMT5EncoderModel:
-    """A small UMT5, as torch initialises it; `sizes` are more of UMT5Config."""
-    config = UMT5Config(
-        vocab_size=vocab_size,
-        num_heads=4,
-        num_layers=2,
+def text_encoder_config(**sizes: float) -> dict[str, Any]:
+    """The configuration of a small UMT5 over the tiny tokenizer, as transformers reads it; `sizes` are more of it."""
+    return {
+        "architectures": ["UMT5EncoderModel"],
+        "model_type": "umt5",
+        "vocab_size": tiny_tokenizer.build().get_vocab_size(),
+        "num_heads": 4,
+        "num_layers": 2,
         **sizes,
-        feed_forward_proj="gated-gelu",
-        pad_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
-        eos_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.END),
-        decoder_start_token_id=tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
-    )
-    return UMT5EncoderModel(config)
+        "feed_forward_proj": "gated-gelu",
+        "pad_token_id": tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
+        "eos_token_id": tiny_tokenizer.SPECIAL.index(tiny_tokenizer.END),
+        "decoder_start_token_id": tiny_tokenizer.SPECIAL.index(tiny_tokenizer.PAD),
+    }
 
 
 def new_transformer(variant: Variant, *, text_dim: int, heads: int = 2) -> WanTransformer3DModel:
@@ -124,10 +124,21 @@ def _model_index(variant: Variant) -> dict[str, Any]:
     return index
 
 
+def _write_text_encoder(folder: Path, *, seed: str) -> None:
+    config = text_encoder_config(d_model=TEXT_DIM, d_kv=8, d_ff=64)
+    with torch.device("meta"):
+        module = TextEncoderModel(read_text_encoder_config(config))
+    named = {text_encoder_checkpoint_names(name)[0]: tensor for name, tensor in module.state_dict().items()}
+    folder.mkdir()
+    _write_json(folder / "config.json", config)
+    weights = {name: _weight(name, tensor, seed) for name, tensor in named.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def _save(module: nn.Module, folder: Path, *, seed: str) -> None:
     state = {name: _weight(name, tensor, seed) for name, tensor in module.state_dict().items()}
     module.load_state_dict(state)
-    module.save_pretrained(folder)  # type: ignore[operator]  # of diffusers' and transformers' models alike
+    module.save_pretrained(folder)  # type: ignore[operator]  # of diffusers' models
 
 
 def _weight(name: str, like: Tensor, seed: str) -> Tensor:
@@ -135,8 +146,6 @@ def _weight(name: str, like: Tensor, seed: str) -> Tensor:
 
     Scaled by fan-in, so that activations keep their size and frames neither saturate nor come out flat.
     """
-    if name == "encoder.embed_tokens.weight":
-        name = "shared.weight"  # the two are tied in UMT5
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     noise = torch.randn(like.shape, generator=generator, dtype=torch.float32)

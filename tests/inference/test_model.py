@@ -134,15 +134,19 @@ def test_a_tokenizer_without_an_end_token_is_refused(folder: Path) -> None:
         load(folder)
 
 
-def test_embeddings_stored_under_either_name_are_the_same(folder: Path) -> None:
+@pytest.mark.parametrize("names", [("shared",), ("encoder.embed_tokens",), ("shared", "encoder.embed_tokens")])
+def test_embeddings_stored_under_either_name_or_both_are_the_same(folder: Path, names: tuple[str, ...]) -> None:
     file = folder / "text_encoder" / "model.safetensors"
     state = load_file(file)
-    other = {"encoder.embed_tokens.weight" if name == "shared.weight" else name: t for name, t in state.items()}
-    assert other.keys() != state.keys()
-    save_file(other, file)
-    module = load(folder).text_encoder.module
-    assert torch.equal(module.shared.weight, state["shared.weight"])
-    assert torch.equal(module.encoder.embed_tokens.weight, state["shared.weight"])
+    embeddings = state.pop("shared.weight")
+    save_file(state | {f"{name}.weight": embeddings.clone() for name in names}, file)
+    assert torch.equal(load(folder).text_encoder.module.embedding.weight, embeddings)
+
+
+def test_embeddings_that_are_missing_are_named(folder: Path) -> None:
+    spoil(folder / "text_encoder" / "model.safetensors", remove="shared.weight")
+    with pytest.raises(FailedPrecondition, match=r"text_encoder/ lacks shared\.weight or token_embedding\.weight"):
+        load(folder)
 
 
 def quantise(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,14 +10,14 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from tools.train_tiny.run import Pool, Run, store
 from torch import Tensor, nn
-from transformers import UMT5EncoderModel
+from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22.variants import MAX_PROMPT_TOKENS, NEGATIVE_PROMPT
 from wan22_testing import tiny_tokenizer
 from wan22_testing.shapes.captions import caption
 from wan22_testing.shapes.judge import Reading, truth
 from wan22_testing.shapes.world import BACKGROUNDS, COLOURS, MAX_OBJECTS, MOTIONS, SHAPES, random_scene
-from wan22_testing.tiny_models import new_text_encoder
+from wan22_testing.tiny_models import text_encoder_config
 
 FOLDER = "text_encoder"
 DIM = 64
@@ -34,8 +34,8 @@ class Text:
         self._tokenizer = tiny_tokenizer.build()
         self._device = run.device
         folder = run.out / FOLDER
-        new = new_text_encoder(self._tokenizer.get_vocab_size(), d_model=DIM, d_kv=16, d_ff=128, dropout_rate=0.0)
-        found = UMT5EncoderModel.from_pretrained(folder) if folder.exists() else new
+        config = UMT5Config.from_dict(text_encoder_config(d_model=DIM, d_kv=16, d_ff=128, dropout_rate=0.0))
+        found = UMT5EncoderModel.from_pretrained(folder) if folder.exists() else UMT5EncoderModel(config)
         self.encoder = found.float().to(run.device)
 
     def tokens(self, captions: Sequence[str], width: int = LONGEST) -> Tensor:

@@ -22,7 +22,7 @@ from wan22_inference.engine.devices import choose_device, compute_dtype
 from wan22_testing.trained import whole
 from wan22_testing.trained_parts import FOLDER
 
-VERSIONS = ("torch", "triton", "transformers")
+VERSIONS = ("torch", "triton")
 PROMPTS, CLIPS = 200, 1000
 _TELL_SECONDS = 5.0
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from wan22.pack.writer import pack_file
 from wan22_bench.registry.model_weights import VAE_DIMS
 from wan22_inference.engine.checkpoint_names import checkpoint_names
+from wan22_inference.engine.text_encoder_names import checkpoint_names as text_encoder_checkpoint_names
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
 from wan22_testing import tiny_tokenizer
 from wan22_testing.forwards import Work, free_memory, random_transformer
@@ -27,9 +28,10 @@ def make_folder(folder: Path, variant_name: str, device: torch.device) -> dict[s
     tokenizer = folder / "tokenizer" / "tokenizer.json"
     tokenizer.parent.mkdir()
     tiny_tokenizer.build().save(str(tokenizer))
-    encoder = make_text_encoder(UMT5_TINY if variant.small else UMT5_XXL, device)
-    state = {name: tensor for name, tensor in encoder.state_dict().items() if name != "encoder.embed_tokens.weight"}
-    _write(folder / "text_encoder", encoder.config.to_dict(), state)
+    sizes = UMT5_TINY if variant.small else UMT5_XXL
+    encoder = make_text_encoder(sizes, device)
+    state = {text_encoder_checkpoint_names(name)[0]: tensor for name, tensor in encoder.state_dict().items()}
+    _write(folder / "text_encoder", sizes, state)
     del encoder, state
     work = Work(variant_name, variant.num_layers, 832, 480, 81)
     for seed, component in enumerate(("transformer", "transformer_2")[: variant.experts]):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
 
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.loading.sources import read_tensor_names
 from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.scaled_linear import scale_linear_layers
+from wan22_inference.engine.text_encoder_config import read_text_encoder_config
+from wan22_inference.engine.text_encoder_model import TextEncoderModel
+from wan22_inference.engine.text_encoder_names import ALIASES
 from wan22_inference.engine.text_encoder_names import checkpoint_names as text_encoder_checkpoint_names
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
@@ -35,10 +36,11 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     return tokenizer
 
 
-def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> Any:
+def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> TextEncoderModel:
     """UMT5's encoder of text_encoder/ on the meta device: all but its weights, in float8 if they are stored so."""
+    config = read_text_encoder_config(files.config("text_encoder"))
     with torch.device("meta"):
-        module = UMT5EncoderModel(UMT5Config.from_dict(files.config("text_encoder"))).to(dtype)
+        module = TextEncoderModel(config).to(dtype)
         if _scales(files, "text_encoder"):
             scale_linear_layers(module)
     return module
@@ -71,11 +73,10 @@ def empty_vae(files: ModelFiles, decode_dtype: torch.dtype) -> Vae:
         return Vae(config, decode_dtype)
 
 
-def fill_text_encoder(module: nn.Module, files: ModelFiles, device: torch.device, loader: WeightLoader) -> None:
+def fill_text_encoder(module: TextEncoderModel, files: ModelFiles, device: torch.device, loader: WeightLoader) -> None:
     """Gives UMT5's encoder its weights, whether named as transformers or as the official repository does it."""
     names = {name: text_encoder_checkpoint_names(name) for name in module.state_dict()}
-    tied = {"encoder.embed_tokens.weight": "shared.weight"}
-    _fill(module, files, "text_encoder", device, loader=loader, names=names, tied=tied)
+    _fill(module, files, "text_encoder", device, loader=loader, names=names, aliases=ALIASES)
 
 
 def fill_transformer(
@@ -100,16 +101,16 @@ def _fill(
     device: torch.device,
     *,
     loader: WeightLoader,
-    names: Mapping[str, tuple[str, ...]] | None = None,
-    tied: Mapping[str, str] | None = None,
+    names: Mapping[str, tuple[str, ...]],
+    aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Gives each parameter its value, in the dtype that the module has it in.
 
-    `names` has each parameter's names in checkpoints, if they are not its own; `tied` those that may be left out in
-    favour of another.
+    `names` has each parameter's names in checkpoints; `aliases` more names for some, which may come beside those.
     """
-    wanted = module.state_dict()
-    own = {stored: name for name in wanted for stored in (names[name] if names else (name,))}
+    parameters, aliases = module.state_dict(), aliases or {}
+    wanted = parameters | {alias: parameters[name] for alias, name in aliases.items()}
+    own = {stored: name for name in parameters for stored in names[name]} | {alias: alias for alias in aliases}
     state: dict[str, Tensor] = {}
 
     def place(stored: str, shape: tuple[int, ...]) -> Tensor:
@@ -124,11 +125,10 @@ def _fill(
         return state[name]
 
     loader.load([(file, files.paths[file]) for file in files.weights(component)], device, place)
-    for name, other in (tied or {}).items():
-        if name in wanted and (name in state) != (other in state):
-            state.setdefault(name, state.get(other, torch.empty(0)))
-            state.setdefault(other, state[name])
-    missing = [" or ".join(dict.fromkeys(names[name])) if names else name for name in wanted if name not in state]
+    for alias, name in aliases.items():
+        if alias in state:
+            state[name] = state.pop(alias)
+    missing = [" or ".join(dict.fromkeys(names[name])) for name in parameters if name not in state]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise misfit(f"{component}/ lacks {', '.join(missing[:3])}{more}")

@@ -29,6 +29,7 @@ from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.placement import Placement, bytes_of, device_limit, must_stream
 from wan22_inference.engine.text import TextEncoder
+from wan22_inference.engine.text_encoder_config import read_text_encoder_config
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
 
@@ -161,7 +162,7 @@ def _sized(variant: Variant, files: ModelFiles) -> Variant:
 
 def _check_configs(variant: Variant, files: ModelFiles, transformers: tuple[str, ...]) -> None:
     """Raises FailedPrecondition when a config says something else than the variant."""
-    text_dim = files.config("text_encoder").get("d_model")
+    text_dim = read_text_encoder_config(files.config("text_encoder")).dim
     for component in transformers:
         config = read_transformer_config(files.config(component), component)
         _check(variant, component, "dim", config.dim, variant.dim)

@@ -15,9 +15,6 @@ class ScaledLinear(nn.Module):
     The encoder runs once a text, so that memory counts here and speed does not.
     """
 
-    weight = None
-    """Transformers casts a layer's input to the dtype of its weight, if it has one."""
-
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.matrix = nn.Parameter(torch.empty(out_features, in_features, dtype=FP8), requires_grad=False)

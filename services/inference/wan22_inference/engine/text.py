@@ -8,7 +8,6 @@ from contextlib import nullcontext
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import UMT5EncoderModel
 
 from wan22.errors import InvalidRequest
 from wan22.prompts import clean, cut
@@ -16,13 +15,14 @@ from wan22.variants import MAX_PROMPT_TOKENS
 from wan22_inference.engine.embedding_cache import EmbeddingCache, Tokens
 from wan22_inference.engine.host_copy import HostCopy
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
+from wan22_inference.engine.text_encoder_model import TextEncoderModel
 
 
 class TextEncoder:
     """UMT5 and its tokenizer."""
 
     def __init__(
-        self, tokenizer: Tokenizer, module: UMT5EncoderModel, device: torch.device, options: EngineOptions
+        self, tokenizer: Tokenizer, module: TextEncoderModel, device: torch.device, options: EngineOptions
     ) -> None:
         """`device` is where embeddings are wanted; `options` say where the module's weights are to be."""
         self._tokenizer = tokenizer
@@ -64,10 +64,8 @@ class TextEncoder:
 
     def _compute(self, tokens: Tokens) -> Tensor:
         """(tokens, dim) on the CPU."""
-        padding = MAX_PROMPT_TOKENS - len(tokens)
-        ids = torch.tensor([[*tokens, *[self.module.config.pad_token_id] * padding]], device=self._computes_on)
-        mask = torch.tensor([[1] * len(tokens) + [0] * padding], device=self._computes_on)
-        out: Tensor = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
+        padding = [self.module.config.pad_token] * (MAX_PROMPT_TOKENS - len(tokens))
+        out: Tensor = self.module(torch.tensor([[*tokens, *padding]], device=self._computes_on), len(tokens))
         return out[0, : len(tokens)].to("cpu", copy=True)
 
     def _padded(self, embeddings: Tensor) -> Tensor:
