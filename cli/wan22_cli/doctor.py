@@ -68,7 +68,7 @@ def doctor(endpoint: options.Endpoint = None, registry: options.Registry = None,
 def packages() -> Iterator[Finding]:
     """What is installed."""
     found = [f"Python {platform.python_version()}"]
-    for name in ("wan22", "torch", "triton", "diffusers", "grpcio"):
+    for name in ("wan22", "torch", "triton", "grpcio"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

@@ -95,7 +95,7 @@ def test_a_text_is_encoded_once_for_each_expert() -> None:
 def test_guidance_goes_from_the_negative_towards_the_prompt() -> None:
     guided = run([Expert(Field(0.1), 4.0), Expert(Field(0.1), 4.0)])
     velocity = 0.1 * (1.0 + 4.0 * (2.0 - 1.0))  # constant, so the latents fall by it times sigma's fall to 0
-    expected = 1.0 - velocity * float(schedule().scheduler.sigmas[0])
+    expected = 1.0 - velocity * float(schedule().solver.sigmas[0])
     torch.testing.assert_close(guided, torch.full_like(NOISE, expected), rtol=1e-5, atol=1e-5)
 
 

@@ -35,8 +35,8 @@ def test_the_sigmas_are_the_official_ones() -> None:
     schedule = official("t2v-a14b")
     plain = np.linspace(0.999, 0, 41)[:-1]
     shifted = 12 * plain / (1 + 11 * plain)
-    np.testing.assert_allclose(schedule.scheduler.sigmas[:-1].numpy(), shifted, rtol=1e-6)
-    assert schedule.scheduler.sigmas[-1] == 0.0
+    np.testing.assert_allclose(schedule.solver.sigmas[:-1].numpy(), shifted, rtol=1e-6)
+    assert schedule.solver.sigmas[-1] == 0.0
     assert int(schedule.timesteps[0]) == 999
     assert int(schedule.timesteps[-1]) == 235  # diffusers' own sigmas end at 242
 
@@ -50,7 +50,7 @@ def test_one_expert_runs_every_step_without_a_boundary() -> None:
 def test_the_other_solvers_go_from_pure_noise_to_none(solver: Solver) -> None:
     schedule = official("t2v-a14b", solver)
     plain = np.linspace(1, 0, 41)
-    np.testing.assert_allclose(schedule.scheduler.sigmas.numpy(), 12 * plain / (1 + 11 * plain), rtol=1e-6)
+    np.testing.assert_allclose(schedule.solver.sigmas.numpy(), 12 * plain / (1 + 11 * plain), rtol=1e-6)
     assert float(schedule.timesteps[0]) == 1000.0
     assert schedule.high_steps == 26
 
@@ -69,7 +69,7 @@ def test_every_allowed_schedule_ends_finite(solver: Solver, num_steps: int, flow
     assert torch.isfinite(latents).all()
     if solver is not Solver.LCM:
         # A constant velocity takes the latents along a straight line, by as much as sigma falls.
-        expected = 1.0 - 0.5 * float(schedule.scheduler.sigmas[0])
+        expected = 1.0 - 0.5 * float(schedule.solver.sigmas[0])
         torch.testing.assert_close(latents, torch.full_like(latents, expected), rtol=1e-3, atol=1e-3)
 
 

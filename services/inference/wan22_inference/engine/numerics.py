@@ -14,7 +14,7 @@ from wan22_inference.engine.options import EngineOptions
 
 ENGINE_VERSION = 3
 """Raised whenever a change to the engine may change bits."""
-_LIBRARIES = ("torch", "triton", "diffusers", "tokenizers", "ftfy", "fa3-fwd", "av", "numpy", "pillow")
+_LIBRARIES = ("torch", "triton", "tokenizers", "ftfy", "fa3-fwd", "av", "numpy", "pillow")
 
 
 def numerics(model: Model, options: EngineOptions) -> dict[str, str]:
