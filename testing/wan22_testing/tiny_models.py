@@ -16,6 +16,7 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from wan22 import variants
 from wan22.official_configs import LATENTS_MEAN_22, LATENTS_STD_22
 from wan22.variants import VARIANTS, Variant
 from wan22_inference.engine.text_encoder_config import read_text_encoder_config
@@ -172,9 +173,9 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 def shared_folder(variant_name: str) -> Path:
     """A tiny model's folder under the system's temporary folder, made at the first call of any process.
 
-    It is keyed by the makers' source, so that an edited maker makes another one.
+    It is keyed by the source of the makers and the variants, so that an edited one makes another.
     """
-    source = b"".join(Path(file).read_bytes() for file in (__file__, tiny_tokenizer.__file__))
+    source = b"".join(Path(file).read_bytes() for file in (__file__, tiny_tokenizer.__file__, variants.__file__))
     key = hashlib.sha256(source).hexdigest()[:16]
     root = Path(tempfile.gettempdir()) / f"wan22-tiny-models-{os.getuid()}-{key}"
     folder = root / variant_name

@@ -25,6 +25,7 @@ WORK: ParameterOptions = {
     "seed": 7,
     "fps": 16,
     "flow_shift": 12.0,
+    "solver": "UNIPC",
     "guidance_scale_high": 4.0,
     "guidance_scale_low": 3.0,
 }

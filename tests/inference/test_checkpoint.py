@@ -79,12 +79,13 @@ def test_checkpoints_change_no_bits(tiny_model: Load, parameters: Make, tmp_path
 
 def test_a_checkpoint_of_another_size_or_solver_is_refused(tiny_model: Load, parameters: Make, tmp_path: Path) -> None:
     model = tiny_model("t2v-a14b-tiny")
-    _, small, _ = run(model, parameters("t2v-a14b-tiny", num_inference_steps=3), tmp_path / "v.mp4")
-    larger = parameters("t2v-a14b-tiny", num_inference_steps=3, num_frames=9)
+    asked: dict[str, object] = {"num_inference_steps": 3, "solver": "UNIPC"}
+    _, small, _ = run(model, parameters("t2v-a14b-tiny", **asked), tmp_path / "v.mp4")
+    larger = parameters("t2v-a14b-tiny", **asked, num_frames=9)
     with pytest.raises(DataLoss, match="latents are") as caught:
         run(model, larger, tmp_path / "v.mp4", resume=parse(small[1], 1))
     assert caught.value.reason is Reason.DAMAGED_CHECKPOINT
-    euler = parameters("t2v-a14b-tiny", num_inference_steps=3, solver="EULER")
+    euler = parameters("t2v-a14b-tiny", **asked | {"solver": "EULER"})
     with pytest.raises(DataLoss, match="not of this solver"):
         run(model, euler, tmp_path / "v.mp4", resume=parse(small[2], 2))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def measure_candidates(device: torch.device, *, dry: bool) -> Iterator[Row]:
 
 def run(found: Iterator[Row | Figures], device: torch.device, json: Path | None, *, dry: bool, command: str) -> None:
     """Shows each row as it comes, and the tables at the end; writes all to `json` after each row."""
-    console = Console(width=180)
+    console, began = Console(width=180), time.monotonic()
     name = "cpu, a dry run: sizes are tiny, and no figure means anything" if dry else torch.cuda.get_device_name(device)
     rows: list[Row] = []
     tables: list[Figures] = []
@@ -62,7 +63,8 @@ def run(found: Iterator[Row | Figures], device: torch.device, json: Path | None,
         else:
             rows.append(each)
             console.print(
-                f"{each.id or '-'}: {each.what}: {each.value} {each.unit}, peer {each.peer}, error {each.error}"
+                f"{time.monotonic() - began:.0f} s, {each.id or '-'}: {each.what}: {each.value} {each.unit}, "
+                f"peer {each.peer}, error {each.error}"
             )
         if json is not None:  # what was measured is kept when the time is up
             report.write(json)

@@ -33,6 +33,8 @@ from wan22_testing.random_model import make_model
 
 TIMED_STEPS = 6
 """Of a generation that is not run whole: by t2v-a14b's shift and boundary, 4 of one expert and 2 of the other."""
+WARMING_STEPS = 2
+"""Of a first one, which loads kernels and takes memory."""
 PROMPT = "a cat on a beach"
 
 
@@ -139,7 +141,7 @@ def _row(goal: Goal, scale: Scale, model: Model, peer: float, peer_decode: float
     work = scale.generation
     asked = parameters_of(work, None, turbo=goal.turbo)
     few = asked.num_inference_steps <= TIMED_STEPS
-    time_generation(model, parameters_of(work, TIMED_STEPS))  # warms up
+    time_generation(model, parameters_of(work, WARMING_STEPS))
     with DeviceMemory(model.device) as memory:
         timing = time_generation(model, asked if few or whole else parameters_of(work, TIMED_STEPS))
     counts = steps_by_expert(asked)
