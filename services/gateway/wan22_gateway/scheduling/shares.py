@@ -72,7 +72,8 @@ def dispatched(
         high = priority_end
     else:
         low = priority_end
-    return Share(start + cost, priority_start, (low, normal, high)), max(virtual_time, start)
+    end = max(share.tag + cost, virtual_time)  # start + cost, without what taking off and adding again rounds
+    return Share(end, priority_start, (low, normal, high)), max(virtual_time, start)
 
 
 def settled(share: Share, seconds: float, weight: float) -> Share:
