@@ -19,11 +19,16 @@ from wan22_bench.registry.model_weights import DTYPES
 from wan22_bench.report import Row
 from wan22_inference.engine.loading.buffers import Buffer, Filled
 from wan22_inference.engine.loading.contents import list_contents
-from wan22_inference.engine.loading.device_loading import BATCH_BYTES, DECODERS, SPARE_BUFFERS, DeviceLoading
+from wan22_inference.engine.loading.device_loading import (
+    BATCH_BYTES,
+    DECODERS,
+    SPARE_BUFFERS,
+    DeviceLoading,
+    make_buffer,
+)
 from wan22_inference.engine.loading.frames import FrameDecoder, Frames
 from wan22_inference.engine.loading.group import Group
 from wan22_inference.engine.loading.group_decoder import GroupDecoder
-from wan22_inference.engine.loading.lane_memory import make_lane_memory
 from wan22_inference.engine.loading.loader import MAX_LANES, Loaded
 from wan22_inference.engine.loading.nvcomp import MakeDecoder
 from wan22_inference.engine.loading.plan import Batch, Plan
@@ -128,16 +133,11 @@ def _places(source: Source, device: torch.device) -> Mapping[str, Tensor]:
 
 def _make_buffers(device: torch.device) -> tuple[Sequence[Buffer], float]:
     """Two loads' buffers, and in how many seconds the second one's were made: torch keeps those of earlier loads."""
-
-    def make(_: int) -> Buffer:
-        with Stream(device):  # its device is then the thread's
-            return Buffer(make_lane_memory(BATCH_BYTES, pinned=device.type == "cuda"))
-
-    count = lanes_count() + SPARE_BUFFERS
+    devices = [device] * (lanes_count() + SPARE_BUFFERS)
     with ThreadPoolExecutor(lanes_count()) as pool:
-        kept = list(pool.map(make, range(count)))
+        kept = list(pool.map(make_buffer, devices))
         start = time.perf_counter()
-        new = list(pool.map(make, range(count)))
+        new = list(pool.map(make_buffer, devices))
         return [*kept, *new], time.perf_counter() - start
 
 

@@ -8,7 +8,7 @@ bit for bit, and so is what the blocks make of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class _Buffer:
     """Bytes."""
     holds: int | None = None
     """Index of the block whose weights are in it, or on their way."""
+    tensors: State = field(default_factory=dict)
+    """That block's, in the room."""
     filled: torch.cuda.Event | None = None
     used: torch.cuda.Event | None = None
 
@@ -85,7 +87,7 @@ class BlockStream:
             self._fetch(self._next_streamed(index), keep=buffer)
             if buffer.filled is not None:
                 torch.cuda.current_stream(self._device).wait_event(buffer.filled)
-            self._give(index, _laid_out(self._host[index], buffer.room))
+            self._give(index, buffer.tensors)
             try:
                 yield block
             finally:
@@ -113,16 +115,16 @@ class BlockStream:
 
     def _fill(self, buffer: _Buffer, index: int) -> None:
         buffer.holds = index
-        tensors = _laid_out(self._host[index], buffer.room)
+        buffer.tensors = _laid_out(self._host[index], buffer.room)
         if self._copies is None:
             for name, tensor in self._host[index].items():
-                tensors[name].copy_(tensor)
+                buffer.tensors[name].copy_(tensor)
             return
         if buffer.used is not None:
             self._copies.wait_event(buffer.used)
         with torch.cuda.stream(self._copies):
             for name, tensor in self._host[index].items():
-                tensors[name].copy_(tensor, non_blocking=True)
+                buffer.tensors[name].copy_(tensor, non_blocking=True)
             buffer.filled = self._copies.record_event()
 
     def _mark(self) -> torch.cuda.Event | None:
@@ -160,8 +162,9 @@ def _aligned(size: int) -> int:
 
 def _choose(count: int, sizes: Sequence[int]) -> set[int]:
     """`count` of the blocks, those that take more than others first, the rest at distances as equal as can be."""
-    larger = [index for index, size in enumerate(sizes) if size > min(sizes)][: max(count, 0)]
-    others = [index for index, size in enumerate(sizes) if size == min(sizes)]
+    least = min(sizes)
+    larger = [index for index, size in enumerate(sizes) if size > least][: max(count, 0)]
+    others = [index for index, size in enumerate(sizes) if size == least]
     return {*larger, *(others[number] for number in _spread(count - len(larger), len(others)))}
 
 

@@ -33,6 +33,12 @@ POLL_SECONDS = 0.0003
 """How often a decoder is asked whether it is free, while nothing comes to be copied; a group takes 7 ms."""
 
 
+def make_buffer(device: torch.device) -> Buffer:
+    """Memory of the host that a batch is read to, pinned for a CUDA device."""
+    with Stream(device):  # its device is then the thread's
+        return Buffer(make_lane_memory(BATCH_BYTES, pinned=device.type == "cuda"))
+
+
 class DeviceLoading:
     """Memory and streams of a device that serve all loads to it.
 
@@ -82,7 +88,7 @@ class DeviceLoading:
 
     def ring(self, readers: int) -> BufferRing:
         """Buffers for a load by so many readers, who make them: memory is pinned slowly."""
-        return BufferRing(self._buffers, self._make_buffer, readers + SPARE_BUFFERS, readers)
+        return BufferRing(self._buffers, lambda: make_buffer(self._device), readers + SPARE_BUFFERS, readers)
 
     def run(self, ring: BufferRing, places: Stream, clock: Clock) -> None:
         """Has the device do its work, until all that readers bring is in the tensors, or the ring is closed.
@@ -173,7 +179,3 @@ class DeviceLoading:
         self._copying.synchronize()
         for decoder in self._decoders:
             decoder.synchronize()
-
-    def _make_buffer(self) -> Buffer:
-        with Stream(self._device):  # its device is then the thread's
-            return Buffer(make_lane_memory(BATCH_BYTES, pinned=self._device.type == "cuda"))
