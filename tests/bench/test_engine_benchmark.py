@@ -12,6 +12,7 @@ import torch
 from wan22_bench.engine import candidates, command
 from wan22_bench.engine.desktop import Timed, figures
 from wan22_bench.engine.generations import Timing, parameters_of, steps_by_expert
+from wan22_bench.engine.kernel_times import times_of
 from wan22_bench.engine.scale import DRY, H100
 from wan22_bench.engine.waits import longest_wait
 from wan22_testing.forwards import Work
@@ -85,12 +86,14 @@ def test_what_is_not_taken_yet_computes_the_same(tmp_path: Path) -> None:
     assert all(row["error"] < 1e-5 and row["value"] > 0.0 and row["peer"] > 0.0 for row in rows)
 
 
-def test_a_wait_is_from_the_last_copy_of_frames_to_the_next_videos_first_kernel() -> None:
-    def event(name: str, start: float, end: float) -> SimpleNamespace:
-        return SimpleNamespace(
-            name=name, time_range=SimpleNamespace(start=start, end=end), device_type=SimpleNamespace(name="CUDA")
-        )
+def event(name: str, start: float, end: float, device: str = "CUDA") -> SimpleNamespace:
+    """One of a profiler's trace, in microseconds."""
+    return SimpleNamespace(
+        name=name, time_range=SimpleNamespace(start=start, end=end), device_type=SimpleNamespace(name=device)
+    )
 
+
+def test_a_wait_is_from_the_last_copy_of_frames_to_the_next_videos_first_kernel() -> None:
     events = [
         event("_norm_rotate", 0, 5),
         event("Memcpy DtoH (Device -> Pinned)", 10, 20),
@@ -102,3 +105,16 @@ def test_a_wait_is_from_the_last_copy_of_frames_to_the_next_videos_first_kernel(
         event("Memcpy DtoH (Device -> Pinned)", 30_500, 30_600),
     ]
     assert longest_wait(events) == pytest.approx(0.03)
+
+
+def test_a_forwards_time_is_told_by_kind_of_kernel_and_as_what_is_between_kernels() -> None:
+    events = [
+        event("cudaLaunchKernel", 0, 90_000, "CPU"),
+        event("flash_fwd", 1_000, 5_000),
+        event("nvjet_hsh", 7_000, 8_000),
+        event("_quantise_rows", 7_500, 9_000),  # on another stream
+        event("flash_fwd", 9_500, 11_000),
+    ]
+    times = times_of(events)
+    assert list(times.by_kind.items()) == [("attention", 5.5), ("quantisation", 1.5), ("products", 1.0)]
+    assert (times.whole, times.idle, times.count) == (10.0, 2.5, 4)

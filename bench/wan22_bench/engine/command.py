@@ -15,7 +15,7 @@ from wan22_bench.engine import candidates, decodes, forwards, generation_goals
 from wan22_bench.engine.kernel_times import kernel_times
 from wan22_bench.engine.scale import DRY, H100, Scale
 from wan22_bench.report import Figures, Report, Row, versions_of
-from wan22_testing.forwards import free_memory
+from wan22_testing.forwards import free_memory, seconds
 
 VERSIONS = ("torch", "triton", "diffusers", "torchao", "fa3-fwd")
 _FORWARDS = (*(goal.id for goal in forwards.GOALS), *(goal.id for goal in decodes.GOALS))
@@ -72,7 +72,7 @@ def run(found: Iterator[Row | Figures], device: torch.device, json: Path | None,
 
 
 def profile(ids: set[str]) -> None:
-    """Prints the device's time of the forwards among the rows by kind of kernel."""
+    """Prints the device's time of the forwards among the rows by kind of kernel, and what is between kernels."""
     device = torch.device("cuda:0")
     timed = forwards.Forwards(H100, device)
     for goal in forwards.GOALS:
@@ -80,7 +80,13 @@ def profile(ids: set[str]) -> None:
             continue
         sys.stdout.write(f"{goal.id}: {timed.work(goal)}, {goal.mode.value}\n")
         free_memory(device)
-        for kind, milliseconds in kernel_times(timed.ours(goal)).items():
+        forward = timed.ours(goal)
+        alone = 1000.0 * seconds(forward, device)
+        times = kernel_times(forward)
+        sys.stdout.write(f"{alone:10.2f} ms  as the row is timed\n")
+        sys.stdout.write(f"{times.whole:10.2f} ms  by the trace, {times.count} kernels\n")
+        sys.stdout.write(f"{times.idle:10.2f} ms  of these between kernels\n")
+        for kind, milliseconds in times.by_kind.items():
             if milliseconds >= 0.05:
                 sys.stdout.write(f"{milliseconds:10.2f} ms  {kind}\n")
 
