@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from wan22.tokenizer.local import LocalTokenizer
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.model import Model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
@@ -79,7 +80,7 @@ def make_model(
     free_memory(device)
     weights = sum(map(bytes_of, transformers))
     stays = options.text_encoder is TextEncoderPlace.DEVICE
-    encoded = TextEncoder(tiny_tokenizer.build(), encoder, device, options)
+    encoded = TextEncoder(LocalTokenizer(tiny_tokenizer.build()), encoder, device, options)
     limit = device_limit(device, options)
     decoder.to(device)
     placement = Placement(transformers, bytes_of(encoder), bytes_of(decoder), device, options, limit)

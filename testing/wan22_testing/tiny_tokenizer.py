@@ -9,6 +9,8 @@ SPECIAL = (PAD, END, BEGIN, UNKNOWN)
 """At ids 0 to 3, as in UMT5."""
 
 _SPACE = "▁"
+_UNUSED = "\ue000"
+"""Of Unicode's private use."""
 _WORDS = """
 a an and are around as at back background ball balls beach beautiful become becomes big bigger bird black blue boat book
 box boxes bright brown by calm camera car cat chair child cinematic circle circles city close clouds cold color dance
@@ -32,16 +34,18 @@ _CHARACTERS = (
 )
 
 
-def build() -> Tokenizer:
+def build(unused: int = 0) -> Tokenizer:
     """A tokenizer that takes any Unicode text: common English pieces, single characters, else UTF-8 bytes.
 
-    Ends each text with `</s>`; the padding id is 0.
+    Ends each text with `</s>`; the padding id is 0. With so many pieces more, which are in no text, it is as large as
+    another one is.
     """
     pieces = [(special, 0.0) for special in SPECIAL]
     pieces += [(f"<0x{byte:02X}>", -12.0) for byte in range(256)]
     pieces += [(_SPACE, -6.0), *((_SPACE + word, -7.0) for word in sorted(set(_WORDS.split())))]
     pieces += [(ending, -7.5) for ending in _ENDINGS.split()]
     pieces += [(character, -8.0) for character in sorted(set(_CHARACTERS))]
+    pieces += [(_unused_piece(number), -20.0) for number in range(unused)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=SPECIAL.index(UNKNOWN), byte_fallback=True))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE)
@@ -51,3 +55,9 @@ def build() -> Tokenizer:
     )
     tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer
+
+
+def _unused_piece(number: int) -> str:
+    """Of seven characters, which share beginnings as seldom as those of a real vocabulary."""
+    scattered = number * 2654435761 % 2**32
+    return _UNUSED + "".join(chr(ord("a") + scattered // 26**place % 26) for place in range(6))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wan22.errors import InvalidRequest
 from wan22.variants import NEGATIVE_PROMPT
-from wan22_inference.engine.components import empty_text_encoder, fill_text_encoder, load_tokenizer
+from wan22_inference.engine.components import begin_tokenizer, empty_text_encoder, fill_text_encoder
 from wan22_inference.engine.embedding_cache import EmbeddingCache
 from wan22_inference.engine.host_copy import HostCopy
 from wan22_inference.engine.loading.loader import WeightLoader
@@ -43,7 +43,7 @@ def module(files: ModelFiles) -> TextEncoderModel:
 
 @pytest.fixture
 def encoder(files: ModelFiles, module: TextEncoderModel) -> TextEncoder:
-    return TextEncoder(load_tokenizer(files), module, CPU, EngineOptions(embedding_cache_bytes=0))
+    return TextEncoder(begin_tokenizer(files), module, CPU, EngineOptions(embedding_cache_bytes=0))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_embeddings_are_zero_past_the_end_token_and_nowhere_else(encode: Encode)
 
 
 def test_padding_does_not_reach_the_text(encode: Encode, files: ModelFiles, module: TextEncoderModel) -> None:
-    ids = load_tokenizer(files).encode("a cat").ids
+    ids = begin_tokenizer(files).ids("a cat")
     alone = module(torch.tensor([ids]), len(ids))
     torch.testing.assert_close(encode("a cat")[:, :3], alone, rtol=1e-5, atol=1e-5)
 
@@ -97,7 +97,7 @@ def test_a_text_is_encoded_once_and_has_the_same_bits_from_the_cache(
 ) -> None:
     calls = []
     module.register_forward_hook(lambda *_: calls.append(1))
-    encoder = TextEncoder(load_tokenizer(files), module, CPU, EngineOptions())
+    encoder = TextEncoder(begin_tokenizer(files), module, CPU, EngineOptions())
     texts = {"prompt": "a cat", "negative_prompt": "a dog"}
     first, second = encoder.encode(texts), encoder.encode(texts | {"prompt": " a  cat"})
     assert len(calls) == 2
@@ -110,7 +110,7 @@ def test_a_text_is_encoded_once_and_has_the_same_bits_from_the_cache(
 def test_on_a_cpu_each_place_gives_the_same_bits(files: ModelFiles, encode: Encode, place: TextEncoderPlace) -> None:
     module = load(files)
     options = EngineOptions(text_encoder=place, embedding_cache_bytes=0)
-    encoder = TextEncoder(load_tokenizer(files), module, CPU, options)
+    encoder = TextEncoder(begin_tokenizer(files), module, CPU, options)
     assert torch.equal(encoder.encode({"prompt": "a cat"})["prompt"], encode("a cat"))
     assert encoder.at_hand == (place is not TextEncoderPlace.HOST)
 

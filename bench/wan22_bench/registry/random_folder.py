@@ -21,13 +21,16 @@ from wan22_testing.forwards import Work, free_memory, random_transformer
 from wan22_testing.random_model import make_text_encoder, make_vae
 from wan22_testing.sizes import UMT5_TINY, UMT5_XXL, random_variant
 
+UMT5_PIECES = 255_000
+"""Of UMT5's tokenizer, beside those that the tiny one has."""
+
 
 def make_folder(folder: Path, variant_name: str, device: torch.device) -> dict[str, Path]:
     """Writes the model, one part at a time on the device, and returns its files by their paths in the model."""
     variant = random_variant(variant_name)
     tokenizer = folder / "tokenizer" / "tokenizer.json"
     tokenizer.parent.mkdir()
-    tiny_tokenizer.build().save(str(tokenizer))
+    tiny_tokenizer.build(unused=0 if variant.small else UMT5_PIECES).save(str(tokenizer))
     sizes = UMT5_TINY if variant.small else UMT5_XXL
     encoder = make_text_encoder(sizes, device)
     state = {text_encoder_checkpoint_names(name)[0]: tensor for name, tensor in encoder.state_dict().items()}

@@ -6,14 +6,12 @@ import asyncio
 import logging
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from wan22.digests import Sha256
 from wan22.durable_files import replace_file
 from wan22.errors import DataLoss, FailedPrecondition, Reason
 from wan22.model_client import ModelClient
-from wan22.prompts import clean
 from wan22.tls import Tls
+from wan22.tokenizer.tokenizer import Tokenizer, open_tokenizer
 from wan22.variants import MAX_PROMPT_TOKENS
 
 log = logging.getLogger(__name__)
@@ -38,22 +36,23 @@ class PromptLengths:
         """Fetches the version's tokenizer if it is not here yet.
 
         Raises the registry's error (NotFound, Unavailable …), DataLoss when the bytes are not those of the digest, or
-        FailedPrecondition (MODEL_MISFIT) when the version has no tokenizer.
+        FailedPrecondition (MODEL_MISFIT) when the version has no tokenizer, or one that cannot be read.
         """
         await self._tokenizer(model_version)
 
     async def too_long(self, model_version: str, texts: dict[str, str]) -> dict[str, int]:
         """The tokens, end token counted, of each text (by field) that has more than 512."""
         tokenizer = self._loaded.get(model_version) or await self._tokenizer(model_version)
-        counts = {field: self._count(model_version, tokenizer, text) for field, text in texts.items()}
+        counts = {field: await self._count(model_version, tokenizer, text) for field, text in texts.items()}
         return {field: count for field, count in counts.items() if count > MAX_PROMPT_TOKENS}
 
-    def _count(self, model_version: str, tokenizer: Tokenizer, text: str) -> int:
+    async def _count(self, model_version: str, tokenizer: Tokenizer, text: str) -> int:
         """Texts come again: everybody's default negative prompt, and prompts with other seeds."""
         key = (model_version, text)
         count = self._counts.pop(key, None)
         if count is None:
-            count = len(tokenizer.encode(clean(text)).ids)
+            ids = await asyncio.to_thread(tokenizer.ids, text) if tokenizer.waits else tokenizer.ids(text)
+            count = len(ids)
         self._counts[key] = count  # as the last one used
         if len(self._counts) > REMEMBERED_COUNTS:
             del self._counts[next(iter(self._counts))]
@@ -65,10 +64,7 @@ class PromptLengths:
                 path = self._folder / (model_version.rpartition(":")[2] + ".json")
                 if not path.exists():
                     await self._fetch(model_version, path)
-                tokenizer = await asyncio.to_thread(Tokenizer.from_file, str(path))
-                tokenizer.no_truncation()  # a file may carry either; both would hide the true length
-                tokenizer.no_padding()
-                self._loaded[model_version] = tokenizer
+                self._loaded[model_version] = await asyncio.to_thread(_opened, path)
             return self._loaded[model_version]
 
     async def _fetch(self, model_version: str, path: Path) -> None:
@@ -85,3 +81,9 @@ class PromptLengths:
             raise DataLoss(text, reason=Reason.DIGEST_MISMATCH)
         await asyncio.to_thread(replace_file, path, data)
         log.info("Fetched the tokenizer of %s.", model_version)
+
+
+def _opened(path: Path) -> Tokenizer:
+    tokenizer = open_tokenizer(path)
+    _ = tokenizer.last_token  # waits for it
+    return tokenizer

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from wan22.tokenizer.tokenizer import Tokenizer, open_tokenizer
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.loading.sources import read_tensor_names
@@ -24,16 +24,20 @@ from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 
+END = "</s>"
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 """How names of a DiT's blocks begin, diffusers' and the official repository's."""
 
 
-def load_tokenizer(files: ModelFiles) -> Tokenizer:
-    """The tokenizer of tokenizer/tokenizer.json; refused when it does not end a text with `</s>`, as UMT5's does."""
-    tokenizer = Tokenizer.from_str(files.read("tokenizer/tokenizer.json").decode())
-    if tokenizer.encode("a").tokens[-1:] != ["</s>"]:
-        raise misfit("tokenizer/tokenizer.json does not end a text with </s>")
-    return tokenizer
+def begin_tokenizer(files: ModelFiles) -> Tokenizer:
+    """The tokenizer of tokenizer/tokenizer.json, which may be on its way still."""
+    return open_tokenizer(files.path("tokenizer/tokenizer.json"))
+
+
+def check_tokenizer(tokenizer: Tokenizer) -> None:
+    """Waits for a tokenizer. Refuses one that cannot be read, or does not end a text with `</s>`, as UMT5's does."""
+    if tokenizer.last_token != END:
+        raise misfit(f"tokenizer/tokenizer.json does not end a text with {END}")
 
 
 def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> TextEncoderModel:

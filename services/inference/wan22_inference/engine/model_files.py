@@ -31,9 +31,13 @@ class ModelFiles:
 
     def read(self, name: str) -> bytes:
         """A small file's content."""
+        return self.path(name).read_bytes()
+
+    def path(self, name: str) -> Path:
+        """A file that has to be there."""
         if name not in self.paths:
             raise misfit(f"{name} is missing")
-        return self.paths[name].read_bytes()
+        return self.paths[name]
 
 
 def misfit(what: str) -> FailedPrecondition:

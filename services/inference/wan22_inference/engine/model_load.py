@@ -14,13 +14,14 @@ from wan22.errors import InternalError, Wan22Error
 from wan22.variants import Variant
 from wan22_inference.engine.arrivals import Arrivals
 from wan22_inference.engine.components import (
+    begin_tokenizer,
+    check_tokenizer,
     empty_text_encoder,
     empty_transformer,
     empty_vae,
     fill_text_encoder,
     fill_transformer,
     fill_vae,
-    load_tokenizer,
 )
 from wan22_inference.engine.devices import compute_dtype
 from wan22_inference.engine.loading.loader import OnBytes, WeightLoader
@@ -94,7 +95,7 @@ class ModelLoad:
         variant = _sized(self._variant, files) if self._variant.small else self._variant
         _check_configs(variant, files, components)
         dtype = compute_dtype(device)
-        tokenizer = load_tokenizer(files)
+        tokenizer = begin_tokenizer(files)
         limit = device_limit(device, options)
         encoder_device = device if options.text_encoder is TextEncoderPlace.DEVICE else torch.device("cpu")
         encoder = empty_text_encoder(files, dtype)
@@ -121,6 +122,7 @@ class ModelLoad:
             fill()
         if streamed:
             placement.stream()
+        check_tokenizer(tokenizer)
         self._rest = parts[first:]
         if not self._rest:
             loader.release_lanes()

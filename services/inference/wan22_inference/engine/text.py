@@ -6,16 +6,25 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from wan22.errors import InvalidRequest
-from wan22.prompts import clean, cut
+from wan22.tokenizer.tokenizer import Tokenizer
 from wan22.variants import MAX_PROMPT_TOKENS
 from wan22_inference.engine.embedding_cache import EmbeddingCache, Tokens
 from wan22_inference.engine.host_copy import HostCopy
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.text_encoder_model import TextEncoderModel
+
+
+def cut(tokens: tuple[int, ...]) -> tuple[int, ...]:
+    """The first tokens and the end token, 512 in all, of a text that has more; else the text.
+
+    As the official tokenizer wrapper does it, silently; here only on the request's own wish.
+    """
+    if len(tokens) <= MAX_PROMPT_TOKENS:
+        return tokens
+    return (*tokens[: MAX_PROMPT_TOKENS - 1], tokens[-1])
 
 
 class TextEncoder:
@@ -54,7 +63,7 @@ class TextEncoder:
         return {field: self._padded(embeddings[one]) for field, one in tokens.items()}
 
     def _tokenize(self, field: str, text: str, *, may_cut: bool) -> Tokens:
-        ids = tuple(self._tokenizer.encode(clean(text)).ids)
+        ids = self._tokenizer.ids(text)
         if len(ids) > MAX_PROMPT_TOKENS and not may_cut:
             raise InvalidRequest(
                 f"{field} has {len(ids)} tokens, the end token counted: use at most {MAX_PROMPT_TOKENS}.",
