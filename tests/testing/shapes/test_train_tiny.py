@@ -65,20 +65,3 @@ def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path)
     assert "t2v-low: done" in train(tmp_path, "tools.train_tiny", "t2v-low")
     config = json.loads((tmp_path / "t2v-a14b-tiny" / "transformer_2" / "config.json").read_text())
     assert (config["num_layers"], config["num_attention_heads"], config["ffn_dim"]) == (1, 4, 96)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-def test_stages_are_started_together_and_watched(tmp_path: Path) -> None:
-    def family(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tools.train_family", *arguments, "--out", str(tmp_path)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    small = ("--seconds", "1", "--batch", "2", "--clips", "4")
-    assert family("start", "text:2", "vae21", *small).returncode == 0  # the first by two processes
-    watched = family("watch", "--seconds", "500")
-    assert (watched.returncode, "text: done" in watched.stdout, "vae21: done" in watched.stdout) == (0, True, True)
-    assert family("start", "turbo", *small).returncode == 0
-    watched = family("watch", "--seconds", "500")
-    assert (watched.returncode, "turbo: ended with 1" in watched.stdout) == (1, True)  # it has no t2v to learn from
-    assert "'turo' is no stage" in family("start", "turo", *small).stderr
