@@ -46,6 +46,15 @@ class Timing:
     steps: list[tuple[int, float]] = field(default_factory=list)
     """The expert of each step but the first of each expert, which also makes the texts' keys and values."""
     denoising: float = 0.0
+    """From the first step's begin to the last one's end."""
+    before: float = 0.0
+    """Of the text, up to the first step."""
+
+    @property
+    def parts(self) -> str:
+        """Where the time went, to be read."""
+        after = self.total - self.before - self.denoising
+        return f"{self.before:.2f} s to the first step, {self.denoising:.2f} s of steps, {after:.2f} s to the MP4"
 
     def scaled(self, counts: Mapping[int, int]) -> float:
         """The total if each expert ran so many steps."""
@@ -134,6 +143,7 @@ def time_generation(model: Model, parameters: Parameters, images: Mapping[str, b
         timing.total = time.perf_counter() - began
     denoising = [moment for stage, moment in moments if stage is Stage.DENOISING]
     timing.denoising = denoising[-1] - denoising[0]
+    timing.before = denoising[0] - began
     return timing
 
 
@@ -151,7 +161,7 @@ def _row(goal: Goal, scale: Scale, model: Model, peer: float, peer_decode: float
     how = f"; {TIMED_STEPS} steps timed and scaled to {counts[0]} and {counts[1]}" if scaled else ""
     return Row(
         id=goal.id,
-        what=f"a whole generation, {work}, {steps}, {goal.mode.value}, prompt to MP4{how}; "
+        what=f"a whole generation, {work}, {steps}, {goal.mode.value}, prompt to MP4{how} ({timing.parts}); "
         f"peer: {forwards} forwards of diffusers' and its eager decode, one of each timed",
         value=timing.scaled(counts) if scaled else timing.total,
         unit="s",
