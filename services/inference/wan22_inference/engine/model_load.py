@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.text_encoder_config import read_text_encoder_config
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
+from wan22_inference.engine.warm_up import warm_up
 
 VERIFIED = "verified"
 """The last to arrive: that all weights have their digests. No video is finished before."""
@@ -118,11 +120,15 @@ class ModelLoad:
         parts = [decoder, *experts] if variant.image == "required" else [*experts, decoder]
         first = len(parts) if streamed else parts.index(experts[0]) + 1
         fill_text_encoder(encoder, files, encoder_device, loader)
-        for _, fill in parts[:first]:
-            fill()
-        if streamed:
-            placement.stream()
+        text_encoder = TextEncoder(tokenizer, encoder, device, options)
+        with ThreadPoolExecutor(1, "warm-up") as pool:
+            warming = pool.submit(warm_up, device, text_encoder, transformers[0])
+            for _, fill in parts[:first]:
+                fill()
+            if streamed:
+                placement.stream()
         check_tokenizer(tokenizer)
+        warming.result()
         self._rest = parts[first:]
         if not self._rest:
             loader.release_lanes()
@@ -130,7 +136,7 @@ class ModelLoad:
         return Model(
             variant=variant,
             device=device,
-            text_encoder=TextEncoder(tokenizer, encoder, device, options),
+            text_encoder=text_encoder,
             transformers=transformers,
             vae=vae,
             placement=placement,
