@@ -56,7 +56,7 @@ demo: .venv/.local ## Sets up, starts all services, makes one video and stops th
 
 test: setup ## Runs the tests, with coverage; not those that need a GPU, a Kubernetes node or minutes
 	@$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(TEST_PROCESSES) --dist loadfile \
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 30 \
 		-m "not gpu and not node and not long"
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
