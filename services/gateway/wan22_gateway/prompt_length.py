@@ -29,6 +29,8 @@ class PromptLengths:
         self._registry = registry
         self._tls = tls
         self._loaded: dict[str, Tokenizer] = {}
+        self._by_digest: dict[str, Tokenizer] = {}
+        """Of its file: the variants of WAN2.2 have one and the same, a quarter of a GB in memory."""
         self._counts: dict[tuple[str, str], int] = {}
         self._lock = asyncio.Lock()
 
@@ -64,8 +66,16 @@ class PromptLengths:
                 path = self._folder / (model_version.rpartition(":")[2] + ".json")
                 if not path.exists():
                     await self._fetch(model_version, path)
-                self._loaded[model_version] = await asyncio.to_thread(_opened, path)
+                self._loaded[model_version] = await asyncio.to_thread(self._open, path)
             return self._loaded[model_version]
+
+    def _open(self, path: Path) -> Tokenizer:
+        digest = str(Sha256(path.read_bytes()))
+        if digest not in self._by_digest:
+            tokenizer = open_tokenizer(path)
+            _ = tokenizer.last_token  # waits for it
+            self._by_digest[digest] = tokenizer
+        return self._by_digest[digest]
 
     async def _fetch(self, model_version: str, path: Path) -> None:
         async with ModelClient(self._registry, self._tls) as models:
@@ -81,9 +91,3 @@ class PromptLengths:
             raise DataLoss(text, reason=Reason.DIGEST_MISMATCH)
         await asyncio.to_thread(replace_file, path, data)
         log.info("Fetched the tokenizer of %s.", model_version)
-
-
-def _opened(path: Path) -> Tokenizer:
-    tokenizer = open_tokenizer(path)
-    _ = tokenizer.last_token  # waits for it
-    return tokenizer
