@@ -2,8 +2,8 @@
 
 `python -m tools.card_jobs start tools/plans/tiny_family.toml --out DIR` leaves them at work, in processes that outlive
 it; `python -m tools.card_jobs watch --out DIR --seconds 500` shows what they say, for so long at most, and ends with 1
-when one of them has failed. A job begins when a card is free and the jobs that it comes after have succeeded; earlier
-ones in the plan come first.
+when one of them has failed. CUDA_VISIBLE_DEVICES says which cards are theirs; all are by default. A job begins when a
+card is free and the jobs that it comes after have succeeded; earlier ones in the plan come first.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ ENDED = "ended with "
 """The last line of a job's log says it, with the exit code and the time behind."""
 SKIPPED = "not begun: "
 JOBS_FILE = "jobs.json"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 PATIENCE_SECONDS = 20.0
 """For a job whose time is over, from SIGTERM to SIGKILL."""
 
@@ -66,24 +67,23 @@ def read_plan(path: Path, only: Sequence[str] = (), skip: Sequence[str] = ()) ->
 class Cards:
     """The cards that are free; who waits longest is asked first."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._free = set(range(count))
+    def __init__(self, names: Sequence[str]) -> None:
+        self._free = list(names)
+        self._count = len(names)
         self._changed = asyncio.Condition()
 
-    async def take(self, wanted: int) -> list[int]:
+    async def take(self, wanted: int) -> list[str]:
         """So many, or all that there are."""
-        wanted = min(wanted, self.count)
+        wanted = min(wanted, self._count)
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._free) >= wanted)
-            taken = sorted(self._free)[:wanted]
-            self._free -= set(taken)
+            taken, self._free = self._free[:wanted], self._free[wanted:]
             return taken
 
-    async def give_back(self, cards: Sequence[int]) -> None:
+    async def give_back(self, cards: Sequence[str]) -> None:
         """For others."""
         async with self._changed:
-            self._free |= set(cards)
+            self._free += cards
             self._changed.notify_all()
 
 
@@ -110,8 +110,8 @@ async def run(jobs: Sequence[Job], out: Path, cards: Cards) -> None:
             group.create_task(run_one(job))
 
 
-async def _run_command(job: Job, out: Path, cards: Sequence[int], log: Any) -> int:
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards))}
+async def _run_command(job: Job, out: Path, cards: Sequence[str], log: Any) -> int:
+    environment = os.environ | {VISIBLE: ",".join(cards)}
     command = job.command.replace("{out}", shlex.quote(str(out)))
     process = await asyncio.create_subprocess_shell(
         command, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -129,7 +129,7 @@ async def _run_command(job: Job, out: Path, cards: Sequence[int], log: Any) -> i
     return 124
 
 
-def start(jobs: Sequence[Job], out: Path, cards: int) -> None:
+def start(jobs: Sequence[Job], out: Path, cards: Sequence[str]) -> None:
     """Leaves the jobs to a process that outlives this one."""
     out.mkdir(parents=True, exist_ok=True)
     for job in jobs:
@@ -176,10 +176,13 @@ def _told(out: Path) -> Mapping[str, Any]:
     return told
 
 
-def _cards() -> int:
+def _cards() -> list[str]:
+    """Those that CUDA shows; where it shows none, jobs take turns on the CPU."""
+    if visible := os.environ.get(VISIBLE):
+        return visible.split(",")
     import torch  # noqa: PLC0415  # seconds, for those that need it
 
-    return max(1, torch.cuda.device_count())
+    return [str(card) for card in range(max(1, torch.cuda.device_count()))]
 
 
 def main() -> None:
@@ -190,7 +193,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder of logs and results")
     parser.add_argument("--only", nargs="+", default=(), metavar="JOB", help="these of the plan")
     parser.add_argument("--skip", nargs="+", default=(), metavar="JOB", help="all but these")
-    parser.add_argument("--cards", type=int, help="as many as there are by default, and one where there is none")
     parser.add_argument("--seconds", type=float, default=500.0, help="how long to watch")
     given = parser.parse_args()
     out = given.out.resolve()
@@ -201,7 +203,7 @@ def main() -> None:
             jobs = read_plan(given.plan, given.only, given.skip)
         except ValueError as error:
             parser.error(str(error))
-        start(jobs, out, given.cards or _cards())
+        start(jobs, out, _cards())
         return
     if not (out / JOBS_FILE).exists():
         parser.error(f"{out} has no jobs: start some")

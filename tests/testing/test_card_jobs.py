@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,14 +28,15 @@ def write(plan: Path, jobs: Mapping[str, Mapping[str, object]]) -> None:
     plan.write_text("\n".join(lines))
 
 
-def command(plan: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(plan: Path, *arguments: str, cards: str = "5") -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "tools.card_jobs", *arguments, "--out", str(plan.parent / "out")]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": cards}
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def ran(plan: Path, cards: int, *arguments: str) -> tuple[int, Sequence[str]]:
+def ran(plan: Path, cards: str, *arguments: str) -> tuple[int, Sequence[str]]:
     """The exit code of a watch to the end, and what it has shown."""
-    started = command(plan, "start", str(plan), "--cards", str(cards), *arguments)
+    started = command(plan, "start", str(plan), *arguments, cards=cards)
     assert started.returncode == 0, started.stderr
     watched = command(plan, "watch", "--seconds", "60")
     return watched.returncode, watched.stdout.splitlines()
@@ -43,14 +45,14 @@ def ran(plan: Path, cards: int, *arguments: str) -> tuple[int, Sequence[str]]:
 def test_as_many_run_at_once_as_there_are_cards_each_with_its_own(plan: Path) -> None:
     see = "echo $CUDA_VISIBLE_DEVICES > {out}/%s; " + UNTIL
     write(plan, {"one": {"command": see % ("one", "two")}, "two": {"command": see % ("two", "one")}})
-    code, _ = ran(plan, 2)
+    code, _ = ran(plan, "5,7")
     assert code == 0
-    assert sorted((plan.parent / "out" / name).read_text() for name in ("one", "two")) == ["0\n", "1\n"]
+    assert sorted((plan.parent / "out" / name).read_text() for name in ("one", "two")) == ["5\n", "7\n"]
 
 
 def test_one_card_serves_one_at_a_time_in_the_order_of_the_plan(plan: Path) -> None:
     write(plan, {name: {"command": f"echo {name} >> {{out}}/order"} for name in ("c", "a", "b")})
-    code, lines = ran(plan, 1)
+    code, lines = ran(plan, "5")
     assert (code, (plan.parent / "out" / "order").read_text().split()) == (0, ["c", "a", "b"])
     assert sum("ended with 0 after" in line for line in lines) == 3
 
@@ -60,8 +62,8 @@ def test_a_job_with_several_cards_has_them_to_itself(plan: Path) -> None:
         plan,
         {"both": {"command": "echo $CUDA_VISIBLE_DEVICES", "cards": 2}, "more": {"command": "echo on", "cards": 9}},
     )
-    _, lines = ran(plan, 2)
-    assert {"both: 0,1", "more: on"} <= set(lines)
+    _, lines = ran(plan, "5,7")
+    assert {"both: 5,7", "more: on"} <= set(lines)
 
 
 def test_what_comes_after_a_failure_is_not_begun_and_all_else_is(plan: Path) -> None:
@@ -72,7 +74,7 @@ def test_what_comes_after_a_failure_is_not_begun_and_all_else_is(plan: Path) -> 
         "other": {"command": "echo well"},
     }
     write(plan, jobs)
-    code, lines = ran(plan, 2)
+    code, lines = ran(plan, "5,7")
     assert (code, [name for name in ("next", "last") if (plan.parent / "out" / name).exists()]) == (1, [])
     assert {"next: not begun: bad has failed", "last: not begun: next has failed", "other: well"} <= set(lines)
     assert any(line.startswith("bad: ended with 3 after") for line in lines)
@@ -80,14 +82,14 @@ def test_what_comes_after_a_failure_is_not_begun_and_all_else_is(plan: Path) -> 
 
 def test_without_the_job_before_it_a_job_runs(plan: Path) -> None:
     write(plan, {"first": {"command": "exit 1"}, "second": {"command": "echo done", "after": ["first"]}})
-    code, lines = ran(plan, 1, "--only", "second")
+    code, lines = ran(plan, "5", "--only", "second")
     assert (code, "second: done" in lines) == (0, True)
     assert not any(line.startswith("first") for line in lines)
 
 
 def test_a_job_whose_time_is_over_is_ended_with_all_it_has_started(plan: Path) -> None:
     write(plan, {"slow": {"command": "sleep 300 & wait", "seconds": 0.2}, "next": {"command": "echo its turn"}})
-    code, lines = ran(plan, 1)
+    code, lines = ran(plan, "5")
     assert (code, "next: its turn" in lines) == (1, True)
     assert "slow: its 0.2 s are over" in lines
     assert any(line.startswith("slow: ended with 124 after") for line in lines)
