@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TextIO
 
 PAUSE_SECONDS = 0.5
 ENDED = "ended with "
@@ -46,10 +46,15 @@ class Job:
     seconds: float | None = None
     """The most that it may take."""
 
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Self:
+        """That of a plan's table, or of JSON."""
+        return cls(**{**table, "after": tuple(table.get("after", ()))})
+
 
 def read_plan(path: Path, only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Job]:
     """The jobs of a file, or some. Raises ValueError naming what is wrong."""
-    jobs = [Job(**{**each, "after": tuple(each.get("after", ()))}) for each in tomllib.loads(path.read_text())["job"]]
+    jobs = [Job.of(table) for table in tomllib.loads(path.read_text())["job"]]
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path} has two jobs {twice[0]!r}")
@@ -110,7 +115,7 @@ async def run(jobs: Sequence[Job], out: Path, cards: Cards) -> None:
             group.create_task(run_one(job))
 
 
-async def _run_command(job: Job, out: Path, cards: Sequence[str], log: Any) -> int:
+async def _run_command(job: Job, out: Path, cards: Sequence[str], log: TextIO) -> int:
     environment = os.environ | {VISIBLE: ",".join(cards)}
     command = job.command.replace("{out}", shlex.quote(str(out)))
     process = await asyncio.create_subprocess_shell(
@@ -210,8 +215,7 @@ def main() -> None:
     if given.action == "watch":
         sys.exit(1 if watch(out, given.seconds) else 0)
     told = _told(out)
-    jobs = [Job(**{**job, "after": tuple(job["after"])}) for job in told["jobs"]]
-    asyncio.run(run(jobs, out, Cards(told["cards"])))
+    asyncio.run(run([Job.of(table) for table in told["jobs"]], out, Cards(told["cards"])))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from wan22.variants import NEGATIVE_PROMPT, VARIANTS
 from wan22_inference.engine.model_load import load_model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
+from wan22_testing.model_paths import model_paths
 from wan22_testing.tiny_models import shared_folder
 
 VARIANT = "t2v-a14b-tiny"
@@ -21,7 +20,7 @@ def test_the_default_negative_prompt_is_encoded_with_the_bits_of_later(
     cuda: torch.device, place: TextEncoderPlace, computed: int
 ) -> None:
     folder = shared_folder(VARIANT)
-    paths = {str(path.relative_to(folder)): path for path in Path(folder).rglob("*") if path.is_file()}
+    paths = model_paths(folder)
     options = EngineOptions(text_encoder=place)
     model = load_model(VARIANTS[VARIANT], paths, cuda, lambda _: None, options)
     calls: list[int] = []

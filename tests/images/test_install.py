@@ -20,6 +20,8 @@ PROGRAMS = {
     ("simulated",): ["wan22_testing.simulated_worker.__main__"],
 }
 """What the images with these extras start."""
+WORKER = ["wan22_inference.__main__", "wan22_inference.service"]
+"""What it starts, and what that imports once it has its settings."""
 WITHOUT = """
 import sys
 from collections.abc import Sequence
@@ -94,14 +96,14 @@ def test_a_program_starts_without_what_is_not_in_its_image(extras: tuple[str, ..
 def test_a_worker_for_the_cpu_starts_without_triton_and_what_nobody_asked_for() -> None:
     absent = modules_beyond(packages("inference")) | {"triton"}
     assert {"hypothesis", "sqlalchemy"} <= absent
-    start_without(absent, ["wan22_inference.service"])
+    start_without(absent, WORKER)
 
 
 @pytest.mark.long
 def test_tiny_models_are_made_without_what_is_not_in_an_install_for_one_machine() -> None:
     absent = modules_beyond(packages("local"))
     assert {"transformers", "peft"} <= absent
-    start_without(absent, ["wan22_testing.trained", "wan22_inference.service", "wan22_cli.__main__"])
+    start_without(absent, ["wan22_testing.trained", *WORKER, "wan22_cli.__main__"])
 
 
 def test_the_worker_brings_torch_and_its_extras_what_a_card_needs() -> None:

@@ -19,15 +19,12 @@ from wan22_inference.engine.model import Model
 from wan22_inference.engine.model_load import load_model
 from wan22_registry.registry import serve as serve_registry
 from wan22_registry.settings import RegistrySettings
+from wan22_testing.model_paths import model_paths
 from wan22_testing.tiny_models import shared_folder
 
 from .worker_kinds import RealWorker, SimulatedWorker, WorkerKind
 
 torch.set_num_threads(1)
-
-
-def model_paths(folder: Path) -> dict[str, Path]:
-    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,8 @@ from wan22_inference.engine.model import Model
 from wan22_inference.engine.model_load import ModelLoad, load_model
 from wan22_inference.engine.options import EngineOptions
 from wan22_inference.engine.progress import Progress, Stage
+from wan22_testing.model_paths import model_paths
 from wan22_testing.tiny_models import shared_folder
-
-from .conftest import model_paths
 
 Make = Callable[..., Parameters]
 Picture = Callable[..., tuple[str, bytes]]

@@ -24,9 +24,9 @@ from wan22_inference.engine.model_load import load_model
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.progress import Progress, Stage
 from wan22_inference.engine.transformer_block import FeedForward
+from wan22_testing.model_paths import model_paths
 from wan22_testing.tiny_models import shared_folder
 
-from .conftest import model_paths
 from .starts import Starts, starts
 
 Make = Callable[..., Parameters]

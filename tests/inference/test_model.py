@@ -21,6 +21,7 @@ from wan22_inference.engine.model_files import ModelFiles
 from wan22_inference.engine.model_load import load_model
 from wan22_inference.engine.rows8 import quantise_rows
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_names
+from wan22_testing.model_paths import model_paths
 from wan22_testing.sizes import random_variant
 from wan22_testing.tiny_models import TINY_VARIANTS, shared_folder
 
@@ -28,7 +29,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def load(folder: Path, variant: str = "t2v-a14b-tiny", on_bytes: list[int] | None = None) -> Model:
-    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    paths = model_paths(folder)
     heard = [] if on_bytes is None else on_bytes
     return load_model(VARIANTS[variant], paths, torch.device("cpu"), heard.append)
 
@@ -187,7 +188,7 @@ def test_a_scale_that_is_missing_is_named(folder: Path) -> None:
 
 
 def test_what_diffusers_keeps_in_float32_stays_so_in_bfloat16(folder: Path) -> None:
-    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    paths = model_paths(folder)
     files = ModelFiles(paths)
     module = empty_transformer(files, "transformer", torch.bfloat16)
     fill_transformer(module, files, "transformer", torch.device("cpu"), WeightLoader(lambda _: None))

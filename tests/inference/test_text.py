@@ -17,9 +17,8 @@ from wan22_inference.engine.model_files import ModelFiles
 from wan22_inference.engine.options import EngineOptions, TextEncoderPlace
 from wan22_inference.engine.text import TextEncoder
 from wan22_inference.engine.text_encoder_model import TextEncoderModel
+from wan22_testing.model_paths import model_paths
 from wan22_testing.tiny_models import shared_folder
-
-from .conftest import model_paths
 
 CPU = torch.device("cpu")
 Encode = Callable[[str], Tensor]

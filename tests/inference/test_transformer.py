@@ -21,9 +21,8 @@ from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.model_files import ModelFiles
 from wan22_inference.engine.timesteps import Timesteps
 from wan22_inference.engine.transformer import Transformer, from_patches, to_patches
+from wan22_testing.model_paths import model_paths
 from wan22_testing.tiny_models import TINY_VARIANTS, shared_folder
-
-from .conftest import model_paths
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 OFFICIAL_CONFIG = {

@@ -13,15 +13,16 @@ from wan22.variants import VARIANTS
 from wan22_inference.engine.generate import Run, generate
 from wan22_inference.engine.model_load import ModelLoad
 from wan22_inference.engine.progress import Progress, Stage
+from wan22_testing.model_paths import model_paths
 
 
 def first_step(folder: Path, variant_name: str, device: torch.device, reached: Callable[[str], object]) -> None:
-    """Loads the model of a folder and denoises one step, telling what is reached, each thing as often as it is told."""
+    """Loads the model of a folder and denoises one step; `reached` is told of each part, of some again and again."""
     variant = VARIANTS[variant_name]
     width, height, num_frames = (64, 64, 5) if variant.small else (832, 480, 81)
     requested = RequestedParameters(prompt="a cat on a beach", width=width, height=height, num_frames=num_frames)
     parameters = resolve(variant, requested, image_size=None, draw_seed=lambda: 1)
-    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    paths = model_paths(folder)
     text_encoder = sum(path.stat().st_size for name, path in paths.items() if name.startswith("text_encoder/model"))
     loaded, is_done = 0, False
 

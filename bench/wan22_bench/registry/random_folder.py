@@ -18,6 +18,7 @@ from wan22_inference.engine.text_encoder_names import checkpoint_names as text_e
 from wan22_inference.engine.vae.checkpoint_names import checkpoint_names as vae_checkpoint_names
 from wan22_testing import tiny_tokenizer
 from wan22_testing.forwards import Work, free_memory, random_transformer
+from wan22_testing.model_paths import model_paths
 from wan22_testing.random_model import make_text_encoder, make_vae
 from wan22_testing.sizes import UMT5_TINY, UMT5_XXL, random_variant
 
@@ -48,7 +49,7 @@ def make_folder(folder: Path, variant_name: str, device: torch.device) -> dict[s
     vae = make_vae(config, device)
     state = {vae_checkpoint_names(name, vae.config)[0]: tensor for name, tensor in vae.state_dict().items()}
     _write(folder / "vae", config, state)
-    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return model_paths(folder)
 
 
 def _write(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:

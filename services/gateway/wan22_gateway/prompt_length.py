@@ -11,13 +11,12 @@ from wan22.durable_files import replace_file
 from wan22.errors import DataLoss, FailedPrecondition, Reason
 from wan22.model_client import ModelClient
 from wan22.tls import Tls
-from wan22.tokenizer.tokenizer import Tokenizer, open_tokenizer
+from wan22.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer, open_tokenizer
 from wan22.variants import MAX_PROMPT_TOKENS
 
 log = logging.getLogger(__name__)
 REMEMBERED_COUNTS = 256
 """Texts of at most 10,000 characters."""
-TOKENIZER_FILE = "tokenizer/tokenizer.json"
 
 
 class PromptLengths:

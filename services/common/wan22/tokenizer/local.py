@@ -12,7 +12,7 @@ from wan22.prompts import clean
 
 
 class LocalTokenizer:
-    """Computes in the caller's thread, some ten microseconds a text."""
+    """Computes in the caller's thread, a tenth of a millisecond a text."""
 
     waits = False
 

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from wan22.tokenizer.process import TokenizerProcess
 
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+"""Within a model."""
 LARGE_BYTES = 1 << 20
 """Of tokenizer.json. UMT5's has 17 MB, whose reading holds Python's lock for a second and more."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from wan22.tokenizer.tokenizer import Tokenizer, open_tokenizer
+from wan22.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer, open_tokenizer
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.loading.sources import read_tensor_names
@@ -25,19 +25,20 @@ from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 
 END = "</s>"
+"""What each text ends with."""
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 """How names of a DiT's blocks begin, diffusers' and the official repository's."""
 
 
 def begin_tokenizer(files: ModelFiles) -> Tokenizer:
-    """The tokenizer of tokenizer/tokenizer.json, which may be on its way still."""
-    return open_tokenizer(files.path("tokenizer/tokenizer.json"))
+    """The model's tokenizer, which may be on its way still."""
+    return open_tokenizer(files.path(TOKENIZER_FILE))
 
 
 def check_tokenizer(tokenizer: Tokenizer) -> None:
     """Waits for a tokenizer. Refuses one that cannot be read, or does not end a text with `</s>`, as UMT5's does."""
     if tokenizer.last_token != END:
-        raise misfit(f"tokenizer/tokenizer.json does not end a text with {END}")
+        raise misfit(f"{TOKENIZER_FILE} does not end a text with {END}")
 
 
 def empty_text_encoder(files: ModelFiles, dtype: torch.dtype) -> TextEncoderModel:
