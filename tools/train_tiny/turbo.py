@@ -26,7 +26,7 @@ EXPERTS = (0, 0, 1, 1)
 """Which expert takes each step: by index, not by the boundary."""
 PIECES = (4, 4, 6, 12)
 """The teacher's steps in each."""
-RANK = 12
+RANK = 6
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2"]
 """Of diffusers' WanTransformer3DModel."""
 ALONE = 0.5

@@ -13,7 +13,7 @@ from wan22.parameters import Parameters
 from wan22.variants import VARIANTS
 from wan22_bench.engine.desktop import Timed, figures
 from wan22_bench.engine.device_memory import DeviceMemory
-from wan22_bench.engine.generations import forwards_of, parameters_of, time_generation
+from wan22_bench.engine.generations import WARMING_STEPS, forwards_of, parameters_of, time_generation
 from wan22_bench.engine.scale import GIGABYTE, Scale, vae_config
 from wan22_bench.report import Figures, Row
 from wan22_inference.engine.options import EngineOptions
@@ -69,15 +69,15 @@ def _time(work: Work, scale: Scale, device: torch.device, limit: int | None) -> 
     model = make_model(work, UMT5_TINY, vae_config(scale, work.variant), device, options, fp8=True)
     parameters, images = _asked(work)
     with DeviceMemory(device) as memory:
-        time_generation(model, parameters, images)  # warms up
+        time_generation(model, _asked(work, WARMING_STEPS)[0], images)
         seconds = time_generation(model, parameters, images).denoising
     return seconds, memory.peak
 
 
-def _asked(work: Work) -> tuple[Parameters, dict[str, bytes]]:
+def _asked(work: Work, steps: int = STEPS) -> tuple[Parameters, dict[str, bytes]]:
     if VARIANTS[work.variant].image != "required":
-        return parameters_of(work, STEPS), {}
+        return parameters_of(work, steps), {}
     pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     png = io.BytesIO()
     Image.fromarray(pixels).resize((work.width, work.height)).save(png, "PNG")
-    return parameters_of(work, STEPS, image=_MEDIA), {_MEDIA: png.getvalue()}
+    return parameters_of(work, steps, image=_MEDIA), {_MEDIA: png.getvalue()}
