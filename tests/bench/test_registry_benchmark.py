@@ -21,7 +21,7 @@ from wan22_inference.engine.loading import loader as loaders
 from wan22_inference.engine.loading.device_loading import DECODERS, SPARE_BUFFERS
 from wan22_inference.engine.loading.frames import PlainDecoder
 from wan22_inference.engine.loading.planes import merge_plainly
-from wan22_inference.engine.loading.spent import OF_COPYING_THREAD, OF_LAUNCHING_THREAD, ON_DEVICE, Step
+from wan22_inference.engine.loading.spent import OF_DEVICE_THREAD, ON_DEVICE, Step
 from wan22_inference.engine.transformer import Transformer
 from wan22_inference.engine.transformer_config import read_transformer_config
 from wan22_inference.engine.vae.config import read_vae_config
@@ -124,17 +124,17 @@ def test_a_load_that_decodes_on_the_device_tells_its_steps(tmp_path: Path, monke
     loaded, _ = load(packed, device)
     of_host = {Step.MAKING, Step.WAITING, Step.HOST_DECODING, Step.PUTTING}
     assert set(loaded.spent) == set(Step) - of_host - {Step.CHECKING}  # digests come behind
-    for thread in (OF_COPYING_THREAD, OF_LAUNCHING_THREAD):
-        assert 0 < sum(loaded.spent[step] for step in thread) < loaded.seconds
-    of_readers = sum(loaded.spent[step] for step in set(Step) - OF_COPYING_THREAD - OF_LAUNCHING_THREAD - ON_DEVICE)
+    of_thread = sum(loaded.spent[step] for step in OF_DEVICE_THREAD)
+    of_readers = sum(loaded.spent[step] for step in set(Step) - OF_DEVICE_THREAD - ON_DEVICE)
+    assert 0 < of_thread < loaded.seconds
     assert 0 < of_readers < loaded.seconds * stages.lanes_count()
     rows = {row.what.split(": ")[1]: row for row in stages.spent(loaded) if row.unit == "s"}
     for step, count in ((Step.READING, stages.lanes_count()), (Step.LAUNCHING, 1), (Step.DECODING, DECODERS)):
         assert rows[step].value == pytest.approx(loaded.spent[step] / count)
     assert "of a thread of" in rows[Step.READING].what
     assert "that read" in rows[Step.READING].what
-    assert "the thread that launches" in rows[Step.LAUNCHING].what
-    for step in (Step.GIVING, Step.PREPARING, Step.LAUNCHING):
+    assert "the device's thread" in rows[Step.LAUNCHING].what
+    for step in (Step.GIVING, Step.LAUNCHING):
         on_a_core = rows[f"{step}, on a core and not waiting for a lock"].value
         assert on_a_core == loaded.ran[step]
         assert 0 < on_a_core < loaded.seconds

@@ -35,7 +35,7 @@ from wan22_inference.engine.loading.plan import Batch, Plan
 from wan22_inference.engine.loading.planes import Merge, Parts
 from wan22_inference.engine.loading.shared_batches import SharedBatches
 from wan22_inference.engine.loading.sources import Source, open_source
-from wan22_inference.engine.loading.spent import OF_COPYING_THREAD, OF_LAUNCHING_THREAD, ON_DEVICE, Clock, Step
+from wan22_inference.engine.loading.spent import OF_DEVICE_THREAD, ON_DEVICE, Clock, Step
 from wan22_inference.engine.loading.streams import Stream
 
 TIMES = 3
@@ -59,17 +59,15 @@ def spent(loaded: Loaded) -> Iterator[Row]:
             count, who = _who(step, on_device=on_device)
             what = f"of that load's {loaded.seconds:.3f} s, {who}: {step}"
             yield Row(id=None, what=what, value=loaded.spent[step] / count, unit="s")
-            if step in (Step.GIVING, Step.PREPARING, Step.LAUNCHING):  # which never mean to wait
+            if step in (Step.GIVING, Step.LAUNCHING):  # which never mean to wait
                 what = f"{what}, on a core and not waiting for a lock"
                 yield Row(id=None, what=what, value=loaded.ran[step], unit="s")
 
 
 def _who(step: Step, *, on_device: bool) -> tuple[int, str]:
     """How many took a step beside each other, and who they are."""
-    if step in OF_COPYING_THREAD:
-        return 1, "of the thread that copies"
-    if step in OF_LAUNCHING_THREAD:
-        return 1, "of the thread that launches"
+    if step in OF_DEVICE_THREAD:
+        return 1, "of the device's thread"
     if step is Step.COPYING:
         return 1, "of the stream that copies"
     if step in ON_DEVICE:
@@ -196,7 +194,7 @@ class _Bench:
                 copying.synchronize()
         kept = _Kept(make_decoder(), self._decodings)
         decoder = GroupDecoder(device, kept, self._keep_merge)
-        decoder.decode(decoder.prepare(group, copying), copying)
+        decoder.decode(group, copying, copying)
         self._stream = decoder.stream
         self._stream.synchronize()
 

@@ -19,7 +19,6 @@ from wan22_inference.engine.loading import device_loading, group, group_decoder
 from wan22_inference.engine.loading import loader as loaders
 from wan22_inference.engine.loading.device_loading import DeviceLoading
 from wan22_inference.engine.loading.frames import Frames, PlainDecoder
-from wan22_inference.engine.loading.launches import Launches
 from wan22_inference.engine.loading.loader import WeightLoader
 from wan22_inference.engine.loading.planes import Parts, merge_plainly
 
@@ -134,14 +133,6 @@ class Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         return function(*args, **(kwargs or {}))
 
 
-def lazily(work: Callable[..., Any], device: LazyDevice) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        with Copies(device):
-            return work(*args)
-
-    return run
-
-
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("together", [1, 3])
 def test_in_any_order_that_streams_allow_all_comes_out_right(
@@ -151,7 +142,7 @@ def test_in_any_order_that_streams_allow_all_comes_out_right(
     monkeypatch.setattr("wan22.pack.writer.EXTENT_BYTES", 256 * KIB)
     path = tmp_path / "t.safetensors.pack"
     pack_file(tmp_path / "t.safetensors", path, lambda _: None)
-    device = LazyDevice(seed)
+    device, run = LazyDevice(seed), DeviceLoading.run
 
     class LazyDecoder(PlainDecoder):
         def decode(self, stored: Tensor, frames: Frames, target: Tensor, table: Tensor) -> Tensor:
@@ -171,8 +162,11 @@ def test_in_any_order_that_streams_allow_all_comes_out_right(
 
         device.current.stream.give(work)
 
-    monkeypatch.setattr(DeviceLoading, "run", lazily(DeviceLoading.run, device))
-    monkeypatch.setattr(Launches, "run", lazily(Launches.run, device))
+    def run_lazily(*args: Any) -> None:
+        with Copies(device):
+            run(*args)
+
+    monkeypatch.setattr(DeviceLoading, "run", run_lazily)
     for module in (device_loading, group_decoder, loaders):
         monkeypatch.setattr(module, "Stream", lambda _: LazyStream(device))
     monkeypatch.setattr(device_loading, "SPARE_BUFFERS", 2)

@@ -1,4 +1,4 @@
-"""Buffers of the host's memory that readers fill and the thread that copies empties, round and round."""
+"""Buffers of the host's memory that readers fill and the device's thread empties, round and round."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class BufferRing:
         return buffer
 
     def fill(self, filled: Filled) -> None:
-        """Hands a buffer over to the thread that copies."""
+        """Hands a buffer over to the device's thread."""
         self._filled.put(filled)
 
     def end(self) -> None:
@@ -86,7 +86,7 @@ class BufferRing:
         self._filled.put(None)
 
     def next(self, seconds: float | None) -> Filled | None:
-        """The next one that is filled, which stays the next until it is given back; for the thread that copies.
+        """The next one that is filled, which stays the next until it is given back; for the device's thread.
 
         Waits at most so long for it; with None, until there is one. None when there will be no more, or it is closed.
         """
@@ -108,7 +108,7 @@ class BufferRing:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether `next` has no more to come; for the thread that copies."""
+        """Whether `next` has no more to come; for the device's thread."""
         return self._closed or (self._next is None and not self._readers)
 
     @property

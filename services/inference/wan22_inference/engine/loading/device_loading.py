@@ -1,10 +1,8 @@
-"""The device's side of a load: one thread has it copy, one decode as many batches at a time as have gathered."""
+"""The device's side of a load: one thread gives it all its work, as many batches at a time as have gathered."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import torch
@@ -13,7 +11,6 @@ from wan22_inference.engine.loading.buffers import Buffer, BufferRing
 from wan22_inference.engine.loading.group import Group
 from wan22_inference.engine.loading.group_decoder import GroupDecoder, Outcome
 from wan22_inference.engine.loading.lane_memory import make_lane_memory
-from wan22_inference.engine.loading.launches import Launches
 from wan22_inference.engine.loading.nvcomp import MakeDecoder
 from wan22_inference.engine.loading.planes import Merge
 from wan22_inference.engine.loading.reader import OnRead, read_batches
@@ -91,50 +88,26 @@ class DeviceLoading:
         return BufferRing(self._buffers, lambda: make_buffer(self._device), readers + SPARE_BUFFERS, readers)
 
     def run(self, ring: BufferRing, places: Stream, clock: Clock) -> None:
-        """Has the device do its work, until all that readers bring is in the tensors, or the ring is closed.
+        """What the device's thread does, until all that readers bring is in the tensors, or the ring is closed.
 
-        This thread copies; one more launches decoders meanwhile, since both wait for locks more than they run. `places`
-        is the stream of the tensors' memory. Raises DataLoss for extents that did not decode.
+        `places` is the stream of the tensors' memory. Raises DataLoss for extents that did not decode.
         """
-        launches = Launches(places)
-
-        def launch() -> Clock:
-            try:
-                return launches.run()
-            except BaseException:
-                ring.close()
-                raise
-
+        outcomes: list[Outcome] = []
         self._copies = []
         try:
-            with ThreadPoolExecutor(1, "load") as pool:
-                launching = pool.submit(launch)
-                try:
-                    self._copy(ring, launches, clock)
-                finally:
-                    launches.end()
-            clock.join(launching.result())
+            self._reserve()
+            clock.lap(Step.RESERVING)
+            while ring.next(None) is not None:
+                group = self._groups[len(outcomes) % len(self._groups)]
+                decoder = self._decoders[len(outcomes) % len(self._decoders)]
+                self._gather(group, ring, decoder, clock)
+                if not ring.is_closed:
+                    outcomes.append(decoder.decode(group, self._copying, places))
+                clock.lap(Step.LAUNCHING)
         finally:
             self._synchronize()  # also after an error: memory is used again
         if not ring.is_closed:
-            self._finish(launches.outcomes, clock)
-
-    def _copy(self, ring: BufferRing, launches: Launches, clock: Clock) -> None:
-        self._reserve()
-        clock.lap(Step.RESERVING)
-        for number in itertools.count():
-            launches.wait_for(number + 1 - len(self._groups))  # its group has then been given to be decoded before
-            if ring.next(None) is None:
-                return
-            group, decoder = self._groups[number % len(self._groups)], self._decoders[number % DECODERS]
-
-            def is_free(before: int = number + 1 - DECODERS, decoder: GroupDecoder = decoder) -> bool:
-                return len(launches.outcomes) >= before and decoder.is_free()
-
-            self._gather(group, ring, is_free, clock)
-            if not ring.is_closed:
-                launches.give(decoder, decoder.prepare(group, self._copying))
-            clock.lap(Step.PREPARING)
+            self._finish(outcomes, clock)
 
     def _reserve(self) -> None:
         """All memory at once, while readers begin: a device that gives memory does nothing else meanwhile."""
@@ -144,7 +117,7 @@ class DeviceLoading:
             self._groups = [Group(self._device) for _ in range(DECODERS + 1)]
         self._decoders = [GroupDecoder(self._device, self._make_decoder(), self._merge) for _ in range(DECODERS)]
 
-    def _gather(self, group: Group, ring: BufferRing, is_free: Callable[[], bool], clock: Clock) -> None:
+    def _gather(self, group: Group, ring: BufferRing, decoder: GroupDecoder, clock: Clock) -> None:
         """Copies to the group what comes: until its decoder is free, or all there is room for, or all there is."""
         group.begin(self._copying)
         while True:
@@ -157,7 +130,7 @@ class DeviceLoading:
                     self._copies.append((begun, copied))
                     ring.give_back(copied)
             clock.lap(Step.GIVING)
-            if filled is not None or ring.is_at_end or is_free():
+            if filled is not None or ring.is_at_end or decoder.is_free():
                 if filled is not None and not group.members:
                     raise RuntimeError(f"{filled} is larger than an empty group, where a plan has to cut it")
                 return

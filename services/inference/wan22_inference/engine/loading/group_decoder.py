@@ -14,7 +14,6 @@ from wan22.pack.layout import EXTENT_BYTES
 from wan22.pack.malformed import MalformedFile
 from wan22.pack.planes import FRAME_BYTES
 from wan22.pack.reader import name_of
-from wan22_inference.engine.loading.contents import Cast
 from wan22_inference.engine.loading.frames import FrameDecoder, Frames
 from wan22_inference.engine.loading.group import GROUP_FRAMES, Group, Member
 from wan22_inference.engine.loading.planes import Merge, Parts
@@ -45,21 +44,6 @@ class Outcome:
             raise MalformedFile(f"{name_of(extent)} has frames that do not decode")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A group with the tables of what it has, on the device once a mark is passed."""
-
-    group: Group
-    members: Sequence[Member]
-    frames: Frames
-    table: Tensor
-    """Of the frames."""
-    merges: Sequence[tuple[Parts, Tensor]]
-    """With the table of each."""
-    casts: Sequence[tuple[Cast, Parts, Tensor]]
-    copied: Mark
-
-
 class GroupDecoder:
     """One decoding at a time; several decoders share a device well, since each leaves most of it idle."""
 
@@ -79,39 +63,31 @@ class GroupDecoder:
         """Whether it has done what it was given."""
         return self._merged is None or self._merged.is_passed()
 
-    def prepare(self, group: Group, copying: Stream) -> Prepared:
-        """Lists what a copying stream brings, and has the stream bring the lists behind it."""
+    def decode(self, group: Group, copying: Stream, places: Stream) -> Outcome:
+        """Starts to decode what a copying stream brings, into tensors of the stream of their places."""
         members = group.members
         frames = Frames.joined([member.contents.frames.moved(member.at) for member in members])
         parts = _joined(members)
-        casts = [cast for member in members for cast in member.contents.casts]
+        casts = [(cast, member) for member in members for cast in member.contents.casts]
         uncast = [
             Parts(cast.word, np.array([(*cast.row[:4], self._uncast.data_ptr())]), [self._uncast]).moved(
                 member.at, member.top
             )
-            for member in members
-            for cast in member.contents.casts
+            for cast, member in casts
         ]
         addresses = [some.addresses(group.stored, self._top) for some in (*parts, *uncast)]
         table, *rows = group.upload([frames.addresses(group.stored, self._top), *addresses], copying)
-        merges = list(zip(parts, rows[: len(parts)], strict=True))
-        with_casts = list(zip(casts, uncast, rows[len(parts) :], strict=True))
-        return Prepared(group, members, frames, table, merges, with_casts, copying.mark())
-
-    def decode(self, prepared: Prepared, places: Stream) -> Outcome:
-        """Starts to decode a group that it has prepared, into tensors of the stream of their places."""
-        group, members = prepared.group, prepared.members
         with self.stream:
-            self.stream.wait_for(prepared.copied)
+            self.stream.follow(copying)
             self.stream.follow(places)
             begun = self.stream.mark()
             right = self._none_right
-            if len(prepared.frames):
-                right = self._decoder.decode(group.stored, prepared.frames, self._top, prepared.table)
+            if len(frames):
+                right = self._decoder.decode(group.stored, frames, self._top, table)
             decoded = self.stream.mark()
-            for some, of_some in prepared.merges:
+            for some, of_some in zip(parts, rows[: len(parts)], strict=True):
                 self._merge(group.stored, self._top, some, of_some)
-            for cast, some, of_some in prepared.casts:
+            for (cast, _), some, of_some in zip(casts, uncast, rows[len(parts) :], strict=True):
                 self._merge(group.stored, self._top, some, of_some)
                 cast.segment.slot.put(cast.segment.at, self._uncast[: cast.segment.length])
             for member in members:

@@ -59,7 +59,7 @@ class Loaded:
 class WeightLoader:
     """Loads whole files; use as a context manager. Its lanes, and all memory beside the tensors, serve all its loads.
 
-    On a CUDA device with nvCOMP packed files are decoded there: threads read, two more give the device its work. Else
+    On a CUDA device with nvCOMP packed files are decoded there: threads read, one more gives the device its work. Else
     each thread is a lane that reads and decodes. Both give the same bits.
     """
 

@@ -23,21 +23,17 @@ class Step(StrEnum):
     RESERVING = "making the device's memory"
     GATHERING = "waiting for buffers that are filled, or for a decoder"
     GIVING = "giving copies"
-    PREPARING = "tables of groups"
-    IDLING = "waiting for a group to launch"
-    LAUNCHING = "launches"
+    LAUNCHING = "tables and launches"
     FINISHING = "waiting for the device at the end"
     COPYING = "copying"
     DECODING = "decoding"
     MERGING = "merging into tensors"
 
 
-OF_COPYING_THREAD = frozenset({Step.RESERVING, Step.GATHERING, Step.GIVING, Step.PREPARING, Step.FINISHING})
-"""Steps of the one thread that has a device copy."""
-OF_LAUNCHING_THREAD = frozenset({Step.IDLING, Step.LAUNCHING})
-"""Of the one that has it decode. All others of a host are those of each lane or reader."""
+OF_DEVICE_THREAD = frozenset({Step.RESERVING, Step.GATHERING, Step.GIVING, Step.LAUNCHING, Step.FINISHING})
+"""Steps of the one thread that gives a device its work; all others of a host are those of each lane or reader."""
 ON_DEVICE = frozenset({Step.COPYING, Step.DECODING, Step.MERGING})
-"""Steps that streams take beside them, by the device's clock; streams share the device."""
+"""Steps that streams take beside that thread, by the device's clock; streams share the device."""
 
 
 class Clock:
@@ -56,11 +52,6 @@ class Clock:
         self.spent[step] += now - self._at  # type: ignore[assignment]  # counters of fractions work
         self.ran[step] += ran - self._ran_at  # type: ignore[assignment]
         self._at, self._ran_at = now, ran
-
-    def join(self, other: Clock) -> None:
-        """Adds what another thread's clock has."""
-        self.spent.update(other.spent)
-        self.ran.update(other.ran)
 
     def add(self, step: Step, seconds: float) -> None:
         """Of the device."""
