@@ -18,6 +18,7 @@ from wan22_bench.report import Row
 from wan22_inference.engine.loading.loader import MAX_LANES, Loaded, WeightLoader
 from wan22_inference.engine.loading.nvcomp import find_decoder
 from wan22_inference.engine.loading.planes import merge_for
+from wan22_inference.engine.loading.rooms import Rooms
 from wan22_inference.engine.loading.sources import open_source
 
 MEMORY_GOAL = 2_000_000_000
@@ -28,11 +29,13 @@ def load(path: Path, device: torch.device, max_lanes: int = MAX_LANES) -> tuple[
     """Loads a file into new tensors of its own dtypes; also brings the loader up, as every start of a worker does."""
     source = open_source(path, path.name)
     with source.reader:
-        dtypes = {tensor.name: DTYPES[tensor.dtype] for tensor in source.header.tensors}
+        tensors = source.header.tensors
+    like = {one.name: torch.empty(one.shape, dtype=DTYPES[one.dtype], device="meta") for one in tensors}
+    rooms = Rooms(like, device)
     found: dict[str, Tensor] = {}
 
-    def place(name: str, shape: tuple[int, ...]) -> Tensor:
-        found[name] = torch.empty(shape, dtype=dtypes[name], device=device)
+    def place(name: str, _: tuple[int, ...]) -> Tensor:
+        found[name] = rooms.take(name)
         return found[name]
 
     with WeightLoader(lambda _: None, max_lanes=max_lanes) as loader:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from wan22_inference.engine.loading.rooms import aligned
+
 State = dict[str, Tensor]
-ALIGNMENT = 512
-"""Bytes: where the allocator's own tensors begin, too."""
 
 
 @dataclass
@@ -148,16 +148,12 @@ def _laid_out(state: State, room: Tensor) -> State:
     at = 0
     for name, tensor in state.items():
         laid[name] = room[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-        at += _aligned(tensor.nbytes)
+        at += aligned(tensor.nbytes)
     return laid
 
 
 def _room(state: State) -> int:
-    return sum(_aligned(tensor.nbytes) for tensor in state.values())
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return sum(aligned(tensor.nbytes) for tensor in state.values())
 
 
 def _choose(count: int, sizes: Sequence[int]) -> set[int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wan22.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer, open_tokenizer
 from wan22_inference.engine.checkpoint_names import checkpoint_names
 from wan22_inference.engine.loading.loader import WeightLoader
+from wan22_inference.engine.loading.rooms import Rooms
 from wan22_inference.engine.loading.sources import read_tensor_names
 from wan22_inference.engine.model_files import ModelFiles, misfit
 from wan22_inference.engine.scaled_linear import scale_linear_layers
@@ -116,6 +117,7 @@ def _fill(
     parameters, aliases = module.state_dict(), aliases or {}
     wanted = parameters | {alias: parameters[name] for alias, name in aliases.items()}
     own = {stored: name for name in parameters for stored in names[name]} | {alias: alias for alias in aliases}
+    rooms = Rooms(wanted, device)
     state: dict[str, Tensor] = {}
 
     def place(stored: str, shape: tuple[int, ...]) -> Tensor:
@@ -126,7 +128,7 @@ def _fill(
             raise misfit(f"{component}/ holds {stored} twice")
         if shape != wanted[name].shape:
             raise misfit(f"{component}/ holds {stored} of shape {list(shape)}, not {list(wanted[name].shape)}")
-        state[name] = torch.empty(shape, dtype=wanted[name].dtype, device=device)
+        state[name] = rooms.take(name)
         return state[name]
 
     loader.load([(file, files.paths[file]) for file in files.weights(component)], device, place)
