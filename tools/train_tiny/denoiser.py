@@ -128,12 +128,6 @@ class Family:
         return torch.rand(count, generator=self.run.generator, device=self.run.device)
 
 
-def quick(run: Run, expert: nn.Module) -> Any:
-    """The same expert, compiled where a run is long enough to gain by it."""
-    long = run.device.type == "cuda" and run.seconds > COMPILED_SECONDS
-    return torch.compile(expert, dynamic=False) if long else expert
-
-
 @torch.no_grad()
 def turn_to_words(expert: WanTransformer3DModel) -> None:
     """Turns a new expert's queries away from the key of empty tokens, of which a prompt has hundreds.
@@ -214,15 +208,16 @@ def train(run: Run, variant: str, number: int) -> None:
     """Into DIR/VARIANT: the expert of this number."""
     family = Family(run, variant)
     expert = family.expert(number)
-    compiled = quick(run, expert)
+    long = run.device.type == "cuda" and run.seconds > COMPILED_SECONDS
+    quick: Any = torch.compile(expert, dynamic=False) if long else expert
 
     def prompted(*columns: Tensor) -> Tensor:
-        return flow_loss(family.variant, compiled, family.spans[number], Examples(*columns))
+        return flow_loss(family.variant, quick, family.spans[number], Examples(*columns))
 
     def unprompted(*columns: Tensor) -> Tensor:
         given = Examples(*columns)
         text = family.unprompted.repeat(len(given.text) // 2 + 1, 1, 1)[: len(given.text)]
-        return flow_loss(family.variant, compiled, family.spans[number], given._replace(text=text))
+        return flow_loss(family.variant, quick, family.spans[number], given._replace(text=text))
 
     def save(averages: Sequence[Any]) -> None:
         sizes = {name: value for name, value in expert.config.items() if name != "_name_or_path"}  # of who trained it

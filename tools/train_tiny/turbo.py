@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from tools.train_tiny.denoiser import Examples, Family, follow, quick, say_right, velocity
+from tools.train_tiny.denoiser import Examples, Family, follow, say_right, velocity
 from tools.train_tiny.run import Pool, Run
 from torch import Tensor, nn
 
@@ -44,8 +43,6 @@ class Lesson:
         self.students = [self.family.expert(number).requires_grad_(False) for number in (0, 1)]
         for student in self.students:
             student.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
-        self._quick_teachers: list[Any] = [quick(run, teacher) for teacher in self.teachers]
-        self._quick_students: list[Any] = [quick(run, student) for student in self.students]
 
     def paths(self, side: int, count: int) -> tuple[Tensor, ...]:
         """Captions, image conditions, starts of the pieces, and the velocities that lead to each one's end."""
@@ -55,7 +52,7 @@ class Lesson:
         starts, velocities = [], []
         for piece, (sigma, following) in enumerate(pairwise(SIGMAS)):
             inner = [sigma + (following - sigma) * part / PIECES[piece] for part in range(PIECES[piece] + 1)]
-            end = follow(self._quick_teachers, self.family, x, given, inner)
+            end = follow(self.teachers, self.family, x, given, inner)
             starts.append(x)
             velocities.append((end - x) / (following - sigma))
             x = self.step(self.students, x, piece, given) if alone else end
@@ -65,7 +62,7 @@ class Lesson:
         """Mean square error of the velocities of one batch, over the four pieces."""
         total = torch.zeros((), device=self.run.device)
         for piece, (start, wanted) in enumerate(zip(starts.unbind(1), velocities.unbind(1), strict=True)):
-            made = self.velocity(self._quick_students, start, piece, Examples(start, text, image))
+            made = self.velocity(self.students, start, piece, Examples(start, text, image))
             total = total + (made - wanted).square().mean()
         return total
 
