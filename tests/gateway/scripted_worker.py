@@ -92,6 +92,7 @@ class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
         self.checkpoint = b""
         """What came of checkpoints with the last Generate call."""
         self.numerics = "n1"
+        self.incarnation = "i1"
         self.release = asyncio.Event()
         """Set at each ReleaseAttempt."""
         self._draining = False
@@ -131,7 +132,7 @@ class ScriptedWorkerServicer(inference_pb2_grpc.InferenceServiceServicer):
         return inference_pb2.Worker(
             name="workers/w1",
             uid="u1",
-            incarnation="i1",
+            incarnation=self.incarnation,
             pool=rows.POOL,
             model_version=rows.VERSION,
             state=inference_pb2.Worker.DRAINING if self._draining else inference_pb2.Worker.IDLE,

@@ -141,6 +141,27 @@ async def test_another_process_than_was_started_is_another_attempt(tmp_path: Pat
     assert len(worker.cancelled) == 1
 
 
+async def test_a_process_that_is_still_loading_tells_by_its_refusal_that_the_one_before_died(tmp_path: Path) -> None:
+    def killed(start: Start) -> list[GenerateEvent | Wan22Error]:
+        return [accepted(start), Unavailable("the process is killed")]
+
+    def loading(_: Start) -> list[GenerateEvent | Wan22Error]:
+        worker.incarnation = "i2"
+        return [Unavailable("it is loading", reason=Reason.WORKER_LOADING)]
+
+    def again(start: Start) -> list[GenerateEvent | Wan22Error]:
+        return [accepted(start, incarnation="i2"), *whole(start)[1:]]
+
+    worker = ScriptedWorkerServicer(killed, loading, again)
+    async with asyncio.timeout(60), gateway_with(tmp_path, worker) as client:
+        made = await client.create(variant=T2V, prompt="a red circle")
+        done = await client.wait(made.name)
+        events = [event async for event in client.watch(made.name) if event.sequence]
+    assert (done.state, done.attempt_count) == (Generation.SUCCEEDED, 2)
+    ends = [event.attempt_end.reason for event in events if event.HasField("attempt_end")]
+    assert ends == ["workers/w1 ended and was started again"]
+
+
 async def test_a_number_that_the_worker_has_forgotten_is_not_used_again(tmp_path: Path) -> None:
     released = FailedPrecondition("attempt 1 was released", reason=Reason.ATTEMPT_RELEASED)
     done, _, worker = await outcome(tmp_path, lambda _: [released])

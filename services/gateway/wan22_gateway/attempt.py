@@ -330,8 +330,7 @@ class AttemptRunner:
             await self._database.write(outcome.not_begun, self._claim)  # again, with the one before or without
             return _Next.DONE
         if error.reason in REFUSALS:
-            state = REFUSALS[error.reason]
-            await self._database.write(outcome.refused, self._claim, state)
+            await self._refused(REFUSALS[error.reason])
             return _Next.DONE
         if isinstance(error, TRANSPORT):
             log.info("The stream of generations/%s broke: %s", self._fence.generation, error.message)
@@ -339,6 +338,17 @@ class AttemptRunner:
             return _Next.RETRY
         await self._database.write(lifecycle.fail, self._fence, error)
         return _Next.DONE
+
+    async def _refused(self, state: str) -> None:
+        """Takes a refusal. What refuses an attempt that is RUNNING may be another process: then the one before died."""
+        row = await self._database.read(outcome.row_of, self._fence)
+        if row is not None and row.state == State.RUNNING:
+            with suppress(grpc.aio.AioRpcError):
+                worker = await self._stub.GetWorker(inference_pb2.GetWorkerRequest(), timeout=CALL_SECONDS)
+                if worker.incarnation != self._claim.incarnation:
+                    await self._database.write(outcome.restarted, self._claim, worker.incarnation)
+                    return
+        await self._database.write(outcome.refused, self._claim, state)
 
     async def _outrun(self, error: Aborted) -> None:
         seen = older_store.newest_seen(error, self._fence)
