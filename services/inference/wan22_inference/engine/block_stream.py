@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from wan22_inference.engine.loading.rooms import aligned
+from wan22_inference.engine.loading.rooms import laid_out, room_bytes
 
 State = dict[str, Tensor]
 
@@ -110,12 +110,12 @@ class BlockStream:
 
     def _make_buffers(self, streamed: int) -> None:
         while len(self._buffers) < min(2, streamed):
-            room = torch.empty(max(map(_room, self._host)), dtype=torch.uint8, device=self._device)
+            room = torch.empty(max(map(room_bytes, self._host)), dtype=torch.uint8, device=self._device)
             self._buffers.append(_Buffer(room, used=self._mark()))  # kernels before may write there still
 
     def _fill(self, buffer: _Buffer, index: int) -> None:
         buffer.holds = index
-        buffer.tensors = _laid_out(self._host[index], buffer.room)
+        buffer.tensors = laid_out(self._host[index], buffer.room)
         if self._copies is None:
             for name, tensor in self._host[index].items():
                 buffer.tensors[name].copy_(tensor)
@@ -140,20 +140,6 @@ class BlockStream:
 
     def _give(self, index: int, state: State) -> None:
         self._blocks[index].load_state_dict(state, assign=True)
-
-
-def _laid_out(state: State, room: Tensor) -> State:
-    """Tensors like those of a state in a buffer's room, one after the other."""
-    laid: State = {}
-    at = 0
-    for name, tensor in state.items():
-        laid[name] = room[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-        at += aligned(tensor.nbytes)
-    return laid
-
-
-def _room(state: State) -> int:
-    return sum(aligned(tensor.nbytes) for tensor in state.values())
 
 
 def _choose(count: int, sizes: Sequence[int]) -> set[int]:

@@ -6,7 +6,7 @@ Taken tensor by tensor, each waits its turn at the driver behind the copies and 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
@@ -23,29 +23,39 @@ class Rooms:
 
     def __init__(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         """For tensors like these, which may be on the meta device."""
-        self._tensors = tensors
         self._device = device
-        self._sizes: Counter[str] = Counter()
+        self._blocks: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, tensor in tensors.items():
-            self._sizes[_room_of(name)] += aligned(tensor.nbytes)
-        self._rooms: dict[str, Tensor] = {}
-        """What is left of each."""
+            self._blocks[_block_of(name)][name] = tensor
+        self._laid: dict[str, Tensor] = {}
 
     def take(self, name: str) -> Tensor:
-        """The tensor of a name, whatever its memory holds; once for each name. Its room is made with its first."""
-        like, room = self._tensors[name], _room_of(name)
-        if room not in self._rooms:
-            self._rooms[room] = torch.empty(self._sizes[room], dtype=torch.uint8, device=self._device)
-        left = self._rooms[room]
-        self._rooms[room] = left[aligned(like.nbytes) :]
-        return left[: like.nbytes].view(like.dtype).view(like.shape)
+        """The tensor of a name, whatever its memory holds. A block's room is made with the first of its tensors."""
+        if name not in self._laid:
+            block = self._blocks[_block_of(name)]
+            self._laid |= laid_out(block, torch.empty(room_bytes(block), dtype=torch.uint8, device=self._device))
+        return self._laid[name]
 
 
-def _room_of(name: str) -> str:
+def laid_out(tensors: Mapping[str, Tensor], room: Tensor) -> dict[str, Tensor]:
+    """Tensors like these in a room of bytes, one after the other."""
+    laid: dict[str, Tensor] = {}
+    at = 0
+    for name, tensor in tensors.items():
+        laid[name] = room[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        at += _aligned(tensor.nbytes)
+    return laid
+
+
+def room_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """What `laid_out` needs for them."""
+    return sum(_aligned(tensor.nbytes) for tensor in tensors.values())
+
+
+def _block_of(name: str) -> str:
     found = _BLOCK.match(name)
     return name if found is None else found[0]
 
 
-def aligned(size: int) -> int:
-    """The next multiple of ALIGNMENT."""
+def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
