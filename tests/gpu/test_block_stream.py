@@ -12,7 +12,8 @@ WAIT_CYCLES = 200_000_000
 
 
 @pytest.mark.gpu
-def test_streamed_blocks_wait_for_what_still_writes_to_their_memory(cuda: torch.device) -> None:
+@pytest.mark.parametrize("resident", [0, 2])
+def test_streamed_blocks_wait_for_what_still_writes_to_their_memory(cuda: torch.device, resident: int) -> None:
     """The allocator gives away memory as soon as its last kernel has been asked for, not when that has run."""
     torch.cuda.empty_cache()
     blocks = [nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4)]
@@ -26,6 +27,7 @@ def test_streamed_blocks_wait_for_what_still_writes_to_their_memory(cuda: torch.
         tensor.fill_(torch.nan)
     taken = {tensor.data_ptr() for tensor in before}
     del before, tensor
+    stream.set_resident(resident)
     seen = []
     for block in stream:
         assert isinstance(block, nn.Linear)
@@ -33,5 +35,6 @@ def test_streamed_blocks_wait_for_what_still_writes_to_their_memory(cuda: torch.
             taken.discard(block.weight.data_ptr())
         seen.append(block.weight.detach().clone())
     assert not taken, "the blocks got other memory, so that this shows nothing"
+    stream.set_resident(0)  # while copies may be on their way
     for weight, held in zip(weights, seen, strict=True):
         assert torch.equal(held.cpu(), weight)

@@ -64,6 +64,7 @@ def test_blocks_that_stay_lie_evenly_between_those_that_come(resident: int) -> N
     stream = BlockStream(blocks, CPU)
     at_host = {tensor.data_ptr() for state in stream._host for tensor in state.values()}
     stream.set_resident(resident)
+    assert sum(1 for _ in stream) == 30
     come = [number for number, block in enumerate(blocks) if block.weight.data_ptr() in at_host]
     assert len(come) == 30 - resident
     around = [
@@ -97,6 +98,7 @@ def test_blocks_that_take_more_room_than_others_come_before_these_do(resident: i
     stream = BlockStream(blocks, CPU)
     at_host = {tensor.data_ptr() for state in stream._host for tensor in state.values()}
     stream.set_resident(resident)
+    assert torch.equal(run(stream), expected)
     come = {number for number, block in enumerate(blocks) if next(block.parameters()).data_ptr() in at_host}
     assert len(come) == COUNT - resident
     assert come <= {0, 1} or come >= {0, 1}

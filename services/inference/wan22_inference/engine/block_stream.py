@@ -1,8 +1,9 @@
-"""A DiT's blocks in host memory, of which a share lies on the device and the rest comes when its turn comes.
+"""A DiT's blocks in host memory, of which a share stays on the device and the rest comes when its turn comes.
 
-While blocks compute, the next that is not there is copied into the other of two buffers on a stream of its own. Those
-that stay lie evenly between those that come, so that the copies have all of a forward's time. The weights are the same,
-bit for bit, and so is what the blocks make of them.
+While blocks compute, those that come next are copied on a stream of its own: what stays once, in the order in which the
+first forward wants it, and what comes and goes into the other of two buffers. The latter lie evenly between the former,
+so that the copies have all of a forward's time. The weights are the same, bit for bit, and so is what the blocks make
+of them.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ State = dict[str, Tensor]
 
 
 @dataclass
-class _Buffer:
-    """Room on the device for any block's weights."""
+class _Room:
+    """Memory of the device for a block's weights."""
 
-    room: Tensor
+    memory: Tensor
     """Bytes."""
+    used: torch.cuda.Event | None
+    """After it, nothing reads or writes what was there before."""
     holds: int | None = None
     """Index of the block whose weights are in it, or on their way."""
     tensors: State = field(default_factory=dict)
-    """That block's, in the room."""
+    """That block's, in the memory."""
     filled: torch.cuda.Event | None = None
-    used: torch.cuda.Event | None = None
 
 
 class BlockStream:
@@ -41,10 +43,19 @@ class BlockStream:
         self._device = device
         self._cuda = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]  # torch's
-        self._host = [self._to_host(block) for block in blocks]
-        self._sizes = [sum(tensor.nbytes for tensor in state.values()) for state in self._host]
-        self._resident: dict[int, State] = {}
-        self._buffers: list[_Buffer] = []
+        self._places = [list(block.state_dict(keep_vars=True).values()) for block in blocks]
+        self._memory = [
+            torch.empty(room_bytes(block.state_dict()), dtype=torch.uint8, pin_memory=self._cuda) for block in blocks
+        ]
+        self._host = [laid_out(block.state_dict(), memory) for block, memory in zip(blocks, self._memory, strict=True)]
+        for index, block in enumerate(blocks):
+            for name, tensor in block.state_dict().items():
+                self._host[index][name].copy_(tensor)
+            self._give(index, self._host[index])
+        self._resident: dict[int, _Room] = {}
+        self._here: set[int] = set()
+        """Those of the resident blocks that have come."""
+        self._buffers: list[_Room] = []
 
     @property
     def resident(self) -> int:
@@ -52,18 +63,20 @@ class BlockStream:
         return len(self._resident)
 
     def set_resident(self, count: int) -> None:
-        """Lets `count` of the blocks stay on the device, the smallest; with 0 and no use, nothing of them is there."""
-        streamed = _choose(len(self._blocks) - count, self._sizes)
+        """Lets `count` of the blocks stay on the device, the smallest; with 0 and no use, nothing of them is there.
+
+        Their memory is taken now; they come with the next forward.
+        """
+        streamed = _choose(len(self._blocks) - count, [len(memory) for memory in self._memory])
         for index in streamed & self._resident.keys():
             self._give(index, self._host[index])
-            del self._resident[index]
+            self._wait(self._resident.pop(index))
+            self._here.discard(index)
         if count > 0:
             self._make_buffers(len(streamed))  # first, since they are the largest pieces
-        for index, host in enumerate(self._host):
+        for index, memory in enumerate(self._memory):
             if index not in streamed and index not in self._resident:
-                state = {name: tensor.to(self._device, non_blocking=True, copy=True) for name, tensor in host.items()}
-                self._resident[index] = state
-                self._give(index, state)
+                self._resident[index] = self._new_room(len(memory))
 
     def release(self) -> None:
         """Takes everything off the device: another expert's turn has come, or the generation has ended."""
@@ -80,66 +93,76 @@ class BlockStream:
     def __iter__(self) -> Iterator[nn.Module]:
         """The blocks in order; each has its weights on the device until the next is asked for."""
         for index, block in enumerate(self._blocks):
-            if index in self._resident:
+            if index in self._here:
                 yield block
                 continue
-            buffer = self._fetch(index, keep=None)
-            self._fetch(self._next_streamed(index), keep=buffer)
-            if buffer.filled is not None:
-                torch.cuda.current_stream(self._device).wait_event(buffer.filled)
-            self._give(index, buffer.tensors)
+            room = self._fetch(index, keep=None)
+            self._fetch_after(index, room)
+            self._wait(room)
+            self._give(index, room.tensors)
+            if index in self._resident:
+                self._here.add(index)
+                yield block
+                continue
             try:
                 yield block
             finally:
                 self._give(index, self._host[index])
-                buffer.used = self._mark()
+                room.used = self._mark()
 
-    def _next_streamed(self, index: int) -> int:
-        """The streamed block after this one; after the last comes the first again, for the next forward."""
-        streamed = [number for number in range(len(self._blocks)) if number not in self._resident]
-        return next((number for number in streamed if number > index), streamed[0])
+    def _fetch_after(self, index: int, keep: _Room) -> None:
+        """Sends for what comes after a block, to the next that does not stay; after the last comes the first again."""
+        for number in (*range(index + 1, len(self._blocks)), *range(index + 1)):
+            self._fetch(number, keep)
+            if number not in self._resident:
+                return
 
-    def _fetch(self, index: int, keep: _Buffer | None) -> _Buffer:
-        """The buffer with a block's weights, which may still be on their way; not the one to keep, if it has others."""
-        self._make_buffers(len(self._blocks) - self.resident)
-        buffer = next((buffer for buffer in self._buffers if buffer.holds == index), None)
-        if buffer is None:
-            buffer = next(buffer for buffer in self._buffers if buffer is not keep)
-            self._fill(buffer, index)
-        return buffer
+    def _fetch(self, index: int, keep: _Room | None) -> _Room:
+        """The room with a block's weights, maybe still on their way; not the buffer to keep, if it has others."""
+        room = self._resident.get(index)
+        if room is None:
+            self._make_buffers(len(self._blocks) - self.resident)
+            room = next((buffer for buffer in self._buffers if buffer.holds == index), None)
+        if room is None:
+            room = next(buffer for buffer in self._buffers if buffer is not keep)
+        if room.holds != index:
+            self._fill(room, index)
+        return room
 
     def _make_buffers(self, streamed: int) -> None:
         while len(self._buffers) < min(2, streamed):
-            room = torch.empty(max(map(room_bytes, self._host)), dtype=torch.uint8, device=self._device)
-            self._buffers.append(_Buffer(room, used=self._mark()))  # kernels before may write there still
+            self._buffers.append(self._new_room(max(map(len, self._memory))))
 
-    def _fill(self, buffer: _Buffer, index: int) -> None:
-        buffer.holds = index
-        buffer.tensors = laid_out(self._host[index], buffer.room)
+    def _new_room(self, size: int) -> _Room:
+        memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+        return _Room(memory, used=self._mark())  # kernels before may write there still
+
+    def _fill(self, room: _Room, index: int) -> None:
+        memory = self._memory[index]
+        room.holds, room.tensors = index, laid_out(self._host[index], room.memory)
         if self._copies is None:
-            for name, tensor in self._host[index].items():
-                buffer.tensors[name].copy_(tensor)
+            room.memory[: len(memory)].copy_(memory)
             return
-        if buffer.used is not None:
-            self._copies.wait_event(buffer.used)
+        if room.used is not None:
+            self._copies.wait_event(room.used)
         with torch.cuda.stream(self._copies):
-            for name, tensor in self._host[index].items():
-                buffer.tensors[name].copy_(tensor, non_blocking=True)
-            buffer.filled = self._copies.record_event()
+            room.memory[: len(memory)].copy_(memory, non_blocking=True)
+            room.filled = self._copies.record_event()
+
+    def _wait(self, room: _Room) -> None:
+        """Lets the device's kernels begin when what is on its way to a room has come."""
+        if room.filled is not None:
+            torch.cuda.current_stream(self._device).wait_event(room.filled)
+            room.filled = None
 
     def _mark(self) -> torch.cuda.Event | None:
         """When all that has been asked of the device until now is done."""
         return torch.cuda.current_stream(self._device).record_event() if self._cuda else None
 
-    def _to_host(self, block: nn.Module) -> State:
-        state = {name: tensor.to("cpu") for name, tensor in block.state_dict().items()}
-        if self._cuda:
-            state = {name: tensor.pin_memory() for name, tensor in state.items()}
-        block.load_state_dict(state, assign=True)
-        return state
-
     def _give(self, index: int, state: State) -> None:
-        self._blocks[index].load_state_dict(state, assign=True)
+        """By the tensors' data: `load_state_dict` takes a millisecond of Python, as long as a small block computes."""
+        for place, tensor in zip(self._places[index], state.values(), strict=True):
+            place.data = tensor
 
 
 def _choose(count: int, sizes: Sequence[int]) -> set[int]:
