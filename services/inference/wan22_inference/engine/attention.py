@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-_FLASH_ATTENTION_3 = "fa3_fwd_interface"
+_FLASH_ATTENTION_3 = "fa3_fwd._C"
 """The module of the wheel fa3-fwd: FlashAttention-3's forward for Hopper, in bfloat16 and float8."""
 _TOLERANCE = 0.02
 """Relative L2 error that a backend may have on its trial; bfloat16's own is below 0.005."""
@@ -77,14 +77,24 @@ def cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def flash_attention_3(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """FlashAttention-3 of the optional wheel fa3-fwd: bfloat16 on Hopper."""
-    out: Tensor = load_flash_attention_3()(q, k, v)
-    return out
+    return load_flash_attention_3()(q, k, v)
 
 
 @functools.cache
 def load_flash_attention_3() -> Callable[..., Tensor]:
-    """The wheel's function of q, k, v. Raises what importing it raises."""
-    return importlib.import_module(_FLASH_ATTENTION_3).flash_attn_func  # type: ignore[no-any-return]  # untyped
+    """The wheel's kernel of q, k, v and perhaps their scales. Raises what loading it raises.
+
+    It is called as torch's operator: the wheel's own function is for training too, and its first call imports
+    `torch._dynamo`, a second of Python.
+    """
+    importlib.import_module(_FLASH_ATTENTION_3)
+    forward = torch.ops.fa3_fwd.fwd.default
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, **scales: Tensor) -> Tensor:
+        out: Tensor = forward(q, k, v, softmax_scale=q.shape[-1] ** -0.5, num_splits=1, **scales)[0]
+        return out
+
+    return attend
 
 
 def refuse_flash_attention_3(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

@@ -69,8 +69,7 @@ def plain(q: Heads8, k: Heads8, v: Heads8) -> Tensor:
 def flash_attention_3(q: Heads8, k: Heads8, v: Heads8) -> Tensor:
     """FlashAttention-3's float8 kernel: softmax's weights in float8 too, the result in bfloat16."""
     scales = {"q_descale": q.scale, "k_descale": k.scale, "v_descale": v.scale}
-    out: Tensor = load_flash_attention_3()(q.data, k.data, v.data, **scales)
-    return out
+    return load_flash_attention_3()(q.data, k.data, v.data, **scales)
 
 
 def queries8(ops: Operations, query: Tensor, gain: Tensor, num_heads: int, eps: float, rotary: Rotary) -> Heads8:
