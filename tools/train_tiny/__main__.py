@@ -6,6 +6,7 @@ up weights of its own that it finds; on one GPU a stage needs 10 minutes, and th
     text      vae21     vae22
     t2v-high  t2v-low   i2v-high  i2v-low   ti2v
     turbo
+    turbo-low
 
 Stages with DiTs want the judge in DIR (`python -m tools.train_judge`), and say what it reads; `wan22 bench quality
 --models DIR` has it read the prompts that are held back.
@@ -30,6 +31,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "i2v-low": partial(denoiser.train, variant="i2v-a14b-tiny", number=1),
     "ti2v": partial(denoiser.train, variant="ti2v-5b-tiny", number=0),
     "turbo": turbo.train,
+    "turbo-low": partial(turbo.train, first=2),
 }
 
 

@@ -1,8 +1,5 @@
 """One stage's run: its device, its folder, its time, and the loop that all stages share.
 
-Tiny models keep a GPU waiting for the host, which has to name thousands of kernels a step. So each kind of step is
-recorded once as a CUDA graph, on tensors that stay where they are, and then only played.
-
 Several GPUs train one model by averaging it now and then: each takes steps of its own, on clips of its own.
 """
 
@@ -15,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from tools.muon import Muon
+from tools.recorded import recorded
 from tools.together import Together, join
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -157,9 +156,8 @@ class Run:
             return value.detach()
 
         self._together.begin(parameters)
-        prepare = recorded if graphs else lambda learn, pool, loss: lambda: learn(loss, pool.batch())
-        each = {kind: prepare(learn, *kind) for kind in dict.fromkeys(kinds)}
-        self.say(f"{len(each)} kinds of steps")
+        prepare = recorded if graphs else lambda learn, draw: lambda: learn(draw())
+        each = {(pool, loss): prepare(partial(learn, loss), pool.batch) for pool, loss in dict.fromkeys(kinds)}
         averages = [AveragedModel(module, multi_avg_fn=remember) for module in modules]
         begin = saved = said = time.monotonic()
         for step in count():
@@ -183,28 +181,3 @@ class Run:
     def _save(self, save: Callable[[Sequence[Any]], None], averages: Sequence[AveragedModel]) -> None:
         if self._together.rank == 0:
             save([average.module for average in averages])
-
-
-Learn = Callable[[Callable[..., Tensor], tuple[Tensor, ...]], Tensor]
-
-
-def recorded(learn: Learn, pool: Pool, loss: Callable[..., Tensor]) -> Callable[[], Tensor]:
-    """One kind of step, as a CUDA graph."""
-    batch = pool.batch()
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            learn(loss, batch)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL looks at its events from another thread
-        value = learn(loss, batch)
-
-    def play() -> Tensor:
-        for place, new in zip(batch, pool.batch(), strict=True):
-            place.copy_(new)
-        graph.replay()
-        return value
-
-    return play

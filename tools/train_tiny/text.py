@@ -70,8 +70,7 @@ class FoldedText(WanAttnProcessor):  # type: ignore[misc]  # diffusers has no ty
         if encoder_hidden_states is None or encoder_hidden_states.shape[1] != LONGEST + SPARE:
             return super().__call__(attn, hidden_states, encoder_hidden_states, *rest, **named)  # type: ignore[no-any-return]
         spare = torch.arange(LONGEST + SPARE, device=hidden_states.device) >= LONGEST
-        weight = spare * math.log((MAX_PROMPT_TOKENS - LONGEST) / SPARE)
-        weight = weight.to(hidden_states.dtype).view(1, 1, 1, -1)
+        weight = (spare * math.log((MAX_PROMPT_TOKENS - LONGEST) / SPARE)).to(hidden_states.dtype).view(1, 1, 1, -1)
         return super().__call__(attn, hidden_states, encoder_hidden_states, weight)  # type: ignore[no-any-return]
 
 

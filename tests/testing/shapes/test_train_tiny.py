@@ -27,7 +27,7 @@ def train(out: Path, *module: str) -> str:
 @pytest.mark.timeout(1200)
 def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path) -> None:
     assert "judge: done" in train(tmp_path, "tools.train_judge")
-    for stage in ("text", "vae21", "vae22", "t2v-high", "t2v-low", "i2v-high", "i2v-low", "ti2v", "turbo"):
+    for stage in ("text", "vae21", "vae22", "t2v-high", "t2v-low", "i2v-high", "i2v-low", "ti2v", "turbo", "turbo-low"):
         assert f"{stage}: done" in train(tmp_path, "tools.train_tiny", stage)
     assert train(tmp_path, "tools.train_tiny", "t2v-high").count("read right") == 2  # goes on with what it had
     for variant, experts in (("t2v-a14b-tiny", 2), ("i2v-a14b-tiny", 2), ("ti2v-5b-tiny", 1)):

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from wan22_inference.engine.loading.rooms import laid_out, room_bytes
 
+MOST_SHARING = 16
+"""Blocks."""
 State = dict[str, Tensor]
 
 
@@ -44,14 +46,14 @@ class BlockStream:
         self._cuda = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]  # torch's
         self._places = [list(block.state_dict(keep_vars=True).values()) for block in blocks]
-        self._memory = [
-            torch.empty(room_bytes(block.state_dict()), dtype=torch.uint8, pin_memory=self._cuda) for block in blocks
-        ]
-        self._host = [laid_out(block.state_dict(), memory) for block, memory in zip(blocks, self._memory, strict=True)]
-        for index, block in enumerate(blocks):
-            for name, tensor in block.state_dict().items():
-                self._host[index][name].copy_(tensor)
-            self._give(index, self._host[index])
+        self._memory: list[Tensor] = []
+        self._host: list[State] = []
+        sizes = [room_bytes(block.state_dict()) for block in blocks]
+        for group in sharing(sizes):  # one after the other, so that what has moved has left its place
+            taken = [sizes[number] for number in group]
+            piece = torch.empty(sum(taken), dtype=torch.uint8, pin_memory=self._cuda)
+            for index, memory in zip(group, torch.split(piece, taken), strict=True):
+                self._take(index, memory)
         self._resident: dict[int, _Room] = {}
         self._here: set[int] = set()
         """Those of the resident blocks that have come."""
@@ -159,10 +161,39 @@ class BlockStream:
         """When all that has been asked of the device until now is done."""
         return torch.cuda.current_stream(self._device).record_event() if self._cuda else None
 
+    def _take(self, index: int, memory: Tensor) -> None:
+        """Moves a block's weights to memory of the host."""
+        state = self._blocks[index].state_dict()
+        host = laid_out(state, memory)
+        for name, tensor in state.items():
+            host[name].copy_(tensor)
+        self._memory.append(memory)
+        self._host.append(host)
+        self._give(index, host)
+
     def _give(self, index: int, state: State) -> None:
         """By the tensors' data: `load_state_dict` takes a millisecond of Python, as long as a small block computes."""
         for place, tensor in zip(self._places[index], state.values(), strict=True):
             place.data = tensor
+
+
+def sharing(sizes: Sequence[int]) -> Iterator[range]:
+    """Which blocks share a piece of page-locked memory, of which torch takes a power of two: as many as waste least."""
+    begin = 0
+    while begin < len(sizes):
+        group = [sizes[begin]]
+        best = 1
+        least = _waste(sum(group))
+        for size in sizes[begin + 1 : begin + MOST_SHARING]:
+            group.append(size)
+            if _waste(sum(group)) < least:
+                best, least = len(group), _waste(sum(group))
+        yield range(begin, begin + best)
+        begin += best
+
+
+def _waste(size: int) -> float:
+    return float((1 << (size - 1).bit_length()) / size)
 
 
 def _choose(count: int, sizes: Sequence[int]) -> set[int]:
