@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wan22_inference.engine.block_stream import BlockStream, sharing
+from wan22_inference.engine.block_stream import BlockStream
 
 CPU = torch.device("cpu")
 COUNT = 5
@@ -104,15 +104,3 @@ def test_blocks_that_take_more_room_than_others_come_before_these_do(resident: i
     assert come <= {0, 1} or come >= {0, 1}
     for _ in range(3):
         assert torch.equal(run(stream), expected)
-
-
-@pytest.mark.parametrize(
-    ("large", "small"), [(703_000_064, 703_000_064), (703_000_064, 352_000_000), (166_000_640, 84_000_256), (512, 512)]
-)
-def test_blocks_share_page_locked_memory_so_that_little_is_wasted(large: int, small: int) -> None:
-    """As blocks of A14B and of the 5B are, in bfloat16 and in fp8, where the first two are not quantised."""
-    sizes = [large] * 2 + [small] * 38
-    groups = list(sharing(sizes))
-    assert [number for group in groups for number in group] == list(range(40))
-    taken = sum(1 << (sum(sizes[number] for number in group) - 1).bit_length() for group in groups)
-    assert taken <= 1.12 * sum(sizes)

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from wan22_inference.engine.loading.locked import host_rooms
 from wan22_inference.engine.loading.rooms import laid_out, room_bytes
 
-MOST_SHARING = 16
-"""Blocks."""
 State = dict[str, Tensor]
 
 
@@ -49,11 +48,8 @@ class BlockStream:
         self._memory: list[Tensor] = []
         self._host: list[State] = []
         sizes = [room_bytes(block.state_dict()) for block in blocks]
-        for group in sharing(sizes):  # one after the other, so that what has moved has left its place
-            taken = [sizes[number] for number in group]
-            piece = torch.empty(sum(taken), dtype=torch.uint8, pin_memory=self._cuda)
-            for index, memory in zip(group, torch.split(piece, taken), strict=True):
-                self._take(index, memory)
+        for index, memory in enumerate(host_rooms(sizes, device)):
+            self._take(index, memory)
         self._resident: dict[int, _Room] = {}
         self._here: set[int] = set()
         """Those of the resident blocks that have come."""
@@ -175,25 +171,6 @@ class BlockStream:
         """By the tensors' data: `load_state_dict` takes a millisecond of Python, as long as a small block computes."""
         for place, tensor in zip(self._places[index], state.values(), strict=True):
             place.data = tensor
-
-
-def sharing(sizes: Sequence[int]) -> Iterator[range]:
-    """Which blocks share a piece of page-locked memory, of which torch takes a power of two: as many as waste least."""
-    begin = 0
-    while begin < len(sizes):
-        group = [sizes[begin]]
-        best = 1
-        least = _waste(sum(group))
-        for size in sizes[begin + 1 : begin + MOST_SHARING]:
-            group.append(size)
-            if _waste(sum(group)) < least:
-                best, least = len(group), _waste(sum(group))
-        yield range(begin, begin + best)
-        begin += best
-
-
-def _waste(size: int) -> float:
-    return float((1 << (size - 1).bit_length()) / size)
 
 
 def _choose(count: int, sizes: Sequence[int]) -> set[int]:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from wan22_inference.engine.loading.locked import host_rooms
+from wan22_inference.engine.loading.rooms import laid_out, room_bytes
+
 
 class HostCopy:
     """Keeps a module's weights in host memory, page-locked where the device is a CUDA device.
@@ -18,7 +21,12 @@ class HostCopy:
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module = module
         self._device = device
-        self._host = {name: _locked(tensor, device) for name, tensor in module.state_dict().items()}
+        state = module.state_dict()
+        rooms = host_rooms([room_bytes({name: tensor}) for name, tensor in state.items()], device)
+        self._host: dict[str, Tensor] = {}
+        for (name, tensor), room in zip(state.items(), rooms, strict=True):
+            self._host |= laid_out({name: tensor}, room)
+            self._host[name].copy_(tensor)
         module.load_state_dict(self._host, assign=True)
 
     @contextmanager
@@ -31,8 +39,3 @@ class HostCopy:
             yield
         finally:
             self._module.load_state_dict(self._host, assign=True)
-
-
-def _locked(tensor: Tensor, device: torch.device) -> Tensor:
-    host = tensor.to("cpu")
-    return host.pin_memory() if device.type == "cuda" else host
