@@ -62,8 +62,8 @@ class Comparison:
         run.rng = random.Random(SEED)  # noqa: S311  # scenes, not secrets
         self._batches = [self._first.examples(side, min(BATCH, count)) for _ in range(0, count, BATCH)]
         asked = held_out_prompts(count, SEED)
-        self._asked = [self._encoded(asked[begin : begin + BATCH], side) for begin in range(0, count, BATCH)]
-        self._judge = Judge.load(folders[0] / JUDGE.name).to(device)
+        self.asked = [self._encoded(asked[begin : begin + BATCH], side) for begin in range(0, count, BATCH)]
+        self.judge = Judge.load(folders[0] / JUDGE.name).to(device)
 
     @torch.no_grad()
     def losses(self, number: int) -> dict[Path, float]:
@@ -84,10 +84,10 @@ class Comparison:
         family = self._first
         torch.manual_seed(9)
         right: list[bool] = []
-        for scenes, given in self._asked:
+        for scenes, given in self.asked:
             noise = torch.randn(given.latents.shape, device=given.latents.device)
             latents = self._sampled(experts, scales, course, noise, given)
-            right += self._judge.right(vae.decode(family.vae, latents), scenes)
+            right += self.judge.right(vae.decode(family.vae, latents), scenes)
         return sum(right[::2]) / len(right[::2]), sum(right[1::2]) / len(right[1::2])
 
     def _sampled(

@@ -41,6 +41,9 @@ def test_each_stage_leaves_what_the_next_one_and_the_engine_read(tmp_path: Path)
         folder = tmp_path / "turbo" / expert
         assert Adapter.from_json((folder / ADAPTER_FILE).read_bytes()).target_expert == expert
         assert (folder / WEIGHTS_FILE).stat().st_size > 0
+    pieces = ["tools.compare_turbo", str(tmp_path), "--count", "2", "--side", "64", "--orders", "TTTT", "SSSS"]
+    told = subprocess.run([sys.executable, "-m", *pieces], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in told.splitlines()] == ["TTTT:", "SSSS:"]
     compare = [
         "tools.compare_trainings",
         "t2v-a14b-tiny",
