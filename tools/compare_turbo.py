@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 from tools.compare_trainings import Comparison
 from tools.train_tiny import vae
-from tools.train_tiny.denoiser import Examples, follow
+from tools.train_tiny.denoiser import Examples
 from tools.train_tiny.run import Run
-from tools.train_tiny.turbo import PIECES, SIGMAS, Lesson
+from tools.train_tiny.turbo import Lesson
 from torch import Tensor
 
 from wan22_inference.engine.devices import choose_device
@@ -26,12 +25,8 @@ ORDERS = ("TTTT", "STTT", "TSTT", "TTST", "TTTS", "SSTT", "SSST", "SSTS", "STSS"
 
 def made(lesson: Lesson, x: Tensor, given: Examples, order: str) -> Tensor:
     """Latents of noise, each piece by the teacher's many steps or the student's one."""
-    for piece, (who, (sigma, following)) in enumerate(zip(order, pairwise(SIGMAS), strict=True)):
-        if who == "S":
-            x = lesson.step(lesson.students, x, piece, given)
-        else:
-            inner = [sigma + (following - sigma) * part / PIECES[piece] for part in range(PIECES[piece] + 1)]
-            x = follow(lesson.teachers, lesson.family, x, given, inner)
+    for piece, who in enumerate(order):
+        x = lesson.step(lesson.students, x, piece, given) if who == "S" else lesson.taught(x, piece, given)
     return x
 
 

@@ -31,8 +31,6 @@ HEAD = 32
 """Channels of an attention head."""
 SKEW = 3.0
 """Sigmas are drawn more often from the noisy end of an expert's span, where pictures are decided; 1 is evenly."""
-COMPILED_SECONDS = 300
-"""Compiling takes a minute, and makes steps more than twice as quick."""
 SIDES = ((128, 8_192), (64, 16_384), (128, 8_192))
 """Sides of the clips, and clips to learn from at a time; by turns."""
 TOKENS, CLIPS = 40_960, 512
@@ -208,8 +206,7 @@ def train(run: Run, variant: str, number: int) -> None:
     """Into DIR/VARIANT: the expert of this number."""
     family = Family(run, variant)
     expert = family.expert(number)
-    long = run.device.type == "cuda" and run.seconds > COMPILED_SECONDS
-    quick: Any = torch.compile(expert, dynamic=False) if long else expert
+    quick = run.quick(expert)
 
     def prompted(*columns: Tensor) -> Tensor:
         return flow_loss(family.variant, quick, family.spans[number], Examples(*columns))

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from tools.train_tiny.denoiser import COMPILED_SECONDS, Examples, Family, follow, say_right, velocity
+from tools.train_tiny.denoiser import Examples, Family, follow, say_right, velocity
 from tools.train_tiny.run import Pool, Run
 from torch import Tensor, nn
 
@@ -55,8 +54,7 @@ class Lesson:
                 set_peft_model_state_dict(student, products, adapter_name="default")
         if first:  # what the high-noise student takes is no longer learnt
             self.students[0].requires_grad_(False)
-        long = run.device.type == "cuda" and run.seconds > COMPILED_SECONDS
-        self.quick: list[Any] = [torch.compile(one, dynamic=False) if long else one for one in self.students]
+        self.quick = [run.quick(student) for student in self.students]
 
     def paths(self, side: int, count: int) -> tuple[Tensor, ...]:
         """Captions, image conditions, starts of the pieces to learn, and the velocities that lead to each one's end."""
@@ -66,12 +64,17 @@ class Lesson:
         starts, velocities = [], []
         for piece, (sigma, following) in enumerate(pairwise(SIGMAS)):
             if piece >= self.first:
-                inner = [sigma + (following - sigma) * part / PIECES[piece] for part in range(PIECES[piece] + 1)]
-                end = follow(self.teachers, self.family, x, given, inner)
+                end = self.taught(x, piece, given)
                 starts.append(x)
                 velocities.append((end - x) / (following - sigma))
             x = self.step(self.students, x, piece, given) if alone else end
         return given.text, given.image, torch.stack(starts, 1), torch.stack(velocities, 1)
+
+    def taught(self, x: Tensor, piece: int, given: Examples) -> Tensor:
+        """Where the teacher comes to in its many steps of one piece."""
+        sigma, following = SIGMAS[piece : piece + 2]
+        inner = [sigma + (following - sigma) * part / PIECES[piece] for part in range(PIECES[piece] + 1)]
+        return follow(self.teachers, self.family, x, given, inner)
 
     def loss(self, text: Tensor, image: Tensor, starts: Tensor, velocities: Tensor) -> Tensor:
         """How far the velocities of one batch are off, over the four pieces: of each place the length, not its square.
@@ -102,13 +105,9 @@ class Lesson:
             products = get_peft_model_state_dict(average, adapter_name="default")
             stored = {f"transformer.{key}": value.to("cpu", torch.bfloat16) for key, value in products.items()}
             save_file(stored, folder / WEIGHTS_FILE)
+            base = self.family.variant.name
             adapter = Adapter(
-                base_variant=self.family.variant.name,
-                target_expert=name,
-                min_strength=0.0,
-                max_strength=1.0,
-                turbo=True,
-                alpha=RANK,
+                base_variant=base, target_expert=name, min_strength=0.0, max_strength=1.0, turbo=True, alpha=RANK
             )
             (folder / ADAPTER_FILE).write_bytes(adapter.to_json())
 

@@ -44,11 +44,10 @@ class BlockStream:
         self._device = device
         self._cuda = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]  # torch's
-        self._places = [list(block.state_dict(keep_vars=True).values()) for block in blocks]
+        self._places: list[State] = [block.state_dict(keep_vars=True) for block in blocks]
         self._memory: list[Tensor] = []
         self._host: list[State] = []
-        sizes = [room_bytes(block.state_dict()) for block in blocks]
-        for index, memory in enumerate(host_rooms(sizes, device)):
+        for index, memory in enumerate(host_rooms(list(map(room_bytes, self._places)), device)):
             self._take(index, memory)
         self._resident: dict[int, _Room] = {}
         self._here: set[int] = set()
@@ -159,17 +158,16 @@ class BlockStream:
 
     def _take(self, index: int, memory: Tensor) -> None:
         """Moves a block's weights to memory of the host."""
-        state = self._blocks[index].state_dict()
-        host = laid_out(state, memory)
-        for name, tensor in state.items():
-            host[name].copy_(tensor)
+        host = laid_out(self._places[index], memory)
+        for name, place in self._places[index].items():
+            host[name].copy_(place.data)
         self._memory.append(memory)
         self._host.append(host)
         self._give(index, host)
 
     def _give(self, index: int, state: State) -> None:
         """By the tensors' data: `load_state_dict` takes a millisecond of Python, as long as a small block computes."""
-        for place, tensor in zip(self._places[index], state.values(), strict=True):
+        for place, tensor in zip(self._places[index].values(), state.values(), strict=True):
             place.data = tensor
 
 
